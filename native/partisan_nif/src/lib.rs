@@ -1,0 +1,1 @@
+//! The NIF that puts a Partisan node inside a BEAM node.

@@ -1,0 +1,100 @@
+//! Every bound that protects a node, in one place.
+//!
+//! What a peer sends may never cost more memory or time than these allow; what a local process
+//! sends is bounded by the same numbers, so that the error appears where the message was made.
+//! Values a user may change are the defaults of the configuration key named beside them.
+
+use std::time::Duration;
+
+/// Deepest nesting of lists, tuples, maps and fun environments in one term.
+///
+/// The value keeps recursive consumers of decoded terms far from the end of a 2 MiB stack.
+pub const MAX_TERM_DEPTH: u32 = 1024;
+
+/// Largest encoded term without its out-of-band binaries, in bytes (`max_term_bytes`).
+pub const MAX_TERM_BYTES: usize = 64 << 20;
+
+/// Most heap that a decoded term may take in the VM, in bytes (`max_term_heap`).
+pub const MAX_TERM_HEAP: u64 = 256 << 20;
+
+/// Largest message: encoded term plus its out-of-band binaries, in bytes (`max_message_bytes`).
+pub const MAX_MESSAGE_BYTES: u64 = 2 << 30;
+
+/// Most out-of-band binaries in one message.
+pub const MAX_BLOBS: usize = 1 << 20;
+
+/// New atoms that one peer may introduce into this node during a session (`max_new_atoms`).
+pub const MAX_NEW_ATOMS: u32 = 100_000;
+
+/// Longest atom, in characters. The VM's own limit.
+pub const MAX_ATOM_CHARS: usize = 255;
+
+/// Binaries of at least this many bytes travel out of band in an elided term.
+///
+/// Part of the frame format: both ends must agree on it.
+pub const OUT_OF_BAND_BYTES: usize = 16 << 10;
+
+/// Largest frame that a peer may send, in bytes after the length field.
+pub const MAX_FRAME_BYTES: usize = 1 << 20;
+
+/// Payload of one fragment while several senders share a connection.
+pub const FRAGMENT_SHARED_BYTES: usize = 64 << 10;
+
+/// Payload of one fragment while a single sender uses a connection.
+pub const FRAGMENT_ALONE_BYTES: usize = 256 << 10;
+
+/// Messages that a peer may have under way, fragmented, on one connection.
+pub const MAX_OPEN_STREAMS: usize = 1024;
+
+/// Bytes that unfinished messages may hold on one connection beyond one message of the largest
+/// size.
+pub const MAX_OPEN_STREAM_BYTES: u64 = 256 << 20;
+
+/// A large binary is allocated whole up to this size; beyond it the allocation grows with the
+/// bytes that have arrived.
+pub const ALLOCATE_AT_ONCE_BYTES: u64 = 16 << 20;
+
+/// Budget of queued bytes per connection (`queue_bytes`).
+pub const QUEUE_BYTES: u64 = 16 << 20;
+
+/// Ceiling of queued bytes over all connections of a node (`node_queue_bytes`).
+pub const NODE_QUEUE_BYTES: u64 = 1 << 30;
+
+/// Longest handshake packet accepted, in bytes.
+pub const MAX_HANDSHAKE_PACKET: usize = 4096;
+
+/// Longest hello frame accepted, in bytes.
+pub const MAX_HELLO_BYTES: usize = 64 << 10;
+
+/// Time that a handshake may take from accept or connect to its end.
+pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Connections that may be in their handshake at once; further ones are closed at once.
+pub const MAX_UNAUTHENTICATED: usize = 128;
+
+/// Silence after which the older of two nodes of one name is taken to be dead.
+pub const DUPLICATE_NAME_PATIENCE: Duration = Duration::from_secs(2);
+
+/// Most channels in a session.
+pub const MAX_CHANNELS: usize = 64;
+
+/// Most connections of one channel.
+pub const MAX_PARALLELISM: u16 = 256;
+
+/// Most connections of one session.
+pub const MAX_CONNECTIONS: usize = 1024;
+
+/// Largest membership message, in bytes.
+pub const MAX_CONTROL_BYTES: usize = 1 << 20;
+
+/// Membership messages that may wait for the node's control task.
+pub const MAX_CONTROL_BACKLOG: usize = 64;
+
+/// A connection is bulk after a frame over this many bytes, and served by a bulk I/O thread.
+pub const BULK_FRAME_BYTES: usize = 64 << 10;
+
+/// A bulk connection becomes an ordinary one after this long without a bulk frame.
+pub const BULK_LINGER: Duration = Duration::from_secs(1);
+
+/// Members, tombstones included, that a membership state may hold.
+pub const MAX_MEMBERS: usize = 16_384;

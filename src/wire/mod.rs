@@ -1,0 +1,7 @@
+//! Bytes: terms, identities, handshake and frames. No socket, no clock, no thread.
+
+pub mod frame;
+pub mod handshake;
+pub mod hello;
+pub mod identity;
+pub mod term;
