@@ -1,1 +1,16 @@
-//! (in progress)
+//! Sockets, I/O threads, the handshake's driver and sessions: the only place that does I/O.
+//!
+//! [`establish`] brings a connection through the handshake on the control plane (tokio);
+//! [`session`] holds what the connections of one peer share; [`io`] owns the sockets of
+//! established sessions on dedicated threads, because a tokio hop costs 10–25 µs at the median on
+//! this path; [`outbox`] is where senders on any thread meet the I/O thread of a connection;
+//! [`host`] is what the node is embedded in, a VM or a program.
+
+pub mod establish;
+pub mod host;
+pub mod io;
+pub mod listen;
+pub mod outbox;
+mod link;
+mod receive;
+pub mod session;

@@ -1,0 +1,176 @@
+//! From the external term format to VM terms, where large binaries come out of band.
+//!
+//! Only elided terms are built here; all others are decoded by the VM, whose exact-size heap
+//! fragments cost a receiver far less than terms made one by one. The bytes have been validated,
+//! so depth and counts are within bounds; a mismatch yields `None` and never a panic.
+
+use rustler::sys::{self, ErlNifBinary, ErlNifEnv, ErlNifTerm};
+
+use partisan::limits::OUT_OF_BAND_BYTES;
+
+use crate::raw;
+
+/// Builds the term of an elided skeleton (with version byte) in `env`, consuming the binaries in
+/// order.
+pub(crate) fn decode(
+    env: *mut ErlNifEnv,
+    skeleton: &[u8],
+    blobs: &mut dyn Iterator<Item = ErlNifBinary>,
+) -> Option<ErlNifTerm> {
+    let mut decoder = Decoder { env, rest: skeleton.get(1..)?, blobs };
+    let term = decoder.term()?;
+    decoder.rest.is_empty().then_some(term)
+}
+
+struct Decoder<'a> {
+    env: *mut ErlNifEnv,
+    rest: &'a [u8],
+    blobs: &'a mut dyn Iterator<Item = ErlNifBinary>,
+}
+
+impl Decoder<'_> {
+    fn u32_at(&self, at: usize) -> Option<usize> {
+        let bytes = self.rest.get(at..at + 4)?;
+        Some(u32::from_be_bytes(bytes.try_into().ok()?) as usize)
+    }
+
+    fn skip(&mut self, bytes: usize) -> Option<()> {
+        self.rest = self.rest.get(bytes..)?;
+        Some(())
+    }
+
+    /// Lets the VM decode the next `length` bytes.
+    fn by_vm(&mut self, length: usize) -> Option<ErlNifTerm> {
+        let bytes = self.rest.get(..length)?;
+        let mut term = Vec::with_capacity(length + 1);
+        term.push(131);
+        term.extend_from_slice(bytes);
+        self.skip(length)?;
+        raw::binary_to_term(self.env, &term)
+    }
+
+    fn atom_length(&self, at: usize) -> Option<usize> {
+        match *self.rest.get(at)? {
+            119 | 115 => Some(2 + usize::from(*self.rest.get(at + 1)?)),
+            118 | 100 => Some(
+                3 + usize::from(u16::from_be_bytes([
+                    *self.rest.get(at + 1)?,
+                    *self.rest.get(at + 2)?,
+                ])),
+            ),
+            _ => None,
+        }
+    }
+
+    fn term(&mut self) -> Option<ErlNifTerm> {
+        let tag = *self.rest.first()?;
+        match tag {
+            97 => self.by_vm(2),
+            98 => self.by_vm(5),
+            70 => self.by_vm(9),
+            99 => self.by_vm(32),
+            110 => self.by_vm(3 + usize::from(*self.rest.get(1)?)),
+            111 => self.by_vm(6 + self.u32_at(1)?),
+            119 | 118 | 115 | 100 => self.by_vm(self.atom_length(0)?),
+            107 => self.by_vm(
+                3 + usize::from(u16::from_be_bytes([*self.rest.get(1)?, *self.rest.get(2)?])),
+            ),
+            77 => self.by_vm(6 + self.u32_at(1)?),
+            88 => self.by_vm(1 + self.atom_length(1)? + 12),
+            103 => self.by_vm(1 + self.atom_length(1)? + 9),
+            89 => self.by_vm(1 + self.atom_length(1)? + 8),
+            120 => self.by_vm(1 + self.atom_length(1)? + 12),
+            102 => self.by_vm(1 + self.atom_length(1)? + 5),
+            101 => self.by_vm(1 + self.atom_length(1)? + 5),
+            90 | 114 => {
+                let words = u16::from_be_bytes([*self.rest.get(1)?, *self.rest.get(2)?]);
+                let creation = if tag == 90 { 4 } else { 1 };
+                self.by_vm(3 + self.atom_length(3)? + creation + 4 * usize::from(words))
+            }
+            112 => self.by_vm(1 + self.u32_at(1)?),
+            113 => {
+                let module = self.atom_length(1)?;
+                let function = self.atom_length(1 + module)?;
+                self.by_vm(1 + module + function + 2)
+            }
+            109 => self.binary(),
+            104 => {
+                let arity = usize::from(*self.rest.get(1)?);
+                self.skip(2)?;
+                self.tuple(arity)
+            }
+            105 => {
+                let arity = self.u32_at(1)?;
+                self.skip(5)?;
+                self.tuple(arity)
+            }
+            106 => {
+                self.skip(1)?;
+                // SAFETY: makes the empty list.
+                Some(unsafe { sys::enif_make_list_from_array(self.env, std::ptr::null(), 0) })
+            }
+            108 => self.list(),
+            116 => self.map(),
+            _ => None,
+        }
+    }
+
+    fn binary(&mut self) -> Option<ErlNifTerm> {
+        let length = self.u32_at(1)?;
+        if length < OUT_OF_BAND_BYTES {
+            return self.by_vm(5 + length);
+        }
+        self.skip(5)?;
+        let mut blob = self.blobs.next()?;
+        // SAFETY: ownership of the binary passes to the environment, exactly once.
+        Some(unsafe { sys::enif_make_binary(self.env, &mut blob) })
+    }
+
+    fn terms(&mut self, count: usize) -> Option<Vec<ErlNifTerm>> {
+        // Every term takes a byte at least, so a claimed count cannot reserve much.
+        let mut terms = Vec::with_capacity(count.min(self.rest.len()));
+        for _ in 0..count {
+            terms.push(self.term()?);
+        }
+        Some(terms)
+    }
+
+    fn tuple(&mut self, arity: usize) -> Option<ErlNifTerm> {
+        let elements = self.terms(arity)?;
+        // SAFETY: the elements were made in this environment.
+        Some(unsafe {
+            sys::enif_make_tuple_from_array(self.env, elements.as_ptr(), elements.len() as u32)
+        })
+    }
+
+    fn list(&mut self) -> Option<ErlNifTerm> {
+        let length = self.u32_at(1)?;
+        self.skip(5)?;
+        let elements = self.terms(length)?;
+        let tail = self.term()?;
+        // SAFETY: head and tail were made in this environment.
+        Some(elements.into_iter().rev().fold(tail, |tail, head| unsafe {
+            sys::enif_make_list_cell(self.env, head, tail)
+        }))
+    }
+
+    fn map(&mut self) -> Option<ErlNifTerm> {
+        let size = self.u32_at(1)?;
+        self.skip(5)?;
+        let pairs = self.terms(size.checked_mul(2)?)?;
+        let keys: Vec<_> = pairs.iter().step_by(2).copied().collect();
+        let values: Vec<_> = pairs.iter().skip(1).step_by(2).copied().collect();
+        let mut map = *pairs.first().unwrap_or(&ErlNifTerm::default());
+        // SAFETY: keys and values were made in this environment; fails on duplicate keys.
+        let made = unsafe {
+            sys::enif_make_map_from_arrays(
+                self.env,
+                keys.as_ptr(),
+                values.as_ptr(),
+                keys.len(),
+                &mut map,
+            )
+        };
+        (made != 0).then_some(map)
+    }
+}

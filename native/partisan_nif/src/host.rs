@@ -1,0 +1,287 @@
+//! The VM as the host of a node: memory for binaries, delivery, atoms.
+
+use std::collections::{HashMap, HashSet};
+use std::io;
+use std::mem::MaybeUninit;
+use std::sync::Arc;
+
+use partisan::connection::host::{Blob, Delivery, Host, Incoming};
+use partisan::connection::outbox::Outbox;
+use partisan::connection::session::Session;
+use partisan::limits::ALLOCATE_AT_ONCE_BYTES;
+use partisan::wire::frame::Dest;
+use partisan::wire::term::{Form, map_in};
+use rustler::sys::{self, ErlNifBinary, ErlNifPid, ErlNifTerm};
+
+use crate::decode;
+use crate::raw::{self, OwnEnv};
+use crate::vm::Mapper;
+
+/// Atoms and names that an I/O thread remembers.
+const MAX_CACHED: usize = 16_384;
+
+/// Memory of the VM that becomes a binary term without being copied.
+pub(crate) struct VmBlob {
+    binary: ErlNifBinary,
+    filled: usize,
+    len: u64,
+}
+
+// SAFETY: a binary that is no term yet belongs to whoever holds the struct.
+unsafe impl Send for VmBlob {}
+
+impl VmBlob {
+    fn new(len: u64) -> Option<Self> {
+        let at_once = len.min(ALLOCATE_AT_ONCE_BYTES) as usize;
+        let mut binary = MaybeUninit::<ErlNifBinary>::uninit();
+        // SAFETY: on success the binary is ours until it is released or made a term.
+        unsafe {
+            if sys::enif_alloc_binary(at_once, binary.as_mut_ptr()) == 0 {
+                return None;
+            }
+            Some(Self { binary: binary.assume_init(), filled: 0, len })
+        }
+    }
+
+    /// Makes room behind the filled part.
+    fn grow(&mut self) -> io::Result<()> {
+        if self.filled < self.binary.size {
+            return Ok(());
+        }
+        let wanted = (self.binary.size as u64 * 2).min(self.len) as usize;
+        // SAFETY: the binary is ours and writable.
+        if unsafe { sys::enif_realloc_binary(&mut self.binary, wanted) } == 0 {
+            return Err(io::ErrorKind::OutOfMemory.into());
+        }
+        Ok(())
+    }
+
+    fn spare(&mut self) -> &mut [MaybeUninit<u8>] {
+        // SAFETY: the memory between `filled` and `size` is ours.
+        unsafe {
+            std::slice::from_raw_parts_mut(
+                self.binary.data.add(self.filled).cast(),
+                self.binary.size - self.filled,
+            )
+        }
+    }
+
+    /// The complete binary; its owner has to release it or make it a term.
+    fn into_raw(self) -> ErlNifBinary {
+        let this = std::mem::ManuallyDrop::new(self);
+        ErlNifBinary { ..this.binary }
+    }
+}
+
+impl Drop for VmBlob {
+    fn drop(&mut self) {
+        // SAFETY: the binary was not made a term, else `into_raw` had taken it.
+        unsafe { sys::enif_release_binary(&mut self.binary) }
+    }
+}
+
+impl Blob for VmBlob {
+    fn len(&self) -> u64 {
+        self.len
+    }
+
+    fn filled(&self) -> u64 {
+        self.filled as u64
+    }
+
+    fn extend(&mut self, mut bytes: &[u8]) -> io::Result<()> {
+        while !bytes.is_empty() && !self.is_complete() {
+            self.grow()?;
+            let spare = self.spare();
+            let count = spare.len().min(bytes.len());
+            for (to, &from) in spare.iter_mut().zip(&bytes[..count]) {
+                to.write(from);
+            }
+            self.filled += count;
+            bytes = &bytes[count..];
+        }
+        Ok(())
+    }
+
+    fn receive(
+        &mut self,
+        limit: usize,
+        read: &mut dyn FnMut(&mut [MaybeUninit<u8>]) -> io::Result<usize>,
+    ) -> io::Result<usize> {
+        self.grow()?;
+        let spare = self.spare();
+        let count = spare.len().min(limit);
+        let got = read(&mut spare[..count])?.min(count);
+        self.filled += got;
+        Ok(got)
+    }
+}
+
+/// What an I/O thread keeps for the VM.
+pub(crate) struct VmThread {
+    env: OwnEnv,
+    names: HashMap<Box<str>, ErlNifTerm>,
+    atoms: HashSet<Box<str>>,
+    mapped: Vec<u8>,
+}
+
+/// The VM.
+pub(crate) struct VmHost {
+    pub(crate) mapper: Mapper,
+    /// A local pid, from whose encoding the VM's identity is read.
+    pub(crate) owner: ErlNifPid,
+}
+
+// SAFETY: the pid of a local process is a plain word.
+unsafe impl Send for VmHost {}
+// SAFETY: as above.
+unsafe impl Sync for VmHost {}
+
+impl VmHost {
+    fn process(&self, thread: &mut VmThread, dest: Dest<'_>) -> Option<ErlNifPid> {
+        match dest {
+            Dest::Name(name) => {
+                let atom = match thread.names.get(name) {
+                    Some(&atom) => atom,
+                    None => {
+                        let atom = find_atom(&mut thread.env, name)?;
+                        if thread.names.len() >= MAX_CACHED {
+                            thread.names.clear();
+                        }
+                        thread.names.insert(name.into(), atom);
+                        atom
+                    }
+                };
+                raw::whereis(atom)
+            }
+            Dest::Pid { id, serial, creation } => {
+                if creation != 0 && creation != self.mapper.wire().creation {
+                    return None;
+                }
+                let env = thread.env.as_ptr();
+                let mapping = self.mapper.mapping(env, &self.owner);
+                let local = mapping.present();
+                let mut pid = Vec::with_capacity(local.node.len() + 16);
+                pid.extend_from_slice(&[131, 88, 118]);
+                pid.extend_from_slice(&(local.node.len() as u16).to_be_bytes());
+                pid.extend_from_slice(local.node.as_bytes());
+                for word in [id, serial, local.creation] {
+                    pid.extend_from_slice(&word.to_be_bytes());
+                }
+                let term = raw::binary_to_term(env, &pid)?;
+                raw::local_pid(env, term)
+            }
+        }
+    }
+
+    fn term(
+        &self,
+        thread: &mut VmThread,
+        message: &mut Incoming<'_, VmBlob>,
+    ) -> Option<ErlNifTerm> {
+        let env = thread.env.as_ptr();
+        let form = if message.facts.blobs.is_empty() { Form::Whole } else { Form::Elided };
+        let mut blobs = std::mem::take(message.blobs);
+        if !message.facts.identities {
+            return build(env, message.term, &mut blobs);
+        }
+        loop {
+            let mapping = self.mapper.mapping(env, &self.owner);
+            let bytes = match mapping.inbound() {
+                None => message.term,
+                Some(rules) => {
+                    thread.mapped.clear();
+                    map_in(message.term, form, rules, &mut thread.mapped).ok()?;
+                    thread.mapped.as_slice()
+                }
+            };
+            // Building consumes the binaries, so with binaries there is one try only; the
+            // window is a few microseconds at the moment of net_kernel:start.
+            let last = !blobs.is_empty();
+            let term = build(env, bytes, &mut blobs)?;
+            if last || self.mapper.mapping(env, &self.owner).agrees(&mapping) {
+                return Some(term);
+            }
+        }
+    }
+}
+
+fn build(
+    env: *mut sys::ErlNifEnv,
+    bytes: &[u8],
+    blobs: &mut Vec<VmBlob>,
+) -> Option<ErlNifTerm> {
+    if blobs.is_empty() {
+        return raw::binary_to_term(env, bytes);
+    }
+    let mut blobs = blobs.drain(..).map(VmBlob::into_raw);
+    let term = decode::decode(env, bytes, &mut blobs);
+    for mut unused in blobs {
+        // SAFETY: the binary is ours and was not made a term.
+        unsafe { sys::enif_release_binary(&mut unused) }
+    }
+    term
+}
+
+/// The atom of a registered name, if there is one.
+fn find_atom(env: &mut OwnEnv, name: &str) -> Option<ErlNifTerm> {
+    let latin1: Option<Vec<u8>> =
+        name.chars().map(|c| u8::try_from(u32::from(c)).ok()).collect();
+    raw::existing_atom(env.as_ptr(), &latin1?)
+}
+
+impl Host for VmHost {
+    type Blob = VmBlob;
+    type Thread = VmThread;
+
+    fn thread(&self) -> VmThread {
+        VmThread {
+            env: OwnEnv::new(),
+            names: HashMap::new(),
+            atoms: HashSet::new(),
+            mapped: Vec::new(),
+        }
+    }
+
+    fn blob(&self, len: u64) -> Option<VmBlob> {
+        VmBlob::new(len)
+    }
+
+    fn knows_atom(&self, thread: &mut VmThread, atom: &str) -> bool {
+        if thread.atoms.contains(atom) {
+            return true;
+        }
+        if thread.atoms.len() >= MAX_CACHED {
+            thread.atoms.clear();
+        }
+        let known = find_atom(&mut thread.env, atom).is_some();
+        // Once admitted it exists.
+        thread.atoms.insert(atom.into());
+        known
+    }
+
+    fn deliver(
+        &self,
+        thread: &mut VmThread,
+        _session: &Session,
+        _outbox: &Arc<Outbox>,
+        mut message: Incoming<'_, VmBlob>,
+    ) -> Delivery {
+        let delivery = match self.process(thread, message.dest) {
+            None => Delivery::NoProcess,
+            Some(pid) => match self.term(thread, &mut message) {
+                None => Delivery::Undecodable,
+                Some(term) => {
+                    return if raw::send(&pid, &mut thread.env, term) {
+                        Delivery::Done
+                    } else {
+                        Delivery::NoProcess
+                    };
+                }
+            },
+        };
+        message.blobs.clear();
+        thread.env.clear();
+        delivery
+    }
+}

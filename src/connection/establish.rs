@@ -1,0 +1,481 @@
+//! Brings up sessions: the handshake's driver, on both ends.
+//!
+//! A session comes up in four steps: the first connection's handshake, the exchange of hellos,
+//! the handshakes of the extra connections, and `READY`. Everything here runs on the control
+//! plane and reads exactly the bytes that belong to a step, so that the sockets can be handed to
+//! the I/O threads with nothing lost in a buffer.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use parking_lot::Mutex;
+use rand::RngExt;
+use thiserror::Error;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout;
+
+use crate::connection::session::ConnectionInfo;
+use crate::limits;
+use crate::wire::flags;
+use crate::wire::frame::{self, Kind};
+use crate::wire::handshake::{
+    Config, Effect, Established, Event, Handshake, HandshakeError, PeerHello, Purpose, Role,
+    SessionId, Verdict,
+};
+use crate::wire::hello::{ChannelSpec, Hello, HelloError, Plan};
+use crate::wire::identity::Identity;
+
+/// Time for the extra connections and `READY`.
+const BIND_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Extra connections dialled at once.
+const DIALS_AT_ONCE: usize = 32;
+
+/// Why a session did not come up.
+#[derive(Debug, Error)]
+pub enum EstablishError {
+    /// The address could not be connected to.
+    #[error("cannot connect to {addr}: {source}")]
+    Connect {
+        /// The address.
+        addr: SocketAddr,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The handshake failed.
+    #[error(transparent)]
+    Handshake(#[from] HandshakeError),
+    /// The hello was malformed or the channels do not fit together.
+    #[error(transparent)]
+    Hello(#[from] HelloError),
+    /// The connection broke.
+    #[error("connection broken during {step}: {source}{hint}")]
+    Broken {
+        /// What was going on.
+        step: &'static str,
+        /// What the system said.
+        source: std::io::Error,
+        /// A likely cause, with a leading separator, or nothing.
+        hint: &'static str,
+    },
+    /// A step took too long.
+    #[error("the peer took too long in {0}")]
+    Timeout(&'static str),
+    /// The peer is a stock node.
+    #[error(
+        "{0} is a node without Partisan; it can be reached by Distributed Erlang only, add the \
+         application partisan to it"
+    )]
+    Stock(Arc<str>),
+    /// The peer sent something else than what the step demands.
+    #[error("unexpected {0}")]
+    Unexpected(String),
+}
+
+/// What both roles need to know of this node.
+pub struct Local {
+    /// Name and creation on the wire.
+    pub identity: Identity,
+    /// Number of this start of the application.
+    pub instance: u64,
+    /// The channels configured here.
+    pub channels: Vec<ChannelSpec>,
+    /// Cookie for peers without one of their own.
+    pub cookie: Vec<u8>,
+    /// Cookies of particular peers.
+    pub cookies: HashMap<String, Vec<u8>>,
+}
+
+impl Local {
+    /// The cookie for `peer`.
+    pub fn cookie_for(&self, peer: &str) -> Vec<u8> {
+        self.cookies.get(peer).unwrap_or(&self.cookie).clone()
+    }
+
+    fn machine(&self, role: Role) -> Handshake {
+        let mut rng = rand::rng();
+        Handshake::new(Config {
+            local: self.identity.clone(),
+            flags: flags::OURS,
+            instance: self.instance,
+            capabilities: 0,
+            nonce: rng.random(),
+            challenge: rng.random(),
+            role,
+        })
+    }
+
+    fn hello(&self) -> Result<Vec<u8>, EstablishError> {
+        let body = Hello { channels: self.channels.clone() }.encode()?;
+        let mut out = Vec::with_capacity(body.len() + frame::HEADER);
+        frame::put_frame(&mut out, Kind::Hello, &body)
+            .map_err(|e| EstablishError::Unexpected(e.to_string()))?;
+        Ok(out)
+    }
+}
+
+/// A session whose connections are all bound, in order of their index.
+pub struct Ready {
+    /// The peer's name and creation.
+    pub peer: Identity,
+    /// The start of the peer's application.
+    pub instance: u64,
+    /// The session's id.
+    pub id: SessionId,
+    /// Channels and connections.
+    pub plan: Plan,
+    /// The sockets.
+    pub sockets: Vec<std::net::TcpStream>,
+    /// What to show of the connections.
+    pub connections: Vec<ConnectionInfo>,
+}
+
+/// A question of a listener to the node: may this peer come in?
+pub struct Judgement {
+    /// What the peer says of itself, not yet proved.
+    pub peer: PeerHello,
+    /// Where the answer goes.
+    pub answer: oneshot::Sender<Verdict>,
+}
+
+/// Sessions on the listening side that wait for their extra connections.
+#[derive(Default)]
+pub struct Pending(Mutex<HashMap<SessionId, mpsc::Sender<Extra>>>);
+
+/// An extra connection that has proved where it belongs.
+pub struct Extra {
+    peer: Arc<str>,
+    instance: u64,
+    index: u16,
+    stream: TcpStream,
+}
+
+impl Pending {
+    fn register(self: &Arc<Self>, id: SessionId) -> Registration {
+        let (sender, extras) = mpsc::channel(limits::MAX_CONNECTIONS);
+        self.0.lock().insert(id, sender);
+        Registration { pending: self.clone(), id, extras }
+    }
+
+    fn offer(&self, id: SessionId, extra: Extra) -> bool {
+        let sender = self.0.lock().get(&id).cloned();
+        sender.is_some_and(|s| s.try_send(extra).is_ok())
+    }
+}
+
+struct Registration {
+    pending: Arc<Pending>,
+    id: SessionId,
+    extras: mpsc::Receiver<Extra>,
+}
+
+impl Drop for Registration {
+    fn drop(&mut self) {
+        self.pending.0.lock().remove(&self.id);
+    }
+}
+
+/// Dials `addr` and brings up a session with the node `peer`.
+///
+/// # Errors
+/// See [`EstablishError`]; nothing is left behind.
+pub async fn dial(
+    local: Arc<Local>,
+    peer: Arc<str>,
+    addr: SocketAddr,
+) -> Result<Ready, EstablishError> {
+    let (mut first, established) =
+        dial_one(&local, peer.clone(), addr, Purpose::First).await?;
+    let Some(trailer) = &established.peer.trailer else {
+        return Err(EstablishError::Stock(peer));
+    };
+    let instance = trailer.instance;
+    write(&mut first, &local.hello()?, "hello").await?;
+    let hello = timeout(limits::HANDSHAKE_TIMEOUT, read_hello(&mut first))
+        .await
+        .map_err(|_| EstablishError::Timeout("hello"))??;
+    let plan = Plan::merge(&local.channels, &hello.channels)?;
+    let id = established.session;
+    let mut streams = vec![first];
+    let bind = async {
+        let mut index = 1;
+        while index < plan.total() {
+            let mut batch = tokio::task::JoinSet::new();
+            for i in index..(index + DIALS_AT_ONCE).min(plan.total()) {
+                let (local, peer) = (local.clone(), peer.clone());
+                let purpose = Purpose::Extra { session: id, index: i as u16 };
+                batch.spawn(async move {
+                    dial_one(&local, peer, addr, purpose).await.map(|(s, _)| (i, s))
+                });
+            }
+            let mut bound = Vec::new();
+            while let Some(done) = batch.join_next().await {
+                bound.push(done.map_err(|e| EstablishError::Unexpected(e.to_string()))??);
+            }
+            bound.sort_by_key(|(i, _)| *i);
+            streams.extend(bound.into_iter().map(|(_, s)| s));
+            index += DIALS_AT_ONCE;
+        }
+        match read_frame(&mut streams[0], 0, "ready").await? {
+            (Kind::Ready, _) => Ok(()),
+            (kind, _) => Err(EstablishError::Unexpected(format!("{kind:?} for ready"))),
+        }
+    };
+    timeout(BIND_TIMEOUT, bind).await.map_err(|_| EstablishError::Timeout("binding"))??;
+    ready(&established, instance, plan, streams)
+}
+
+async fn dial_one(
+    local: &Arc<Local>,
+    peer: Arc<str>,
+    addr: SocketAddr,
+    purpose: Purpose,
+) -> Result<(TcpStream, Established), EstablishError> {
+    let role =
+        Role::Dialer { peer: peer.clone(), cookie: local.cookie_for(&peer), purpose };
+    let attempt = async {
+        let connect = TcpStream::connect(addr).await;
+        let mut stream =
+            connect.map_err(|source| EstablishError::Connect { addr, source })?;
+        tune(&stream);
+        let mut machine = local.machine(role);
+        let established = shake(&mut stream, &mut machine, None).await?;
+        Ok((stream, established))
+    };
+    timeout(limits::HANDSHAKE_TIMEOUT, attempt)
+        .await
+        .map_err(|_| EstablishError::Timeout("connecting or the handshake"))?
+}
+
+/// Takes a connection from the listener through its handshake. An extra connection is given to
+/// the session that it belongs to; a first one becomes a session once its extras are bound.
+///
+/// `authenticated` is called when the handshake is over.
+///
+/// # Errors
+/// See [`EstablishError`]; nothing is left behind.
+pub async fn accept(
+    local: Arc<Local>,
+    pending: Arc<Pending>,
+    judge: mpsc::Sender<Judgement>,
+    mut stream: TcpStream,
+    authenticated: impl FnOnce(),
+) -> Result<Option<Ready>, EstablishError> {
+    tune(&stream);
+    let mut machine = local.machine(Role::Listener);
+    let judging = Judging { local: &local, judge: &judge };
+    // Deciding about a name in use may take this long on top of the peer's time.
+    let patience = limits::HANDSHAKE_TIMEOUT + limits::DUPLICATE_NAME_PATIENCE;
+    let established = timeout(patience, shake(&mut stream, &mut machine, Some(judging)))
+        .await
+        .map_err(|_| EstablishError::Timeout("the handshake"))??;
+    authenticated();
+    let Some(trailer) = &established.peer.trailer else {
+        return Err(EstablishError::Stock(established.peer.name));
+    };
+    let instance = trailer.instance;
+    if let Some(binding) = &established.binding {
+        let peer = established.peer.name.clone();
+        let extra = Extra { peer, instance, index: binding.index, stream };
+        if !pending.offer(binding.session, extra) {
+            return Err(EstablishError::Unexpected(format!(
+                "extra connection of {} for a session that is not being set up",
+                established.peer.name
+            )));
+        }
+        return Ok(None);
+    }
+    let mut registration = pending.register(established.session);
+    write(&mut stream, &local.hello()?, "hello").await?;
+    let hello = timeout(limits::HANDSHAKE_TIMEOUT, read_hello(&mut stream))
+        .await
+        .map_err(|_| EstablishError::Timeout("hello"))??;
+    let plan = Plan::merge(&local.channels, &hello.channels)?;
+    let total = plan.total();
+    let mut streams: Vec<Option<TcpStream>> = Vec::new();
+    streams.resize_with(total, || None);
+    streams[0] = Some(stream);
+    let bind = async {
+        let mut missing = total - 1;
+        let mut probe = [0; 1];
+        while missing > 0 {
+            // The dialler sends nothing meanwhile; an end of the first connection is noticed.
+            let extra = tokio::select! {
+                extra = registration.extras.recv() => extra,
+                _ = peek(&streams[0], &mut probe) => None,
+            };
+            let Some(extra) = extra else {
+                return Err(EstablishError::Unexpected("end of the first connection".into()));
+            };
+            let ours = extra.peer == established.peer.name && extra.instance == instance;
+            match streams.get_mut(usize::from(extra.index)) {
+                Some(slot @ None) if ours => *slot = Some(extra.stream),
+                _ => {
+                    return Err(EstablishError::Unexpected(format!(
+                        "extra connection {} of {}",
+                        extra.index, extra.peer
+                    )));
+                }
+            }
+            missing -= 1;
+        }
+        Ok(())
+    };
+    timeout(BIND_TIMEOUT, bind).await.map_err(|_| EstablishError::Timeout("binding"))??;
+    let mut streams: Vec<TcpStream> = streams.into_iter().flatten().collect();
+    write(&mut streams[0], &frame::ready(), "ready").await?;
+    ready(&established, instance, plan, streams).map(Some)
+}
+
+/// Resolves when the peer has ended the connection or broken the silence.
+async fn peek(stream: &Option<TcpStream>, probe: &mut [u8]) {
+    match stream {
+        Some(stream) => {
+            let _ = stream.peek(probe).await;
+        }
+        None => std::future::pending().await,
+    }
+}
+
+fn ready(
+    established: &Established,
+    instance: u64,
+    plan: Plan,
+    streams: Vec<TcpStream>,
+) -> Result<Ready, EstablishError> {
+    let mut sockets = Vec::with_capacity(streams.len());
+    let mut connections = Vec::with_capacity(streams.len());
+    let broken =
+        |source| EstablishError::Broken { step: "the hand-over", source, hint: "" };
+    for stream in streams {
+        let remote = stream.peer_addr().map_err(broken)?;
+        connections.push(ConnectionInfo { remote, since: SystemTime::now() });
+        sockets.push(stream.into_std().map_err(broken)?);
+    }
+    Ok(Ready {
+        peer: Identity::new(established.peer.name.clone(), established.peer.creation),
+        instance,
+        id: established.session,
+        plan,
+        sockets,
+        connections,
+    })
+}
+
+struct Judging<'a> {
+    local: &'a Local,
+    judge: &'a mpsc::Sender<Judgement>,
+}
+
+impl Judging<'_> {
+    async fn ask(&self, peer: PeerHello) -> Verdict {
+        // An extra connection is judged by its binding, which is verified with the cookie.
+        if peer.trailer.as_ref().is_some_and(|t| t.purpose != 0) {
+            return Verdict::Accept {
+                cookie: self.local.cookie_for(&peer.name),
+                simultaneous: false,
+            };
+        }
+        let (answer, verdict) = oneshot::channel();
+        if self.judge.send(Judgement { peer, answer }).await.is_err() {
+            return Verdict::NotAllowed("node is stopping");
+        }
+        verdict.await.unwrap_or(Verdict::NotAllowed("node is stopping"))
+    }
+}
+
+/// Drives one handshake to its end.
+async fn shake(
+    stream: &mut TcpStream,
+    machine: &mut Handshake,
+    judging: Option<Judging<'_>>,
+) -> Result<Established, EstablishError> {
+    let mut effects = Vec::new();
+    let mut packet = Vec::new();
+    let mut outcome = machine.handle(Event::Start, &mut effects);
+    loop {
+        let mut verdict = None;
+        for effect in effects.drain(..) {
+            match effect {
+                Effect::Send(bytes) => write(stream, &bytes, "the handshake").await?,
+                Effect::Judge(peer) => {
+                    verdict = Some(match &judging {
+                        Some(judging) => judging.ask(peer).await,
+                        None => Verdict::NotAllowed("not listening"),
+                    });
+                }
+                Effect::Done(established) => return Ok(established),
+            }
+        }
+        outcome?;
+        outcome = match verdict {
+            Some(verdict) => machine.handle(Event::Verdict(verdict), &mut effects),
+            None => {
+                read_packet(stream, &mut packet).await?;
+                machine.handle(Event::Packet(&packet), &mut effects)
+            }
+        };
+    }
+}
+
+/// Small messages must leave at once; a peer that is gone without a word must be noticed even if
+/// pings are off.
+fn tune(stream: &TcpStream) {
+    let socket = socket2::SockRef::from(stream);
+    let _ = socket.set_tcp_nodelay(true);
+    let _ = socket.set_keepalive(true);
+}
+
+async fn write(
+    stream: &mut TcpStream,
+    bytes: &[u8],
+    step: &'static str,
+) -> Result<(), EstablishError> {
+    stream
+        .write_all(bytes)
+        .await
+        .map_err(|source| EstablishError::Broken { step, source, hint: "" })
+}
+
+async fn read_packet(stream: &mut TcpStream, packet: &mut Vec<u8>) -> Result<(), EstablishError> {
+    let broken = |source| EstablishError::Broken {
+        step: "the handshake",
+        source,
+        hint: "; the usual cause is a different cookie, see the other node's log",
+    };
+    let length = usize::from(stream.read_u16().await.map_err(broken)?);
+    if length > limits::MAX_HANDSHAKE_PACKET {
+        return Err(EstablishError::Unexpected(format!("handshake packet of {length} bytes")));
+    }
+    packet.resize(length, 0);
+    stream.read_exact(packet).await.map_err(broken)?;
+    Ok(())
+}
+
+async fn read_frame(
+    stream: &mut TcpStream,
+    max: usize,
+    step: &'static str,
+) -> Result<(Kind, Vec<u8>), EstablishError> {
+    let broken = |source| EstablishError::Broken { step, source, hint: "" };
+    let mut header = [0; frame::HEADER];
+    stream.read_exact(&mut header).await.map_err(broken)?;
+    let header = frame::parse_header(&header)
+        .map_err(|e| EstablishError::Unexpected(e.to_string()))?
+        .filter(|h| h.body <= max)
+        .ok_or_else(|| EstablishError::Unexpected(format!("frame length in {step}")))?;
+    let mut body = vec![0; header.body];
+    stream.read_exact(&mut body).await.map_err(broken)?;
+    Ok((header.kind, body))
+}
+
+async fn read_hello(stream: &mut TcpStream) -> Result<Hello, EstablishError> {
+    match read_frame(stream, limits::MAX_HELLO_BYTES, "hello").await? {
+        (Kind::Hello, body) => Ok(Hello::decode(&body)?),
+        (kind, _) => Err(EstablishError::Unexpected(format!("{kind:?} for hello"))),
+    }
+}

@@ -1,0 +1,407 @@
+//! I/O threads: they own the sockets of established sessions.
+//!
+//! A fixed number of threads serves any number of peers. Ordinary connections and bulk
+//! connections have threads of their own, so that a small message never waits behind the
+//! delivery of a large one; a connection moves between the two kinds as a whole.
+
+use std::collections::{HashMap, VecDeque};
+use std::io;
+use std::net::TcpStream;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use mio::{Events, Interest, Poll, Token, Waker as PollWaker};
+use parking_lot::Mutex;
+
+use crate::channel::{self, Ceiling};
+use crate::connection::host::Host;
+use crate::connection::link::{Link, Next};
+use crate::connection::outbox::{Outbox, Shared, Starved, Waker};
+use crate::connection::receive::{ReceiveLimits, SCRATCH_BYTES};
+use crate::connection::session::{CloseReason, Session};
+use crate::limits;
+
+const WAKER: Token = Token(usize::MAX);
+
+/// How often threads look at the clock for their connections.
+const TICK: Duration = Duration::from_millis(250);
+
+/// The failure detector of a connection (`connection_ping`).
+#[derive(Clone, Debug)]
+pub struct Liveness {
+    /// False: no pings are sent, and silence is never taken for death.
+    pub enabled: bool,
+    /// Silence after which the first ping is sent.
+    pub idle_timeout: Duration,
+    /// Silence after a ping before the next one.
+    pub timeout: Duration,
+    /// Unanswered pings after which the peer is taken to be dead.
+    pub max_attempts: u32,
+}
+
+impl Default for Liveness {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            idle_timeout: Duration::from_secs(20),
+            timeout: Duration::from_secs(10),
+            max_attempts: 5,
+        }
+    }
+}
+
+/// Configuration of the I/O threads.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Threads for ordinary connections; 0: one per core, at most 4.
+    pub io_threads: usize,
+    /// Threads for bulk connections; 0: one per core, at most 4.
+    pub bulk_threads: usize,
+    /// Budget of queued bytes of a connection.
+    pub queue_bytes: u64,
+    /// Ceiling of queued bytes of the node.
+    pub node_queue_bytes: u64,
+    /// The failure detector.
+    pub liveness: Liveness,
+    /// What peers may send.
+    pub limits: ReceiveLimits,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            io_threads: 0,
+            bulk_threads: 0,
+            queue_bytes: limits::QUEUE_BYTES,
+            node_queue_bytes: limits::NODE_QUEUE_BYTES,
+            liveness: Liveness::default(),
+            limits: ReceiveLimits::default(),
+        }
+    }
+}
+
+/// What other threads leave for an I/O thread.
+struct Inbox<H: Host> {
+    ready: Vec<u64>,
+    arriving: Vec<(u64, Link<H>)>,
+}
+
+struct Mailbox<H: Host> {
+    inbox: Mutex<Inbox<H>>,
+    notified: AtomicBool,
+    stop: AtomicBool,
+    poll: PollWaker,
+}
+
+impl<H: Host> Mailbox<H> {
+    fn notify(&self) {
+        if !self.notified.swap(true, Ordering::AcqRel) {
+            // Fails only when the process is out of kernel memory; the tick then does the work.
+            let _ = self.poll.wake();
+        }
+    }
+}
+
+struct Wakers<H: Host>(Arc<[Mailbox<H>]>);
+
+impl<H: Host> Waker for Wakers<H> {
+    fn wake(&self, thread: usize, connection: u64) {
+        if let Some(mailbox) = self.0.get(thread) {
+            mailbox.inbox.lock().ready.push(connection);
+            mailbox.notify();
+        }
+    }
+}
+
+/// The I/O threads of a node.
+pub struct Io<H: Host> {
+    mailboxes: Arc<[Mailbox<H>]>,
+    ordinary: usize,
+    shared: Arc<Shared>,
+    config: Config,
+    next_connection: AtomicU64,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl<H: Host> Io<H> {
+    /// Starts the threads.
+    ///
+    /// # Errors
+    /// What the operating system says when it has no thread or no poll left.
+    pub fn start(host: Arc<H>, config: Config) -> io::Result<Self> {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from).min(4);
+        let or_cores = |n: usize| if n == 0 { cores } else { n };
+        let (ordinary, bulk) = (or_cores(config.io_threads), or_cores(config.bulk_threads));
+        let mut polls = Vec::new();
+        let mut mailboxes = Vec::new();
+        for _ in 0..ordinary + bulk {
+            let poll = Poll::new()?;
+            mailboxes.push(Mailbox {
+                inbox: Mutex::new(Inbox { ready: Vec::new(), arriving: Vec::new() }),
+                notified: AtomicBool::new(false),
+                stop: AtomicBool::new(false),
+                poll: PollWaker::new(poll.registry(), WAKER)?,
+            });
+            polls.push(poll);
+        }
+        let mailboxes: Arc<[Mailbox<H>]> = mailboxes.into();
+        let shared = Arc::new(Shared {
+            ceiling: Ceiling::new(config.node_queue_bytes),
+            starved: Starved::default(),
+            waker: Box::new(Wakers(mailboxes.clone())),
+        });
+        let mut threads = Vec::new();
+        for (index, poll) in polls.into_iter().enumerate() {
+            let mut thread = Thread {
+                index,
+                ordinary,
+                poll,
+                mailboxes: mailboxes.clone(),
+                host: host.clone(),
+                config: config.clone(),
+                links: HashMap::new(),
+                running: VecDeque::new(),
+            };
+            let name = if index < ordinary {
+                format!("partisan-io-{index}")
+            } else {
+                format!("partisan-bulk-{}", index - ordinary)
+            };
+            threads.push(std::thread::Builder::new().name(name).spawn(move || {
+                let mut state = thread.host.thread();
+                // A bug in one turn must neither unwind into the VM nor leave connections
+                // without a thread.
+                while catch_unwind(AssertUnwindSafe(|| thread.run(&mut state))).is_err() {
+                    tracing::error!("an I/O thread has panicked; its sessions are closed");
+                    thread.drop_all();
+                }
+            })?);
+        }
+        Ok(Self {
+            mailboxes,
+            ordinary,
+            shared,
+            config,
+            next_connection: AtomicU64::new(1),
+            threads: Mutex::new(threads),
+        })
+    }
+
+    /// Bytes queued over all connections.
+    pub fn queued(&self) -> u64 {
+        self.shared.ceiling.used()
+    }
+
+    /// Makes the outbox of a new connection.
+    pub fn outbox(&self, monotonic: bool) -> Arc<Outbox> {
+        let id = self.next_connection.fetch_add(1, Ordering::Relaxed);
+        let config = channel::Config {
+            budget: self.config.queue_bytes,
+            monotonic,
+            ..channel::Config::default()
+        };
+        Arc::new(Outbox::new(id, config, self.shared.clone()))
+    }
+
+    /// Gives the sockets of a new session to the threads; from here on messages flow.
+    ///
+    /// # Errors
+    /// If a socket cannot be made non-blocking. The caller still owns the session then.
+    pub fn attach(&self, session: &Arc<Session>, sockets: Vec<TcpStream>) -> io::Result<()> {
+        for socket in &sockets {
+            socket.set_nonblocking(true)?;
+        }
+        let now = Instant::now();
+        for (socket, outbox) in sockets.into_iter().zip(&session.outboxes) {
+            let socket = mio::net::TcpStream::from_std(socket);
+            let link = Link::new(session.clone(), outbox.clone(), socket, now);
+            let id = link.outbox.id();
+            let thread = id as usize % self.ordinary;
+            link.outbox.moved_to(thread);
+            self.mailboxes[thread].inbox.lock().arriving.push((id, link));
+            self.mailboxes[thread].notify();
+        }
+        Ok(())
+    }
+
+    /// Stops the threads and waits for them. Sessions must have been closed before; whatever is
+    /// left is dropped.
+    pub fn stop(&self) {
+        for mailbox in self.mailboxes.iter() {
+            mailbox.stop.store(true, Ordering::Release);
+            mailbox.notify();
+        }
+        for thread in self.threads.lock().drain(..) {
+            // The thread has no way to fail but a panic outside of its own catch.
+            let _ = thread.join();
+        }
+    }
+}
+
+struct Thread<H: Host> {
+    index: usize,
+    ordinary: usize,
+    poll: Poll,
+    mailboxes: Arc<[Mailbox<H>]>,
+    host: Arc<H>,
+    config: Config,
+    links: HashMap<u64, Link<H>>,
+    running: VecDeque<u64>,
+}
+
+impl<H: Host> Thread<H> {
+    fn run(&mut self, state: &mut H::Thread) {
+        let mut events = Events::with_capacity(256);
+        let mut scratch = vec![0; SCRATCH_BYTES];
+        let mut next_tick = Instant::now() + TICK;
+        loop {
+            self.receive_inbox();
+            if self.mailboxes[self.index].stop.load(Ordering::Acquire) {
+                self.drop_all();
+                return;
+            }
+            let timeout = if !self.running.is_empty() {
+                Some(Duration::ZERO)
+            } else if self.links.is_empty() {
+                None
+            } else {
+                Some(next_tick.saturating_duration_since(Instant::now()))
+            };
+            if let Err(e) = self.poll.poll(&mut events, timeout) {
+                if e.kind() != io::ErrorKind::Interrupted {
+                    tracing::error!(error = %e, "poll failed");
+                }
+                continue;
+            }
+            for event in &events {
+                let id = event.token().0 as u64;
+                if let Some(link) = self.links.get_mut(&id) {
+                    link.ready(
+                        event.is_readable() || event.is_read_closed() || event.is_error(),
+                        event.is_writable() || event.is_write_closed(),
+                    );
+                    self.running.push_back(id);
+                }
+            }
+            self.receive_inbox();
+            let now = Instant::now();
+            for _ in 0..self.running.len() {
+                let Some(id) = self.running.pop_front() else { break };
+                self.turn(id, state, &mut scratch, now);
+            }
+            if now >= next_tick {
+                next_tick = now + TICK;
+                self.tick(now);
+            }
+        }
+    }
+
+    fn receive_inbox(&mut self) {
+        let mailbox = &self.mailboxes[self.index];
+        mailbox.notified.store(false, Ordering::Release);
+        let (ready, arriving) = {
+            let mut inbox = mailbox.inbox.lock();
+            (std::mem::take(&mut inbox.ready), std::mem::take(&mut inbox.arriving))
+        };
+        self.running.extend(ready);
+        for (id, mut link) in arriving {
+            link.outbox.moved_to(self.index);
+            link.arrived();
+            let interest = Interest::READABLE | Interest::WRITABLE;
+            let registered =
+                self.poll.registry().register(&mut link.socket, Token(id as usize), interest);
+            self.links.insert(id, link);
+            match registered {
+                Ok(()) => self.running.push_back(id),
+                Err(e) => self.close(id, CloseReason::Lost(e.to_string())),
+            }
+        }
+    }
+
+    fn turn(&mut self, id: u64, state: &mut H::Thread, scratch: &mut [u8], now: Instant) {
+        let Some(link) = self.links.get_mut(&id) else { return };
+        match link.turn(&self.host, state, scratch, &self.config.limits, now) {
+            Ok(next) => {
+                let home = self.index >= self.ordinary;
+                if link.is_bulk() != home {
+                    self.migrate(id);
+                } else if next == Next::Again {
+                    self.running.push_back(id);
+                }
+            }
+            Err(reason) => self.close(id, reason),
+        }
+    }
+
+    /// Moves a connection to a thread of the other kind.
+    fn migrate(&mut self, id: u64) {
+        let Some(mut link) = self.links.remove(&id) else { return };
+        if let Err(e) = self.poll.registry().deregister(&mut link.socket) {
+            self.links.insert(id, link);
+            self.close(id, CloseReason::Lost(e.to_string()));
+            return;
+        }
+        let bulk = self.mailboxes.len() - self.ordinary;
+        let target = if link.is_bulk() {
+            self.ordinary + id as usize % bulk
+        } else {
+            id as usize % self.ordinary
+        };
+        self.mailboxes[target].inbox.lock().arriving.push((id, link));
+        self.mailboxes[target].notify();
+    }
+
+    fn tick(&mut self, now: Instant) {
+        let bulk_thread = self.index >= self.ordinary;
+        let mut closing = Vec::new();
+        let mut leaving = Vec::new();
+        for (&id, link) in &mut self.links {
+            if let Err(reason) = link.tick(&self.config.liveness, now) {
+                closing.push((id, reason));
+            } else if link.is_bulk() != bulk_thread {
+                leaving.push(id);
+            }
+            let lost = link.take_undelivered();
+            if lost > 0 {
+                tracing::info!(
+                    peer = %link.session.peer.node,
+                    messages = lost,
+                    "messages for names or processes that do not exist were dropped"
+                );
+            }
+        }
+        for (id, reason) in closing {
+            self.close(id, reason);
+        }
+        for id in leaving {
+            self.migrate(id);
+        }
+    }
+
+    fn close(&mut self, id: u64, reason: CloseReason) {
+        let Some(mut link) = self.links.remove(&id) else { return };
+        let _ = self.poll.registry().deregister(&mut link.socket);
+        let session = link.session.clone();
+        drop(link);
+        session.close(reason);
+        session.released();
+    }
+
+    fn drop_all(&mut self) {
+        let ids: Vec<u64> = self.links.keys().copied().collect();
+        for id in ids {
+            self.close(id, CloseReason::Local("node stopped"));
+        }
+        self.running.clear();
+        let arriving = std::mem::take(&mut self.mailboxes[self.index].inbox.lock().arriving);
+        for (_, link) in arriving {
+            let session = link.session.clone();
+            drop(link);
+            session.close(CloseReason::Local("node stopped"));
+            session.released();
+        }
+    }
+}

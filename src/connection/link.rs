@@ -1,0 +1,220 @@
+//! One connection on its I/O thread: reading, writing, signs of life.
+
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use mio::net::TcpStream;
+use rustix::net::{SendAncillaryBuffer, SendFlags};
+
+use crate::channel::Batch;
+use crate::connection::host::Host;
+use crate::connection::io::Liveness;
+use crate::connection::outbox::Outbox;
+use crate::connection::receive::{Context, Receiver, ReceiveLimits, Turn};
+use crate::connection::session::{CloseReason, Session};
+use crate::limits;
+use crate::wire::frame;
+
+/// Bytes taken from the queue at once.
+const TAKE_BYTES: usize = 512 << 10;
+
+/// Bytes written, and bytes read, before other connections of the thread get their turn.
+const TURN_BYTES: usize = 2 << 20;
+
+/// Slices given to one `sendmsg`.
+const IOVECS: usize = 64;
+
+/// How long a connection that has been shut down waits for the peer's end.
+const GOODBYE: Duration = Duration::from_secs(1);
+
+/// What a connection wants after its turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Next {
+    /// Nothing until the socket or a sender calls.
+    Wait,
+    /// Another turn: it stopped only to let others have theirs.
+    Again,
+}
+
+/// A connection of an established session.
+pub(crate) struct Link<H: Host> {
+    pub(crate) session: Arc<Session>,
+    pub(crate) outbox: Arc<Outbox>,
+    pub(crate) socket: TcpStream,
+    receiver: Receiver<H::Blob>,
+    batch: Batch,
+    readable: bool,
+    writable: bool,
+    heard: Instant,
+    spoke: Instant,
+    asked: u32,
+    bulk_until: Option<Instant>,
+    goodbye: Option<Instant>,
+}
+
+impl<H: Host> Link<H> {
+    pub(crate) fn new(
+        session: Arc<Session>,
+        outbox: Arc<Outbox>,
+        socket: TcpStream,
+        now: Instant,
+    ) -> Self {
+        Self {
+            session,
+            outbox,
+            socket,
+            receiver: Receiver::new(),
+            batch: Batch::default(),
+            readable: true,
+            writable: true,
+            heard: now,
+            spoke: now,
+            asked: 0,
+            bulk_until: None,
+            goodbye: None,
+        }
+    }
+
+    pub(crate) fn ready(&mut self, readable: bool, writable: bool) {
+        self.readable |= readable;
+        self.writable |= writable;
+    }
+
+    /// The connection has come to another thread, whose poll knows nothing of its state.
+    pub(crate) fn arrived(&mut self) {
+        self.ready(true, true);
+    }
+
+    pub(crate) fn is_bulk(&self) -> bool {
+        self.bulk_until.is_some()
+    }
+
+    /// Messages that found nobody since the last call.
+    pub(crate) fn take_undelivered(&mut self) -> u64 {
+        std::mem::take(&mut self.receiver.undelivered)
+    }
+
+    /// Writes what is queued and reads what has come.
+    pub(crate) fn turn(
+        &mut self,
+        host: &H,
+        thread: &mut H::Thread,
+        scratch: &mut [u8],
+        limits: &ReceiveLimits,
+        now: Instant,
+    ) -> Result<Next, CloseReason> {
+        if !self.session.is_open() {
+            return Err(CloseReason::Local("session closed"));
+        }
+        self.outbox.acknowledge();
+        let resumed = self.outbox.take_resume();
+        let wrote_all = self.write(now)?;
+        let mut again = !wrote_all && self.writable;
+        if (self.readable && !self.receiver.is_stalled()) || resumed {
+            let mut ctx = Context {
+                host,
+                thread,
+                session: &self.session,
+                outbox: &self.outbox,
+                limits,
+            };
+            let (turn, bytes) =
+                self.receiver.turn(&self.socket, scratch, TURN_BYTES, &mut ctx)?;
+            if bytes > 0 {
+                self.heard = now;
+                self.asked = 0;
+            }
+            match turn {
+                Turn::Drained => self.readable = false,
+                Turn::More => again = true,
+                Turn::Stalled => {}
+            }
+        }
+        if self.receiver.bulk {
+            self.receiver.bulk = false;
+            self.bulk_until = Some(now + limits::BULK_LINGER);
+        }
+        if wrote_all && self.session.is_draining() && self.goodbye.is_none() {
+            self.goodbye = Some(now);
+            self.outbox.send_urgent(&frame::close(0, "session ended"));
+            again = true;
+        }
+        Ok(if again { Next::Again } else { Next::Wait })
+    }
+
+    /// Writes until the queue or the socket's buffer is exhausted or the turn is over. True if
+    /// nothing is left to write.
+    fn write(&mut self, now: Instant) -> Result<bool, CloseReason> {
+        self.outbox.grant();
+        let mut written = 0;
+        while written < TURN_BYTES {
+            if self.batch.is_empty() {
+                self.outbox.take(TAKE_BYTES, &mut self.batch);
+                if self.batch.is_empty() {
+                    if self.goodbye.is_some() {
+                        let _ = self.socket.shutdown(std::net::Shutdown::Write);
+                    }
+                    return Ok(true);
+                }
+                if self.batch.is_bulk() {
+                    self.bulk_until = Some(now + limits::BULK_LINGER);
+                }
+            }
+            if !self.writable {
+                return Ok(false);
+            }
+            let mut slices = [io::IoSlice::new(&[]); IOVECS];
+            let count = self.batch.slices(&mut slices);
+            let outcome = rustix::net::sendmsg(
+                &self.socket,
+                &slices[..count],
+                &mut SendAncillaryBuffer::default(),
+                SendFlags::NOSIGNAL,
+            );
+            match outcome {
+                Ok(bytes) => {
+                    written += bytes;
+                    self.spoke = now;
+                    self.batch.advance(bytes);
+                    self.outbox.written(&mut self.batch);
+                    self.outbox.grant();
+                }
+                Err(rustix::io::Errno::AGAIN) => self.writable = false,
+                Err(rustix::io::Errno::INTR) => {}
+                Err(e) => return Err(CloseReason::Lost(io::Error::from(e).to_string())),
+            }
+        }
+        Ok(false)
+    }
+
+    /// Looks at the clock: pings, silence, the end of a bulk phase.
+    pub(crate) fn tick(&mut self, liveness: &Liveness, now: Instant) -> Result<(), CloseReason> {
+        if self.bulk_until.is_some_and(|until| now >= until) {
+            self.bulk_until = None;
+        }
+        if self.goodbye.is_some_and(|since| now >= since + GOODBYE) {
+            return Err(CloseReason::Local("session closed"));
+        }
+        if !liveness.enabled {
+            return Ok(());
+        }
+        if self.receiver.is_stalled() {
+            // Nothing is read, so the peer cannot be judged; but it must hear that we live.
+            self.heard = now;
+            if now >= self.spoke + liveness.idle_timeout / 2 {
+                self.outbox.send_urgent(&frame::ping(0));
+            }
+            return Ok(());
+        }
+        let due = self.heard + liveness.idle_timeout + liveness.timeout * self.asked;
+        if now >= due {
+            if self.asked >= liveness.max_attempts {
+                return Err(CloseReason::Silent);
+            }
+            self.asked += 1;
+            self.outbox.send_urgent(&frame::ping(u64::from(self.asked)));
+        }
+        Ok(())
+    }
+}

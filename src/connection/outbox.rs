@@ -1,0 +1,377 @@
+//! Where senders meet the I/O thread of a connection.
+//!
+//! Any thread may send: it locks the queue for the time of an append and wakes the I/O thread
+//! unless a wake-up is already under way. Nothing is written under the lock. A sender that is not
+//! admitted may leave a [`Waiter`], which is woken when its bytes have been reserved.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+
+use crate::channel::{Admission, Batch, Ceiling, Queue, Ticket};
+use crate::limits;
+use crate::wire::frame::{self, Dest, Head};
+
+/// Why a waiting sender is woken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wake {
+    /// Room is reserved: send again with [`Pressure::Granted`].
+    Granted,
+    /// The session has ended; nothing was sent.
+    Disconnected,
+    /// The node is stopping; nothing was sent.
+    NotAlive,
+}
+
+/// A sender that waits for room.
+pub trait Waiter: Send + Sync {
+    /// Called once, on an I/O thread or the control plane and never on the sender's own thread,
+    /// with no lock held.
+    fn wake(&self, ticket: Ticket, why: Wake);
+}
+
+/// What to do when the queue has no room.
+pub enum Pressure {
+    /// Refuse the message.
+    Refuse,
+    /// Remember the waiter.
+    Wait(Arc<dyn Waiter>),
+    /// There is room: a waiter was granted it.
+    Granted(Ticket),
+}
+
+/// What became of a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sent {
+    /// It is queued.
+    Queued,
+    /// There was no room, and the message was not taken.
+    Full,
+    /// There was no room; the waiter is registered under the ticket. The message was not taken.
+    Waiting(Ticket),
+    /// The session has ended. The message was not taken.
+    Closed,
+}
+
+/// A message to be sent, encoded.
+pub enum Outgoing<'a> {
+    /// A term without out-of-band binaries, of at most [`limits::FRAGMENT_SHARED_BYTES`].
+    Small {
+        /// Receiver.
+        dest: Dest<'a>,
+        /// Encoded term.
+        term: &'a [u8],
+    },
+    /// Any other message.
+    Large {
+        /// Receiver.
+        dest: Dest<'a>,
+        /// Encoded term; elided if there are blobs.
+        term: Bytes,
+        /// True if binaries of the term are out of band.
+        elided: bool,
+        /// The out-of-band binaries in order.
+        blobs: Vec<Bytes>,
+    },
+}
+
+impl<'a> Outgoing<'a> {
+    /// Bytes that the message takes in a queue.
+    pub fn bytes(&self) -> u64 {
+        match self {
+            Self::Small { dest, term } => {
+                (frame::HEADER + head(*dest, false).encoded_len() + term.len()) as u64
+            }
+            Self::Large { dest, term, elided, blobs } => {
+                let table = if *elided { 4 } else { 0 };
+                (head(*dest, *elided).encoded_len() + table + term.len()) as u64
+                    + blobs.iter().map(|b| b.len() as u64).sum::<u64>()
+            }
+        }
+    }
+
+    /// Chooses the form for a term that lies in memory as a whole.
+    pub fn of(dest: Dest<'a>, term: &'a Bytes, blobs: &[Bytes], elided: bool) -> Self {
+        if !elided && term.len() <= limits::FRAGMENT_SHARED_BYTES {
+            Self::Small { dest, term }
+        } else {
+            Self::Large { dest, term: term.clone(), elided, blobs: blobs.to_vec() }
+        }
+    }
+}
+
+fn head(dest: Dest<'_>, elided: bool) -> Head<'_> {
+    Head { dest, elided }
+}
+
+/// Wakes the I/O thread that serves a connection.
+pub trait Waker: Send + Sync {
+    /// Asks thread `thread` to look at connection `connection`.
+    fn wake(&self, thread: usize, connection: u64);
+}
+
+/// Queues of a node that have waiters because of the node's ceiling.
+#[derive(Default)]
+pub struct Starved(Mutex<Vec<Weak<Outbox>>>);
+
+impl Starved {
+    fn add(&self, outbox: &Arc<Outbox>) {
+        let mut list = self.0.lock();
+        if !list.iter().any(|o| std::ptr::eq(o.as_ptr(), Arc::as_ptr(outbox))) {
+            list.push(Arc::downgrade(outbox));
+        }
+    }
+
+    fn kick(&self) {
+        let list = std::mem::take(&mut *self.0.lock());
+        for outbox in list.iter().filter_map(Weak::upgrade) {
+            outbox.signal();
+        }
+    }
+}
+
+/// What all outboxes of a node share.
+pub struct Shared {
+    /// Bytes queued over all connections.
+    pub ceiling: Ceiling,
+    /// Queues waiting for the ceiling.
+    pub starved: Starved,
+    /// The I/O threads.
+    pub waker: Box<dyn Waker>,
+}
+
+/// The sending half of one connection.
+pub struct Outbox {
+    id: u64,
+    queue: Mutex<Queue<Arc<dyn Waiter>>>,
+    monotonic: bool,
+    closed: AtomicBool,
+    signaled: AtomicBool,
+    resume: AtomicBool,
+    thread: AtomicUsize,
+    shared: Arc<Shared>,
+}
+
+impl Outbox {
+    /// The outbox of connection `id`.
+    pub fn new(id: u64, config: crate::channel::Config, shared: Arc<Shared>) -> Self {
+        let monotonic = config.monotonic;
+        Self {
+            id,
+            queue: Mutex::new(Queue::new(config)),
+            monotonic,
+            closed: AtomicBool::new(false),
+            signaled: AtomicBool::new(false),
+            resume: AtomicBool::new(false),
+            thread: AtomicUsize::new(0),
+            shared,
+        }
+    }
+
+    /// The connection's number, unique in the node.
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// Bytes queued and not yet written to the socket.
+    pub fn queued(&self) -> u64 {
+        self.queue.lock().queued()
+    }
+
+    /// True if a message of `sender` would be admitted now. Only a hint: used to spare the work
+    /// of encoding a message that will have to wait.
+    pub fn has_room(&self, sender: u64) -> bool {
+        self.queue.lock().admit(sender, self.shared.ceiling.has_room()) == Admission::Admitted
+    }
+
+    /// Queues a message of `sender`, or does what `pressure` says.
+    pub fn send(
+        self: &Arc<Self>,
+        sender: u64,
+        message: Outgoing<'_>,
+        pressure: Pressure,
+    ) -> Sent {
+        let mut queue = self.queue.lock();
+        if self.closed.load(Ordering::Relaxed) {
+            return Sent::Closed;
+        }
+        let mut reserved = 0;
+        match pressure {
+            Pressure::Granted(ticket) => match queue.redeem(ticket) {
+                Some(bytes) => reserved = bytes,
+                None => return Sent::Closed,
+            },
+            Pressure::Refuse | Pressure::Wait(_) => {
+                let open = self.shared.ceiling.has_room();
+                if queue.admit(sender, open) == Admission::Wait {
+                    let Pressure::Wait(waiter) = pressure else { return Sent::Full };
+                    let ticket = queue.wait(sender, message.bytes(), waiter);
+                    drop(queue);
+                    if !open {
+                        self.shared.starved.add(self);
+                    }
+                    // Nothing else may come by to look after a waiter of an idle queue.
+                    self.signal();
+                    return Sent::Waiting(ticket);
+                }
+            }
+        }
+        let before = queue.queued();
+        match message {
+            Outgoing::Small { dest, term } if self.monotonic => {
+                let mut frame = Vec::with_capacity(term.len() + 64);
+                frame::put_message(&mut frame, dest, term);
+                queue.push_latest(sender, key_of(dest), frame);
+            }
+            Outgoing::Small { dest, term } => {
+                queue.push_frame(sender, |out| frame::put_message(out, dest, term));
+            }
+            Outgoing::Large { dest, term, elided, blobs } => {
+                let mut parts = Vec::with_capacity(blobs.len() + 2);
+                let mut start = Vec::with_capacity(300);
+                head(dest, elided).encode(&mut start);
+                if elided {
+                    start.extend_from_slice(&(term.len() as u32).to_be_bytes());
+                }
+                parts.push(Bytes::from(start));
+                parts.push(term);
+                parts.extend(blobs);
+                queue.push_message(sender, parts);
+            }
+        }
+        let after = queue.queued();
+        drop(queue);
+        self.account(before, after, reserved);
+        self.signal();
+        Sent::Queued
+    }
+
+    /// Gives a ticket back: the waiter is forgotten, or the room that it was granted is freed.
+    pub fn cancel(self: &Arc<Self>, ticket: Ticket) {
+        let cancelled = self.queue.lock().cancel(ticket);
+        if let Some(cancelled) = cancelled {
+            if cancelled.released > 0 {
+                self.shared.ceiling.sub(cancelled.released);
+            }
+            // Even a waiter that had no grant may have stood before others.
+            self.signal();
+        }
+    }
+
+    /// Queues a control frame, which overtakes messages.
+    pub fn send_urgent(&self, frame: &[u8]) {
+        if !self.closed.load(Ordering::Relaxed) {
+            self.queue.lock().push_urgent(frame);
+            self.signal();
+        }
+    }
+
+    /// Tells the connection that a mailbox has room again.
+    pub fn resume(&self) {
+        self.resume.store(true, Ordering::Release);
+        self.signal();
+    }
+
+    /// Ends the queue: what is queued is dropped and every waiter is woken with `why`.
+    pub fn close(&self, why: Wake) {
+        let (waiters, bytes) = {
+            let mut queue = self.queue.lock();
+            if self.closed.swap(true, Ordering::Relaxed) {
+                return;
+            }
+            queue.close()
+        };
+        self.release(bytes);
+        for (ticket, waiter) in waiters {
+            waiter.wake(ticket, why);
+        }
+    }
+
+    /// Wakes the I/O thread unless a wake-up is under way.
+    pub fn signal(&self) {
+        if !self.signaled.swap(true, Ordering::AcqRel) {
+            self.shared.waker.wake(self.thread.load(Ordering::Acquire), self.id);
+        }
+    }
+
+    fn account(&self, before: u64, after: u64, reserved: u64) {
+        if after >= before {
+            self.shared.ceiling.add(after - before);
+        } else {
+            self.release(before - after);
+        }
+        if reserved > 0 {
+            self.release(reserved);
+        }
+    }
+
+    fn release(&self, bytes: u64) {
+        if bytes > 0 {
+            self.shared.ceiling.sub(bytes);
+            if self.shared.ceiling.has_room() {
+                self.shared.starved.kick();
+            }
+        }
+    }
+
+    // What follows is called by the I/O thread that owns the connection.
+
+    /// Grants room to as many waiters as fit.
+    pub(crate) fn grant(self: &Arc<Self>) {
+        let mut granted = Vec::new();
+        let starving = {
+            let mut queue = self.queue.lock();
+            if !queue.has_waiters() {
+                return;
+            }
+            let reserved = queue.grant(self.shared.ceiling.room(), &mut granted);
+            self.shared.ceiling.add(reserved);
+            queue.has_waiters() && !self.shared.ceiling.has_room()
+        };
+        if starving {
+            self.shared.starved.add(self);
+        }
+        for (ticket, waiter) in granted {
+            waiter.wake(ticket, Wake::Granted);
+        }
+    }
+
+    /// The connection is now served by `thread`.
+    pub(crate) fn moved_to(&self, thread: usize) {
+        self.thread.store(thread, Ordering::Release);
+    }
+
+    /// Forgets the wake-up that has brought the thread here, before it looks at the queue.
+    pub(crate) fn acknowledge(&self) {
+        self.signaled.store(false, Ordering::Release);
+    }
+
+    /// True once after [`Outbox::resume`].
+    pub(crate) fn take_resume(&self) -> bool {
+        self.resume.swap(false, Ordering::AcqRel)
+    }
+
+    /// Takes what is to be written next.
+    pub(crate) fn take(&self, max_bytes: usize, batch: &mut Batch) {
+        self.queue.lock().take(max_bytes, batch);
+    }
+
+    /// `batch` has been advanced: its written bytes leave the account.
+    pub(crate) fn written(&self, batch: &mut Batch) {
+        let bytes = self.queue.lock().recycle(batch);
+        self.release(bytes);
+    }
+}
+
+/// Messages of a monotonic channel replace each other per destination.
+fn key_of(dest: Dest<'_>) -> u64 {
+    use std::hash::{Hash, Hasher};
+    let mut hasher = std::hash::DefaultHasher::new();
+    match dest {
+        Dest::Name(name) => name.hash(&mut hasher),
+        Dest::Pid { id, serial, creation } => (id, serial, creation).hash(&mut hasher),
+    }
+    hasher.finish()
+}

@@ -1,0 +1,595 @@
+//! The receiving half of a connection: bytes to frames to validated messages.
+//!
+//! Small frames are parsed where `recv` has put them. The bytes of an out-of-band binary are
+//! received straight into its final memory; to make that possible, reads stay short while a
+//! large message is under way, so that little of its payload lands in the read buffer.
+//!
+//! Every message is validated before the host sees it. Whatever breaks a rule or a limit ends the
+//! session with a [`CloseReason::Protocol`] that says which.
+
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use rustix::net::RecvFlags;
+
+use crate::connection::host::{Blob, Delivery, Host, Incoming};
+use crate::connection::outbox::Outbox;
+use crate::connection::session::{CloseReason, ControlMessage, PROBE_ID, Session};
+use crate::limits;
+use crate::wire::frame::{self, Dest, DestBuf, Head, Kind};
+use crate::wire::term::{AtomGate, Facts, Form, TermLimits, scan};
+
+/// Name that membership messages are sent to.
+pub(crate) const CONTROL_NAME: &str = "partisan_membership";
+
+/// Bytes read at once while only small messages arrive.
+const READ_BYTES: usize = 256 << 10;
+
+/// Bytes read at once while large binaries arrive: room for the next header, and little more.
+const BULK_READ_BYTES: usize = 4 << 10;
+
+/// Size of the read buffer of an I/O thread: one whole frame behind one read.
+pub(crate) const SCRATCH_BYTES: usize = limits::MAX_FRAME_BYTES + frame::HEADER + READ_BYTES;
+
+/// What a peer may send.
+#[derive(Clone, Debug)]
+pub struct ReceiveLimits {
+    /// Bounds of one term.
+    pub term: TermLimits,
+    /// Bytes of one message with its out-of-band binaries.
+    pub message_bytes: u64,
+    /// New atoms of one session.
+    pub new_atoms: u32,
+}
+
+impl Default for ReceiveLimits {
+    fn default() -> Self {
+        Self {
+            term: TermLimits::default(),
+            message_bytes: limits::MAX_MESSAGE_BYTES,
+            new_atoms: limits::MAX_NEW_ATOMS,
+        }
+    }
+}
+
+/// How a turn of reading ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Turn {
+    /// The socket is empty.
+    Drained,
+    /// There may be more to read.
+    More,
+    /// A mailbox is full; nothing is read until it has room.
+    Stalled,
+}
+
+/// What a receiver needs from its surroundings for one turn.
+pub(crate) struct Context<'a, H: Host> {
+    pub(crate) host: &'a H,
+    pub(crate) thread: &'a mut H::Thread,
+    pub(crate) session: &'a Arc<Session>,
+    pub(crate) outbox: &'a Arc<Outbox>,
+    pub(crate) limits: &'a ReceiveLimits,
+}
+
+struct Gate<'a, 'b, H: Host>(&'a mut Context<'b, H>);
+
+impl<H: Host> AtomGate for Gate<'_, '_, H> {
+    fn admit(&mut self, atom: &str) -> bool {
+        self.0.host.knows_atom(self.0.thread, atom)
+            || self.0.session.new_atoms.fetch_add(1, Ordering::Relaxed) < self.0.limits.new_atoms
+    }
+}
+
+fn protocol(what: impl ToString) -> CloseReason {
+    CloseReason::Protocol(what.to_string())
+}
+
+/// The payload of the fragment that is being read.
+struct Current {
+    stream: u32,
+    left: usize,
+}
+
+struct Stream<B> {
+    total: u64,
+    received: u64,
+    phase: Phase<B>,
+}
+
+enum Phase<B> {
+    /// Head, and for an elided message the length of its term.
+    Head(Vec<u8>),
+    Term { dest: DestBuf, elided: bool, length: usize, term: Vec<u8> },
+    Blobs { message: Assembled<B>, next: usize },
+}
+
+/// A message that is whole, or whole but for its binaries.
+struct Assembled<B> {
+    dest: DestBuf,
+    term: Vec<u8>,
+    facts: Facts,
+    blobs: Vec<B>,
+}
+
+/// The receiving state of one connection.
+pub(crate) struct Receiver<B> {
+    carry: Vec<u8>,
+    streams: HashMap<u32, Stream<B>>,
+    open_bytes: u64,
+    current: Option<Current>,
+    stalled: Option<Assembled<B>>,
+    /// True if a large message was seen since the flag was last cleared.
+    pub(crate) bulk: bool,
+    /// Messages that nobody was there to receive since the counter was last taken.
+    pub(crate) undelivered: u64,
+}
+
+impl<B: Blob> Receiver<B> {
+    pub(crate) fn new() -> Self {
+        Self {
+            carry: Vec::new(),
+            streams: HashMap::new(),
+            open_bytes: 0,
+            current: None,
+            stalled: None,
+            bulk: false,
+            undelivered: 0,
+        }
+    }
+
+    pub(crate) fn is_stalled(&self) -> bool {
+        self.stalled.is_some()
+    }
+
+    /// Reads and delivers until the socket is empty or about `budget` bytes have been read.
+    pub(crate) fn turn<H: Host<Blob = B>>(
+        &mut self,
+        socket: &impl AsFd,
+        scratch: &mut [u8],
+        budget: usize,
+        ctx: &mut Context<'_, H>,
+    ) -> Result<(Turn, usize), CloseReason> {
+        let mut read = 0;
+        if let Some(message) = self.stalled.take() {
+            self.deliver_assembled(message, ctx);
+            if self.stalled.is_some() {
+                return Ok((Turn::Stalled, read));
+            }
+            // What was read behind the stalled message comes first.
+            let carry = std::mem::take(&mut self.carry);
+            let used = self.parse(&carry, ctx)?;
+            self.carry = carry;
+            self.carry.drain(..used);
+            if self.stalled.is_some() {
+                return Ok((Turn::Stalled, read));
+            }
+        }
+        while read < budget {
+            let outcome = match self.blob_wanting() {
+                Some((blob, limit)) => {
+                    let outcome = blob.receive(limit, &mut |buffer| {
+                        match rustix::net::recv(socket, buffer, RecvFlags::empty()) {
+                            Ok((filled, _)) => Ok(filled.0.len()),
+                            Err(e) => Err(e.into()),
+                        }
+                    });
+                    self.blob_received(outcome, limit, ctx)?
+                }
+                None => self.read_buffered(socket, scratch, ctx)?,
+            };
+            read += outcome.bytes;
+            if self.stalled.is_some() {
+                return Ok((Turn::Stalled, read));
+            }
+            if outcome.drained {
+                return Ok((Turn::Drained, read));
+            }
+        }
+        Ok((Turn::More, read))
+    }
+
+    /// The blob that the next bytes of the socket belong to, and how many of them.
+    fn blob_wanting(&mut self) -> Option<(&mut B, usize)> {
+        let current = self.current.as_ref()?;
+        match &mut self.streams.get_mut(&current.stream)?.phase {
+            Phase::Blobs { message, next } => {
+                let blob = message.blobs.get_mut(*next)?;
+                let missing = usize::try_from(blob.len() - blob.filled()).unwrap_or(usize::MAX);
+                Some((blob, missing.min(current.left)))
+            }
+            _ => None,
+        }
+    }
+
+    fn blob_received<H: Host<Blob = B>>(
+        &mut self,
+        outcome: io::Result<usize>,
+        limit: usize,
+        ctx: &mut Context<'_, H>,
+    ) -> Result<Read, CloseReason> {
+        let Some(bytes) = Read::of(outcome, limit)? else { return Ok(Read::WOULD_BLOCK) };
+        let Some(current) = &mut self.current else { return Err(protocol("no fragment")) };
+        let stream = current.stream;
+        current.left -= bytes.bytes.min(current.left);
+        let at_end = current.left == 0;
+        if at_end {
+            self.current = None;
+        }
+        if let Some(s) = self.streams.get_mut(&stream) {
+            s.received += bytes.bytes as u64;
+        }
+        self.advance(stream, ctx)?;
+        Ok(bytes)
+    }
+
+    fn read_buffered<H: Host<Blob = B>>(
+        &mut self,
+        socket: &impl AsFd,
+        scratch: &mut [u8],
+        ctx: &mut Context<'_, H>,
+    ) -> Result<Read, CloseReason> {
+        let kept = self.carry.len();
+        let wish = if self.in_blobs() { BULK_READ_BYTES } else { READ_BYTES };
+        let end = (kept + wish).min(scratch.len());
+        let (Some(front), true) = (scratch.get_mut(..kept), end > kept) else {
+            return Err(protocol("frame longer than the read buffer"));
+        };
+        front.copy_from_slice(&self.carry);
+        let outcome = rustix::net::recv(socket, &mut scratch[kept..end], RecvFlags::empty())
+            .map(|(n, _)| n)
+            .map_err(io::Error::from);
+        let Some(read) = Read::of(outcome, end - kept)? else { return Ok(Read::WOULD_BLOCK) };
+        self.carry.clear();
+        let buffer = &scratch[..kept + read.bytes];
+        let used = self.parse(buffer, ctx)?;
+        self.carry.extend_from_slice(&buffer[used..]);
+        Ok(read)
+    }
+
+    /// True while the bytes to come are mostly those of out-of-band binaries.
+    fn in_blobs(&self) -> bool {
+        self.streams.values().any(|s| matches!(s.phase, Phase::Blobs { .. }))
+    }
+
+    /// Consumes what it can of `buffer` and returns how much that was.
+    fn parse<H: Host<Blob = B>>(
+        &mut self,
+        buffer: &[u8],
+        ctx: &mut Context<'_, H>,
+    ) -> Result<usize, CloseReason> {
+        let mut at = 0;
+        while self.stalled.is_none() {
+            let rest = &buffer[at..];
+            if let Some(current) = &mut self.current {
+                let taken = current.left.min(rest.len());
+                let stream = current.stream;
+                current.left -= taken;
+                let whole = current.left == 0;
+                if whole {
+                    self.current = None;
+                }
+                self.payload(stream, &rest[..taken], ctx)?;
+                at += taken;
+                if whole {
+                    continue;
+                }
+                break;
+            }
+            let Some(header) = frame::parse_header(rest).map_err(protocol)? else { break };
+            let body = &rest[frame::HEADER..];
+            match header.kind {
+                Kind::First => {
+                    let Some((stream, total)) = frame::parse_first(body) else { break };
+                    at += frame::HEADER + frame::FIRST_FIXED;
+                    self.open(stream, total, header.body, ctx)?;
+                }
+                Kind::More => {
+                    let Some(stream) = frame::parse_more(body) else { break };
+                    at += frame::HEADER + frame::MORE_FIXED;
+                    if !self.streams.contains_key(&stream) {
+                        return Err(protocol(format!("fragment of unknown message {stream}")));
+                    }
+                    let left = header.body.checked_sub(frame::MORE_FIXED);
+                    self.current =
+                        Some(Current { stream, left: left.ok_or_else(|| protocol("short"))? });
+                }
+                kind => {
+                    let Some(body) = body.get(..header.body) else { break };
+                    at += frame::HEADER + header.body;
+                    self.whole(kind, body, ctx)?;
+                }
+            }
+        }
+        Ok(at)
+    }
+
+    fn whole<H: Host<Blob = B>>(
+        &mut self,
+        kind: Kind,
+        body: &[u8],
+        ctx: &mut Context<'_, H>,
+    ) -> Result<(), CloseReason> {
+        match kind {
+            Kind::Message => self.message(body, ctx),
+            Kind::Ping => {
+                let id = frame::parse_ping(body).map_err(protocol)?;
+                ctx.outbox.send_urgent(&frame::pong(id));
+                Ok(())
+            }
+            Kind::Pong => {
+                if frame::parse_ping(body).map_err(protocol)? == PROBE_ID {
+                    ctx.session.answered();
+                }
+                Ok(())
+            }
+            Kind::Close => Err(CloseReason::Peer(frame::parse_close(body).map_err(protocol)?)),
+            other => Err(protocol(format!("frame {other:?} inside a session"))),
+        }
+    }
+
+    fn message<H: Host<Blob = B>>(
+        &mut self,
+        body: &[u8],
+        ctx: &mut Context<'_, H>,
+    ) -> Result<(), CloseReason> {
+        let Some((head, used)) = Head::parse(body).map_err(protocol)? else {
+            return Err(protocol("message without a destination"));
+        };
+        if head.elided {
+            return Err(protocol("elided message in one frame"));
+        }
+        let term = &body[used..];
+        let limits = ctx.limits.term.clone();
+        let facts = scan(term, Form::Whole, &limits, &mut Gate(ctx)).map_err(protocol)?;
+        if head.dest == Dest::Name(CONTROL_NAME) {
+            return control(term, ctx);
+        }
+        let mut blobs = Vec::new();
+        let message = Incoming { dest: head.dest, term, facts: &facts, blobs: &mut blobs };
+        match ctx.host.deliver(ctx.thread, ctx.session, ctx.outbox, message) {
+            Delivery::Full => {
+                self.stalled = Some(Assembled {
+                    dest: head.dest.into(),
+                    term: term.to_vec(),
+                    facts,
+                    blobs,
+                });
+            }
+            Delivery::Done => {}
+            Delivery::NoProcess | Delivery::Undecodable => self.undelivered += 1,
+        }
+        Ok(())
+    }
+
+    fn open<H: Host<Blob = B>>(
+        &mut self,
+        stream: u32,
+        total: u64,
+        body: usize,
+        ctx: &mut Context<'_, H>,
+    ) -> Result<(), CloseReason> {
+        if total > ctx.limits.message_bytes {
+            return Err(protocol(format!(
+                "message of {total} bytes is over the limit of {} (max_message_bytes)",
+                ctx.limits.message_bytes
+            )));
+        }
+        let others = !self.streams.is_empty();
+        if self.streams.len() >= limits::MAX_OPEN_STREAMS
+            || (others && self.open_bytes + total > limits::MAX_OPEN_STREAM_BYTES)
+        {
+            return Err(protocol("too many unfinished messages"));
+        }
+        let Some(left) = body.checked_sub(frame::FIRST_FIXED) else {
+            return Err(protocol("short first fragment"));
+        };
+        self.bulk |= total > limits::BULK_FRAME_BYTES as u64;
+        self.open_bytes += total;
+        let fresh = Stream { total, received: 0, phase: Phase::Head(Vec::new()) };
+        if self.streams.insert(stream, fresh).is_some() {
+            return Err(protocol(format!("message {stream} begins twice")));
+        }
+        self.current = Some(Current { stream, left });
+        Ok(())
+    }
+
+    /// Takes payload bytes of a fragment that arrived in the read buffer.
+    fn payload<H: Host<Blob = B>>(
+        &mut self,
+        id: u32,
+        mut bytes: &[u8],
+        ctx: &mut Context<'_, H>,
+    ) -> Result<(), CloseReason> {
+        while !bytes.is_empty() {
+            let Some(stream) = self.streams.get_mut(&id) else {
+                return Err(protocol("more bytes than the message said"));
+            };
+            let taken = match &mut stream.phase {
+                Phase::Head(head) => {
+                    let (taken, phase) = parse_head(head, bytes, stream.total, ctx.limits)?;
+                    if let Some(phase) = phase {
+                        stream.phase = phase;
+                    }
+                    taken
+                }
+                Phase::Term { length, term, .. } => {
+                    let taken = (*length - term.len()).min(bytes.len());
+                    term.extend_from_slice(&bytes[..taken]);
+                    taken
+                }
+                Phase::Blobs { message, next } => {
+                    let Some(blob) = message.blobs.get_mut(*next) else {
+                        return Err(protocol("more bytes than the binaries have"));
+                    };
+                    let missing = usize::try_from(blob.len() - blob.filled()).unwrap_or(0);
+                    let taken = missing.min(bytes.len());
+                    blob.extend(&bytes[..taken]).map_err(protocol)?;
+                    taken
+                }
+            };
+            stream.received += taken as u64;
+            bytes = &bytes[taken..];
+            self.advance(id, ctx)?;
+        }
+        Ok(())
+    }
+
+    /// Takes a message to its next phase when the present one is complete.
+    fn advance<H: Host<Blob = B>>(
+        &mut self,
+        id: u32,
+        ctx: &mut Context<'_, H>,
+    ) -> Result<(), CloseReason> {
+        let Some(stream) = self.streams.get_mut(&id) else { return Ok(()) };
+        if let Phase::Term { dest, elided, length, term } = &mut stream.phase {
+            if term.len() < *length {
+                return Ok(());
+            }
+            let form = if *elided { Form::Elided } else { Form::Whole };
+            let limits = ctx.limits.term.clone();
+            let facts = scan(term, form, &limits, &mut Gate(ctx)).map_err(protocol)?;
+            let blobs: u64 = facts.blobs.iter().map(|&b| u64::from(b)).sum();
+            if blobs != stream.total - stream.received {
+                return Err(protocol("binaries do not add up to the message's length"));
+            }
+            let message = Assembled {
+                dest: std::mem::replace(dest, Dest::Name("").into()),
+                term: std::mem::take(term),
+                blobs: Vec::with_capacity(facts.blobs.len()),
+                facts,
+            };
+            stream.phase = Phase::Blobs { message, next: 0 };
+        }
+        if let Phase::Blobs { message, next } = &mut stream.phase {
+            if message.blobs.get(*next).is_some_and(Blob::is_complete) {
+                *next += 1;
+            }
+            if let (Some(&length), true) =
+                (message.facts.blobs.get(*next), message.blobs.len() == *next)
+            {
+                let Some(blob) = ctx.host.blob(u64::from(length)) else {
+                    return Err(protocol(format!("no memory for a binary of {length} bytes")));
+                };
+                message.blobs.push(blob);
+            }
+            if *next == message.facts.blobs.len() {
+                let Some(stream) = self.streams.remove(&id) else { return Ok(()) };
+                self.open_bytes -= stream.total;
+                if let Phase::Blobs { message, .. } = stream.phase {
+                    if self.current.as_ref().is_some_and(|c| c.stream == id && c.left > 0) {
+                        return Err(protocol("fragment is longer than its message"));
+                    }
+                    return self.complete(message, ctx);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn complete<H: Host<Blob = B>>(
+        &mut self,
+        message: Assembled<B>,
+        ctx: &mut Context<'_, H>,
+    ) -> Result<(), CloseReason> {
+        if message.dest.as_dest() == Dest::Name(CONTROL_NAME) {
+            return control(&message.term, ctx);
+        }
+        self.deliver_assembled(message, ctx);
+        Ok(())
+    }
+
+    fn deliver_assembled<H: Host<Blob = B>>(
+        &mut self,
+        mut message: Assembled<B>,
+        ctx: &mut Context<'_, H>,
+    ) {
+        let incoming = Incoming {
+            dest: message.dest.as_dest(),
+            term: &message.term,
+            facts: &message.facts,
+            blobs: &mut message.blobs,
+        };
+        match ctx.host.deliver(ctx.thread, ctx.session, ctx.outbox, incoming) {
+            Delivery::Full => self.stalled = Some(message),
+            Delivery::Done => {}
+            Delivery::NoProcess | Delivery::Undecodable => self.undelivered += 1,
+        }
+    }
+}
+
+/// Collects the head; returns how many of `bytes` belong to it and, once it is whole, the phase
+/// that follows.
+fn parse_head<B>(
+    head: &mut Vec<u8>,
+    bytes: &[u8],
+    total: u64,
+    limits: &ReceiveLimits,
+) -> Result<(usize, Option<Phase<B>>), CloseReason> {
+    let before = head.len();
+    // A head has at most 257 bytes, and 4 more if the message is elided.
+    head.extend_from_slice(&bytes[..bytes.len().min(264)]);
+    let Some((parsed, used)) = Head::parse(head).map_err(protocol)? else {
+        return Ok((head.len() - before, None));
+    };
+    let (elided, dest) = (parsed.elided, DestBuf::from(parsed.dest));
+    let (used, length) = if elided {
+        let Some(&[a, b, c, d]) = head.get(used..used + 4) else {
+            return Ok((head.len() - before, None));
+        };
+        (used + 4, u64::from(u32::from_be_bytes([a, b, c, d])))
+    } else {
+        let length = total.checked_sub(used as u64);
+        (used, length.ok_or_else(|| protocol("message shorter than its head"))?)
+    };
+    if length > limits.term.bytes as u64 {
+        return Err(protocol(format!(
+            "term of {length} bytes is over the limit of {} (max_term_bytes)",
+            limits.term.bytes
+        )));
+    }
+    if length + used as u64 > total || length == 0 {
+        return Err(protocol("term does not fit its message"));
+    }
+    let phase = Phase::Term { dest, elided, length: length as usize, term: Vec::new() };
+    Ok((used.saturating_sub(before), Some(phase)))
+}
+
+fn control<H: Host>(term: &[u8], ctx: &mut Context<'_, H>) -> Result<(), CloseReason> {
+    let bytes = match term {
+        [131, 109, _, _, _, _, bytes @ ..] if bytes.len() <= limits::MAX_CONTROL_BYTES => bytes,
+        _ => return Err(protocol("membership message is not a binary within its limit")),
+    };
+    let message = ControlMessage { session: ctx.session.clone(), bytes: bytes.to_vec() };
+    if ctx.session.control.try_send(message).is_err() {
+        // Membership gossip repeats itself; a flood of it must not grow a queue.
+        tracing::debug!(peer = %ctx.session.peer.node, "membership message dropped: too many");
+    }
+    Ok(())
+}
+
+struct Read {
+    bytes: usize,
+    drained: bool,
+}
+
+impl Read {
+    const WOULD_BLOCK: Self = Self { bytes: 0, drained: true };
+
+    /// Sorts out the result of a `recv` of at most `limit` bytes; `None` if there was nothing.
+    fn of(outcome: io::Result<usize>, limit: usize) -> Result<Option<Self>, CloseReason> {
+        match outcome {
+            Ok(0) => Err(CloseReason::Lost("closed by the peer".into())),
+            // An edge-triggered poll reports again what arrives after a short read.
+            Ok(bytes) => Ok(Some(Self { bytes, drained: bytes < limit })),
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(None),
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {
+                Ok(Some(Self { bytes: 0, drained: false }))
+            }
+            Err(e) => Err(CloseReason::Lost(e.to_string())),
+        }
+    }
+}

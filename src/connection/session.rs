@@ -1,0 +1,241 @@
+//! What the connections of one peer share: who it is, which connections there are, and its end.
+//!
+//! A session has a fixed set of connections. Losing one ends it, because a sender's order could
+//! otherwise have a gap that nobody hears of. **Down is a fence**: each I/O thread lets go of its
+//! connections of the session, and only when the last one is gone is [`SessionEvent::Ended`]
+//! sent, so nothing of the session is delivered after its end has become known.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use std::time::SystemTime;
+
+use parking_lot::Mutex;
+use tokio::sync::mpsc;
+
+use crate::connection::outbox::{Outbox, Wake};
+use crate::wire::handshake::SessionId;
+use crate::wire::hello::Plan;
+use crate::wire::identity::Identity;
+
+/// Why a session ended, as the log and the `nodedown_reason` tell it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CloseReason {
+    /// This node closed it: `disconnect`, leave, stop.
+    Local(&'static str),
+    /// The peer closed it and said why.
+    Peer(String),
+    /// A connection was closed or reset.
+    Lost(String),
+    /// The peer sent nothing for the failure detector's time.
+    Silent,
+    /// The peer broke the protocol or a limit.
+    Protocol(String),
+    /// A newer session of the same name took its place.
+    Replaced,
+}
+
+impl fmt::Display for CloseReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Local(why) => write!(f, "closed by this node: {why}"),
+            Self::Peer(why) => write!(f, "closed by the peer: {why}"),
+            Self::Lost(why) => write!(f, "connection lost: {why}"),
+            Self::Silent => write!(f, "no sign of life from the peer"),
+            Self::Protocol(why) => write!(f, "protocol error: {why}"),
+            Self::Replaced => write!(f, "replaced by a newer session of the same name"),
+        }
+    }
+}
+
+/// What I/O threads tell the control plane.
+#[derive(Debug)]
+pub enum SessionEvent {
+    /// The last connection is gone; nothing of the session will be delivered any more.
+    Ended {
+        /// The session.
+        session: Arc<Session>,
+        /// Why it ended.
+        reason: CloseReason,
+    },
+    /// The peer has answered a [`Session::probe`].
+    Alive(Arc<Session>),
+}
+
+/// A message for the control plane of this node.
+#[derive(Debug)]
+pub struct ControlMessage {
+    /// The session that it came by.
+    pub session: Arc<Session>,
+    /// Payload: the bytes of the binary that the message is.
+    pub bytes: Vec<u8>,
+}
+
+/// One connection of a session as `connections/0` shows it.
+#[derive(Clone, Debug)]
+pub struct ConnectionInfo {
+    /// The peer's address.
+    pub remote: SocketAddr,
+    /// When the connection was established.
+    pub since: SystemTime,
+}
+
+/// An established session with a peer.
+pub struct Session {
+    /// The peer's name and creation.
+    pub peer: Identity,
+    /// The start of the peer's application that this session belongs to.
+    pub instance: u64,
+    /// Names the session when connections are bound to it.
+    pub id: SessionId,
+    /// Its channels and how many connections each has.
+    pub plan: Plan,
+    /// The connections, by index.
+    pub connections: Vec<ConnectionInfo>,
+    pub(crate) outboxes: Vec<Arc<Outbox>>,
+    pub(crate) new_atoms: AtomicU32,
+    pub(crate) control: mpsc::Sender<ControlMessage>,
+    remaining: AtomicUsize,
+    closing: AtomicBool,
+    draining: AtomicBool,
+    probed: AtomicBool,
+    reason: Mutex<Option<CloseReason>>,
+    events: mpsc::UnboundedSender<SessionEvent>,
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session").field("peer", &self.peer).finish_non_exhaustive()
+    }
+}
+
+/// What a session is made of.
+pub struct Parts {
+    /// See [`Session::peer`].
+    pub peer: Identity,
+    /// See [`Session::instance`].
+    pub instance: u64,
+    /// See [`Session::id`].
+    pub id: SessionId,
+    /// See [`Session::plan`].
+    pub plan: Plan,
+    /// See [`Session::connections`].
+    pub connections: Vec<ConnectionInfo>,
+    /// One outbox per connection.
+    pub outboxes: Vec<Arc<Outbox>>,
+    /// Where messages for the control plane go.
+    pub control: mpsc::Sender<ControlMessage>,
+    /// Where the session's end is told. At most one event per session and probe.
+    pub events: mpsc::UnboundedSender<SessionEvent>,
+}
+
+impl Session {
+    /// A session whose connections are about to be given to the I/O threads.
+    pub fn new(parts: Parts) -> Self {
+        Self {
+            peer: parts.peer,
+            instance: parts.instance,
+            id: parts.id,
+            plan: parts.plan,
+            connections: parts.connections,
+            remaining: AtomicUsize::new(parts.outboxes.len()),
+            outboxes: parts.outboxes,
+            new_atoms: AtomicU32::new(0),
+            control: parts.control,
+            closing: AtomicBool::new(false),
+            draining: AtomicBool::new(false),
+            probed: AtomicBool::new(false),
+            reason: Mutex::new(None),
+            events: parts.events,
+        }
+    }
+
+    /// The connection for messages of `channel`, chosen by `key`; `None` if the session has no
+    /// such channel.
+    ///
+    /// The same key always gives the same connection while the session lives.
+    pub fn route(&self, channel: &str, key: u64) -> Option<&Arc<Outbox>> {
+        let channel = self.plan.find(channel)?;
+        let index = u64::from(channel.base) + key % u64::from(channel.count.max(1));
+        self.outboxes.get(index as usize)
+    }
+
+    /// The connection of number `index`.
+    pub fn outbox(&self, index: usize) -> Option<&Arc<Outbox>> {
+        self.outboxes.get(index)
+    }
+
+    /// True until something has ended the session.
+    pub fn is_open(&self) -> bool {
+        !self.closing.load(Ordering::Acquire)
+    }
+
+    /// Ends the session. Every queue is dropped and every waiter woken; connections are closed
+    /// by their threads. The first reason given is the one that is reported.
+    ///
+    /// Not to be called on a BEAM scheduler, since it wakes waiters.
+    pub fn close(&self, reason: CloseReason) {
+        self.close_with(reason, Wake::Disconnected);
+    }
+
+    /// Like [`Session::close`], with what waiters are told.
+    pub fn close_with(&self, reason: CloseReason, wake: Wake) {
+        {
+            let mut slot = self.reason.lock();
+            if slot.is_none() {
+                *slot = Some(reason);
+            }
+        }
+        self.closing.store(true, Ordering::Release);
+        for outbox in &self.outboxes {
+            outbox.close(wake);
+            outbox.signal();
+        }
+    }
+
+    /// Ends the session once everything queued has been written. The peer sees an orderly end.
+    pub fn close_after_flush(&self, reason: CloseReason) {
+        {
+            let mut slot = self.reason.lock();
+            if slot.is_none() {
+                *slot = Some(reason);
+            }
+        }
+        self.draining.store(true, Ordering::Release);
+        for outbox in &self.outboxes {
+            outbox.signal();
+        }
+    }
+
+    /// Asks the peer for a sign of life, which arrives as [`SessionEvent::Alive`].
+    pub fn probe(&self) {
+        self.probed.store(true, Ordering::Release);
+        if let Some(first) = self.outboxes.first() {
+            first.send_urgent(&crate::wire::frame::ping(PROBE_ID));
+        }
+    }
+
+    pub(crate) fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn answered(self: &Arc<Self>) {
+        if self.probed.swap(false, Ordering::AcqRel) {
+            // The receiver is gone only when the node has stopped.
+            let _ = self.events.send(SessionEvent::Alive(self.clone()));
+        }
+    }
+
+    /// An I/O thread has let go of one connection.
+    pub(crate) fn released(self: &Arc<Self>) {
+        if self.remaining.fetch_sub(1, Ordering::AcqRel) == 1 {
+            let reason =
+                self.reason.lock().clone().unwrap_or_else(|| CloseReason::Lost("closed".into()));
+            let _ = self.events.send(SessionEvent::Ended { session: self.clone(), reason });
+        }
+    }
+}
+
+/// Marks the ping of [`Session::probe`]; idle pings have other numbers.
+pub(crate) const PROBE_ID: u64 = u64::MAX;
