@@ -1,0 +1,234 @@
+//! What users of a queue rely on, one thing at a time.
+
+use std::io::IoSlice;
+
+use bytes::Bytes;
+use proptest::prelude::*;
+
+use super::super::{Admission, Batch, Ceiling, Config, Queue};
+use super::{BUDGET, Received, Receiver, body, config, contents, frame};
+
+proptest! {
+    #[test]
+    fn a_small_frame_waits_for_one_turn_of_each_other_lane(
+        lanes in 1..20usize,
+        small in 16..400usize,
+        warm_up in prop::collection::vec(0..6_000usize, 0..20),
+        max in 0..20_000usize,
+    ) {
+        let config = config();
+        let bound = lanes * (config.quantum + config.fragment_shared);
+        let mut queue = Queue::<()>::new(Config { max_open_streams: 64, max_open_bytes: u64::MAX, ..config });
+        let mut batch = Batch::new();
+        for lane in 0..lanes as u64 {
+            for size in [300_000, 5_000] {
+                queue.push_frame(lane, |buffer| buffer.extend_from_slice(&frame(1, &body(lane, 0, small))));
+                queue.push_message(lane, vec![Bytes::from(body(lane, 0, size))]);
+            }
+        }
+        for max in warm_up {
+            queue.take(max, &mut batch);
+            batch.advance(batch.len());
+        }
+        let wanted = frame(1, &body(999, 0, 64));
+        queue.push_frame(999, |buffer| buffer.extend_from_slice(&wanted));
+        let mut waited = 0;
+        loop {
+            queue.take(max, &mut batch);
+            let bytes = contents(&batch);
+            if let Some(at) = bytes.windows(wanted.len()).position(|window| window == wanted) {
+                waited += at;
+                break;
+            }
+            waited += bytes.len();
+            batch.advance(bytes.len());
+        }
+        // Headers of the fragments come on top.
+        prop_assert!(waited <= bound + lanes * 64, "waited for {waited} bytes, bound {bound}");
+    }
+}
+
+#[test]
+fn lanes_of_small_and_of_large_messages_get_the_same_share() {
+    let mut queue = Queue::<()>::new(config());
+    let mut batch = Batch::new();
+    for _ in 0..500 {
+        queue.push_frame(1, |buffer| {
+            buffer.extend_from_slice(&frame(1, &body(1, 0, 100)))
+        });
+    }
+    queue.push_message(2, vec![Bytes::from(body(2, 0, 50_000))]);
+    queue.take(30_000, &mut batch);
+    let (mut small, mut cut) = (0, 0);
+    let mut receiver = Receiver::default();
+    for received in receiver.read(&contents(&batch)) {
+        match received {
+            Received::Message { body, cut: false } => small += body.len() + 5,
+            _ => cut += 1,
+        }
+    }
+    let large = receiver
+        .open
+        .values()
+        .map(|(_, got)| got.len())
+        .sum::<usize>();
+    assert_eq!(cut, 0);
+    assert!(small.abs_diff(large) <= 2_000, "{small} and {large}");
+}
+
+#[test]
+fn fragments_are_large_only_while_a_sender_is_alone() {
+    let mut queue = Queue::<()>::new(config());
+    let mut batch = Batch::new();
+    queue.push_message(1, vec![Bytes::from(vec![0; 20_000])]);
+    queue.take(0, &mut batch);
+    assert_eq!(batch.len(), 4_000 + 17);
+    batch.advance(batch.len());
+    queue.push_message(2, vec![Bytes::from(vec![0; 20_000])]);
+    queue.take(0, &mut batch);
+    assert_eq!(batch.len(), 1_000 + 9);
+}
+
+#[test]
+fn a_fragment_shares_the_bytes_of_its_message_and_lets_go_of_them() {
+    let mut queue = Queue::<()>::new(config());
+    let mut batch = Batch::new();
+    let body = Bytes::from(vec![7; 5_000]);
+    queue.push_message(1, vec![body.slice(..4_000), body.slice(4_000..)]);
+    queue.take(0, &mut batch);
+    let mut slices = [IoSlice::new(&[]); 8];
+    assert_eq!(batch.io_slices(&mut slices), 2);
+    assert_eq!(slices[1].as_ptr(), body.as_ptr());
+    assert_eq!(batch.advance(17 + 3_999), 3_999);
+    assert_eq!(batch.advance(1), 1);
+    queue.take(usize::MAX, &mut batch);
+    batch.advance(batch.len());
+    assert!(body.is_unique());
+}
+
+#[test]
+fn a_frame_whose_encoder_panics_leaves_nothing_behind() {
+    let mut queue = Queue::<()>::new(config());
+    let mut batch = Batch::new();
+    for sender in [1, 2] {
+        queue.push_frame(1, |buffer| buffer.extend_from_slice(b"whole"));
+        let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            queue.push_frame(sender, |buffer| {
+                buffer.extend_from_slice(b"ha");
+                std::panic::resume_unwind(Box::new(()));
+            })
+        }));
+        assert!(panicked.is_err());
+    }
+    queue.push_frame(2, |_| ());
+    queue.push_frame(2, |buffer| buffer.extend_from_slice(b"more"));
+    queue.take(usize::MAX, &mut batch);
+    assert_eq!(contents(&batch), b"wholewholemore");
+    assert_eq!(queue.written(batch.advance(batch.len())), 14);
+    assert!(queue.is_empty() && queue.queued() == 0);
+}
+
+#[test]
+fn a_queue_in_its_stride_reuses_its_buffers() {
+    let mut queue = Queue::<()>::new(config());
+    let mut batch = Batch::new();
+    let mut seen = std::collections::HashSet::new();
+    for _ in 0..100 {
+        for sender in 0..4 {
+            queue.push_frame(sender, |buffer| {
+                buffer.extend_from_slice(&[0; 64]);
+                seen.insert(buffer.as_ptr());
+            });
+        }
+        queue.take(usize::MAX, &mut batch);
+        queue.written(batch.advance(batch.len()));
+    }
+    assert!(seen.len() <= 8, "{} buffers", seen.len());
+}
+
+#[test]
+fn control_frames_are_bounded_in_number() {
+    let mut queue = Queue::<()>::new(config());
+    let accepted = (0..1_000)
+        .filter(|_| queue.push_urgent(&frame(5, &[0; 8])))
+        .count();
+    assert_eq!(accepted, 64);
+    let mut batch = Batch::new();
+    queue.take(0, &mut batch);
+    assert_eq!(batch.len(), 64 * 13);
+    assert_eq!(batch.advance(batch.len()), 0, "they count for no budget");
+}
+
+#[test]
+fn a_stream_of_fresh_senders_does_not_starve_a_backlogged_one() {
+    let ceiling = Ceiling::new(u64::MAX);
+    let mut queue = Queue::new(config());
+    let mut batch = Batch::new();
+    let push = |queue: &mut Queue<u64>, sender| {
+        queue.push_message(sender, vec![Bytes::from(vec![0; 2_000])]);
+    };
+    while queue.admit(1, true) == Admission::Admitted {
+        push(&mut queue, 1);
+    }
+    let ticket = queue.wait(1, 2_000, 1).unwrap();
+    let mut granted = Vec::new();
+    for sender in 2..200 {
+        // The queue is kept full by senders that are always fresh.
+        while queue.admit(sender, true) == Admission::Admitted {
+            push(&mut queue, sender);
+        }
+        queue.take(2_000, &mut batch);
+        let written = batch.advance(batch.len());
+        queue.written(written);
+        queue.grant(&ceiling, &mut granted);
+        if granted.iter().any(|&(granted, _)| granted == ticket) {
+            return;
+        }
+    }
+    panic!("starved");
+}
+
+#[test]
+fn ten_thousand_waiters_come_and_go() {
+    let ceiling = Ceiling::new(u64::MAX);
+    let mut queue = Queue::new(config());
+    queue.push_message(0, vec![Bytes::from(vec![0; BUDGET as usize])]);
+    for round in 0..10 {
+        let tickets: Vec<_> = (1..=10_000)
+            .map(|sender| queue.wait(sender, 1, sender).unwrap())
+            .collect();
+        for (index, ticket) in tickets.iter().enumerate() {
+            if index % 3 != round % 3 {
+                assert!(queue.cancel(*ticket).is_some());
+            }
+        }
+        let mut out = Vec::new();
+        assert_eq!(queue.grant(&ceiling, &mut out), 0);
+        for ticket in tickets {
+            queue.cancel(ticket);
+        }
+        assert!(!queue.has_waiters());
+    }
+}
+
+#[test]
+fn a_budget_of_nothing_still_lets_one_message_through() {
+    let ceiling = Ceiling::new(0);
+    let mut queue = Queue::new(Config {
+        budget: 0,
+        ..config()
+    });
+    assert_eq!(queue.admit(1, true), Admission::Admitted);
+    queue.push_message(1, vec![Bytes::from_static(b"one")]);
+    ceiling.add(3);
+    let ticket = queue.wait(1, 3, 1).unwrap();
+    let mut out = Vec::new();
+    assert_eq!(queue.grant(&ceiling, &mut out), 0);
+    let mut batch = Batch::new();
+    queue.take(0, &mut batch);
+    let left = queue.written(batch.advance(batch.len()));
+    let _ = ceiling.sub(left);
+    assert_eq!(queue.grant(&ceiling, &mut out), 3);
+    assert_eq!(out, [(ticket, 1)]);
+    assert_eq!(queue.redeem(ticket), Some(3));
+}
