@@ -188,7 +188,10 @@ fn layout_of_name_and_trailer() {
 fn digest_is_erlangs() {
     // erlang:md5("cookie" ++ "4294967295").
     let expected: u128 = 0xde56ff9d_11b07190_5bce597a_85d67f4f;
-    assert_eq!(super::trailer::digest(b"cookie", u32::MAX), expected.to_be_bytes());
+    assert_eq!(
+        super::trailer::digest(b"cookie", u32::MAX),
+        expected.to_be_bytes()
+    );
 }
 
 #[test]
