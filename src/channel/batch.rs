@@ -69,6 +69,11 @@ impl Batch {
         self.left
     }
 
+    /// Whether parts of large messages are left to be written.
+    pub fn has_fragments(&self) -> bool {
+        self.pieces.iter().any(|piece| matches!(piece, Piece::Part(_)))
+    }
+
     /// Fills `out` from the start with what is to be written next; returns how many slices it set.
     pub fn io_slices<'a>(&'a self, out: &mut [IoSlice<'a>]) -> usize {
         let mut offset = self.offset;

@@ -20,10 +20,10 @@ use tokio::time::timeout;
 
 use crate::connection::session::ConnectionInfo;
 use crate::limits;
-use crate::wire::flags;
+use crate::wire::flags::Flags;
 use crate::wire::frame::{self, Kind};
 use crate::wire::handshake::{
-    Config, Effect, Established, Event, Handshake, HandshakeError, PeerHello, Purpose, Role,
+    Config, Effect, Established, Event, Handshake, HandshakeError, Link, PeerHello, Purpose, Role,
     SessionId, Verdict,
 };
 use crate::wire::hello::{ChannelSpec, Hello, HelloError, Plan};
@@ -53,14 +53,12 @@ pub enum EstablishError {
     #[error(transparent)]
     Hello(#[from] HelloError),
     /// The connection broke.
-    #[error("connection broken during {step}: {source}{hint}")]
+    #[error("connection broken during {step}: {source}")]
     Broken {
         /// What was going on.
         step: &'static str,
         /// What the system said.
         source: std::io::Error,
-        /// A likely cause, with a leading separator, or nothing.
-        hint: &'static str,
     },
     /// A step took too long.
     #[error("the peer took too long in {0}")]
@@ -100,7 +98,7 @@ impl Local {
         let mut rng = rand::rng();
         Handshake::new(Config {
             local: self.identity.clone(),
-            flags: flags::OURS,
+            flags: Flags::OURS,
             instance: self.instance,
             capabilities: 0,
             nonce: rng.random(),
@@ -190,7 +188,7 @@ pub async fn dial(
 ) -> Result<Ready, EstablishError> {
     let (mut first, established) =
         dial_one(&local, peer.clone(), addr, Purpose::First).await?;
-    let Some(trailer) = &established.peer.trailer else {
+    let (Some(trailer), Link::First(id)) = (&established.peer.trailer, established.link) else {
         return Err(EstablishError::Stock(peer));
     };
     let instance = trailer.instance;
@@ -199,7 +197,6 @@ pub async fn dial(
         .await
         .map_err(|_| EstablishError::Timeout("hello"))??;
     let plan = Plan::merge(&local.channels, &hello.channels)?;
-    let id = established.session;
     let mut streams = vec![first];
     let bind = async {
         let mut index = 1;
@@ -226,7 +223,7 @@ pub async fn dial(
         }
     };
     timeout(BIND_TIMEOUT, bind).await.map_err(|_| EstablishError::Timeout("binding"))??;
-    ready(&established, instance, plan, streams)
+    ready(&established, id, instance, plan, streams)
 }
 
 async fn dial_one(
@@ -278,18 +275,21 @@ pub async fn accept(
         return Err(EstablishError::Stock(established.peer.name));
     };
     let instance = trailer.instance;
-    if let Some(binding) = &established.binding {
-        let peer = established.peer.name.clone();
-        let extra = Extra { peer, instance, index: binding.index, stream };
-        if !pending.offer(binding.session, extra) {
-            return Err(EstablishError::Unexpected(format!(
-                "extra connection of {} for a session that is not being set up",
-                established.peer.name
-            )));
+    let id = match established.link {
+        Link::Stock => return Err(EstablishError::Stock(established.peer.name)),
+        Link::First(id) => id,
+        Link::Extra { session, index } => {
+            let name = established.peer.name;
+            let extra = Extra { peer: name.clone(), instance, index, stream };
+            if !pending.offer(session, extra) {
+                return Err(EstablishError::Unexpected(format!(
+                    "extra connection of {name} for a session that is not being set up"
+                )));
+            }
+            return Ok(None);
         }
-        return Ok(None);
-    }
-    let mut registration = pending.register(established.session);
+    };
+    let mut registration = pending.register(id);
     write(&mut stream, &local.hello()?, "hello").await?;
     let hello = timeout(limits::HANDSHAKE_TIMEOUT, read_hello(&mut stream))
         .await
@@ -328,7 +328,7 @@ pub async fn accept(
     timeout(BIND_TIMEOUT, bind).await.map_err(|_| EstablishError::Timeout("binding"))??;
     let mut streams: Vec<TcpStream> = streams.into_iter().flatten().collect();
     write(&mut streams[0], &frame::ready(), "ready").await?;
-    ready(&established, instance, plan, streams).map(Some)
+    ready(&established, id, instance, plan, streams).map(Some)
 }
 
 /// Resolves when the peer has ended the connection or broken the silence.
@@ -343,6 +343,7 @@ async fn peek(stream: &Option<TcpStream>, probe: &mut [u8]) {
 
 fn ready(
     established: &Established,
+    id: SessionId,
     instance: u64,
     plan: Plan,
     streams: Vec<TcpStream>,
@@ -350,7 +351,7 @@ fn ready(
     let mut sockets = Vec::with_capacity(streams.len());
     let mut connections = Vec::with_capacity(streams.len());
     let broken =
-        |source| EstablishError::Broken { step: "the hand-over", source, hint: "" };
+        |source| EstablishError::Broken { step: "the hand-over", source };
     for stream in streams {
         let remote = stream.peer_addr().map_err(broken)?;
         connections.push(ConnectionInfo { remote, since: SystemTime::now() });
@@ -359,7 +360,7 @@ fn ready(
     Ok(Ready {
         peer: Identity::new(established.peer.name.clone(), established.peer.creation),
         instance,
-        id: established.session,
+        id,
         plan,
         sockets,
         connections,
@@ -374,7 +375,7 @@ struct Judging<'a> {
 impl Judging<'_> {
     async fn ask(&self, peer: PeerHello) -> Verdict {
         // An extra connection is judged by its binding, which is verified with the cookie.
-        if peer.trailer.as_ref().is_some_and(|t| t.purpose != 0) {
+        if peer.trailer.as_ref().is_some_and(|t| t.extra) {
             return Verdict::Accept {
                 cookie: self.local.cookie_for(&peer.name),
                 simultaneous: false,
@@ -415,7 +416,7 @@ async fn shake(
         outcome = match verdict {
             Some(verdict) => machine.handle(Event::Verdict(verdict), &mut effects),
             None => {
-                read_packet(stream, &mut packet).await?;
+                read_packet(stream, &mut packet, machine).await?;
                 machine.handle(Event::Packet(&packet), &mut effects)
             }
         };
@@ -438,14 +439,19 @@ async fn write(
     stream
         .write_all(bytes)
         .await
-        .map_err(|source| EstablishError::Broken { step, source, hint: "" })
+        .map_err(|source| EstablishError::Broken { step, source })
 }
 
-async fn read_packet(stream: &mut TcpStream, packet: &mut Vec<u8>) -> Result<(), EstablishError> {
-    let broken = |source| EstablishError::Broken {
-        step: "the handshake",
-        source,
-        hint: "; the usual cause is a different cookie, see the other node's log",
+async fn read_packet(
+    stream: &mut TcpStream,
+    packet: &mut Vec<u8>,
+    machine: &Handshake,
+) -> Result<(), EstablishError> {
+    let broken = |source: std::io::Error| match source.kind() {
+        std::io::ErrorKind::UnexpectedEof | std::io::ErrorKind::ConnectionReset => {
+            EstablishError::Handshake(machine.closed())
+        }
+        _ => EstablishError::Broken { step: "the handshake", source },
     };
     let length = usize::from(stream.read_u16().await.map_err(broken)?);
     if length > limits::MAX_HANDSHAKE_PACKET {
@@ -461,7 +467,7 @@ async fn read_frame(
     max: usize,
     step: &'static str,
 ) -> Result<(Kind, Vec<u8>), EstablishError> {
-    let broken = |source| EstablishError::Broken { step, source, hint: "" };
+    let broken = |source| EstablishError::Broken { step, source };
     let mut header = [0; frame::HEADER];
     stream.read_exact(&mut header).await.map_err(broken)?;
     let header = frame::parse_header(&header)

@@ -200,10 +200,9 @@ impl<H: Host> Io<H> {
         let id = self.next_connection.fetch_add(1, Ordering::Relaxed);
         let config = channel::Config {
             budget: self.config.queue_bytes,
-            monotonic,
             ..channel::Config::default()
         };
-        Arc::new(Outbox::new(id, config, self.shared.clone()))
+        Arc::new(Outbox::new(id, monotonic, config, self.shared.clone()))
     }
 
     /// Gives the sockets of a new session to the threads; from here on messages flow.

@@ -157,7 +157,7 @@ impl<H: Host> Link<H> {
                     }
                     return Ok(true);
                 }
-                if self.batch.is_bulk() {
+                if self.batch.len() > limits::BULK_FRAME_BYTES && self.batch.has_fragments() {
                     self.bulk_until = Some(now + limits::BULK_LINGER);
                 }
             }
@@ -165,7 +165,7 @@ impl<H: Host> Link<H> {
                 return Ok(false);
             }
             let mut slices = [io::IoSlice::new(&[]); IOVECS];
-            let count = self.batch.slices(&mut slices);
+            let count = self.batch.io_slices(&mut slices);
             let outcome = rustix::net::sendmsg(
                 &self.socket,
                 &slices[..count],
@@ -176,8 +176,8 @@ impl<H: Host> Link<H> {
                 Ok(bytes) => {
                     written += bytes;
                     self.spoke = now;
-                    self.batch.advance(bytes);
-                    self.outbox.written(&mut self.batch);
+                    let payload = self.batch.advance(bytes);
+                    self.outbox.written(payload);
                     self.outbox.grant();
                 }
                 Err(rustix::io::Errno::AGAIN) => self.writable = false,

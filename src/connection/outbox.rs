@@ -10,7 +10,7 @@ use std::sync::{Arc, Weak};
 use bytes::Bytes;
 use parking_lot::Mutex;
 
-use crate::channel::{Admission, Batch, Ceiling, Queue, Ticket};
+use crate::channel::{Admission, Batch, Ceiling, Config, Queue, Ticket};
 use crate::limits;
 use crate::wire::frame::{self, Dest, Head};
 
@@ -29,7 +29,7 @@ pub enum Wake {
 pub trait Waiter: Send + Sync {
     /// Called once, on an I/O thread or the control plane and never on the sender's own thread,
     /// with no lock held.
-    fn wake(&self, ticket: Ticket, why: Wake);
+    fn wake(&self, why: Wake);
 }
 
 /// What to do when the queue has no room.
@@ -53,6 +53,8 @@ pub enum Sent {
     Waiting(Ticket),
     /// The session has ended. The message was not taken.
     Closed,
+    /// The destination's name is too long for a frame. The message was not taken.
+    Invalid,
 }
 
 /// A message to be sent, encoded.
@@ -112,7 +114,7 @@ pub trait Waker: Send + Sync {
     fn wake(&self, thread: usize, connection: u64);
 }
 
-/// Queues of a node that have waiters because of the node's ceiling.
+/// The outboxes of a node that may have waiters because of the node's ceiling.
 #[derive(Default)]
 pub struct Starved(Mutex<Vec<Weak<Outbox>>>);
 
@@ -156,8 +158,7 @@ pub struct Outbox {
 
 impl Outbox {
     /// The outbox of connection `id`.
-    pub fn new(id: u64, config: crate::channel::Config, shared: Arc<Shared>) -> Self {
-        let monotonic = config.monotonic;
+    pub fn new(id: u64, monotonic: bool, config: Config, shared: Arc<Shared>) -> Self {
         Self {
             id,
             queue: Mutex::new(Queue::new(config)),
@@ -194,9 +195,6 @@ impl Outbox {
         pressure: Pressure,
     ) -> Sent {
         let mut queue = self.queue.lock();
-        if self.closed.load(Ordering::Relaxed) {
-            return Sent::Closed;
-        }
         let mut reserved = 0;
         match pressure {
             Pressure::Granted(ticket) => match queue.redeem(ticket) {
@@ -205,45 +203,60 @@ impl Outbox {
             },
             Pressure::Refuse | Pressure::Wait(_) => {
                 let open = self.shared.ceiling.has_room();
-                if queue.admit(sender, open) == Admission::Wait {
-                    let Pressure::Wait(waiter) = pressure else { return Sent::Full };
-                    let ticket = queue.wait(sender, message.bytes(), waiter);
-                    drop(queue);
-                    if !open {
-                        self.shared.starved.add(self);
+                match (queue.admit(sender, open), pressure) {
+                    (Admission::Admitted, _) => {}
+                    (Admission::Closed, _) => return Sent::Closed,
+                    (Admission::Wait, Pressure::Wait(waiter)) => {
+                        let waiting = queue.wait(sender, message.bytes(), waiter);
+                        drop(queue);
+                        if !open {
+                            self.shared.starved.add(self);
+                        }
+                        // Nothing else may come by to look after a waiter of an idle queue.
+                        self.signal();
+                        return waiting.map_or(Sent::Closed, Sent::Waiting);
                     }
-                    // Nothing else may come by to look after a waiter of an idle queue.
-                    self.signal();
-                    return Sent::Waiting(ticket);
+                    (Admission::Wait, _) => return Sent::Full,
                 }
             }
         }
         let before = queue.queued();
-        match message {
+        let invalid = match message {
             Outgoing::Small { dest, term } if self.monotonic => {
                 let mut frame = Vec::with_capacity(term.len() + 64);
-                frame::put_message(&mut frame, dest, term);
-                queue.push_latest(sender, key_of(dest), frame);
+                let put = frame::put_message(&mut frame, dest, term);
+                if put.is_ok() {
+                    queue.push_latest(sender, key_of(dest), frame);
+                }
+                put.is_err()
             }
             Outgoing::Small { dest, term } => {
-                queue.push_frame(sender, |out| frame::put_message(out, dest, term));
+                let mut put = Ok(());
+                queue.push_frame(sender, |out| put = frame::put_message(out, dest, term));
+                put.is_err()
             }
             Outgoing::Large { dest, term, elided, blobs } => {
-                let mut parts = Vec::with_capacity(blobs.len() + 2);
                 let mut start = Vec::with_capacity(300);
-                head(dest, elided).encode(&mut start);
-                if elided {
-                    start.extend_from_slice(&(term.len() as u32).to_be_bytes());
+                let put = head(dest, elided).encode(&mut start);
+                if put.is_ok() {
+                    if elided {
+                        start.extend_from_slice(&(term.len() as u32).to_be_bytes());
+                    }
+                    let mut parts = Vec::with_capacity(blobs.len() + 2);
+                    parts.push(Bytes::from(start));
+                    parts.push(term);
+                    parts.extend(blobs);
+                    queue.push_message(sender, parts);
                 }
-                parts.push(Bytes::from(start));
-                parts.push(term);
-                parts.extend(blobs);
-                queue.push_message(sender, parts);
+                put.is_err()
             }
-        }
+        };
         let after = queue.queued();
         drop(queue);
         self.account(before, after, reserved);
+        if invalid {
+            return Sent::Invalid;
+        }
         self.signal();
         Sent::Queued
     }
@@ -252,9 +265,7 @@ impl Outbox {
     pub fn cancel(self: &Arc<Self>, ticket: Ticket) {
         let cancelled = self.queue.lock().cancel(ticket);
         if let Some(cancelled) = cancelled {
-            if cancelled.released > 0 {
-                self.shared.ceiling.sub(cancelled.released);
-            }
+            self.release(cancelled.released);
             // Even a waiter that had no grant may have stood before others.
             self.signal();
         }
@@ -276,16 +287,13 @@ impl Outbox {
 
     /// Ends the queue: what is queued is dropped and every waiter is woken with `why`.
     pub fn close(&self, why: Wake) {
-        let (waiters, bytes) = {
-            let mut queue = self.queue.lock();
-            if self.closed.swap(true, Ordering::Relaxed) {
-                return;
-            }
-            queue.close()
-        };
-        self.release(bytes);
-        for (ticket, waiter) in waiters {
-            waiter.wake(ticket, why);
+        if self.closed.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let closed = self.queue.lock().close();
+        self.release(closed.released);
+        for waiter in closed.waiters {
+            waiter.wake(why);
         }
     }
 
@@ -296,23 +304,17 @@ impl Outbox {
         }
     }
 
+    /// Puts what a push has changed on the node's account, in place of what was reserved for it.
     fn account(&self, before: u64, after: u64, reserved: u64) {
-        if after >= before {
-            self.shared.ceiling.add(after - before);
-        } else {
-            self.release(before - after);
-        }
-        if reserved > 0 {
-            self.release(reserved);
+        let (pushed, removed) = (after.saturating_sub(before), before.saturating_sub(after));
+        if self.shared.ceiling.settle(reserved + removed, pushed) {
+            self.shared.starved.kick();
         }
     }
 
     fn release(&self, bytes: u64) {
-        if bytes > 0 {
-            self.shared.ceiling.sub(bytes);
-            if self.shared.ceiling.has_room() {
-                self.shared.starved.kick();
-            }
+        if bytes > 0 && self.shared.ceiling.sub(bytes) {
+            self.shared.starved.kick();
         }
     }
 
@@ -326,15 +328,18 @@ impl Outbox {
             if !queue.has_waiters() {
                 return;
             }
-            let reserved = queue.grant(self.shared.ceiling.room(), &mut granted);
-            self.shared.ceiling.add(reserved);
+            queue.grant(&self.shared.ceiling, &mut granted);
             queue.has_waiters() && !self.shared.ceiling.has_room()
         };
         if starving {
             self.shared.starved.add(self);
+            if self.shared.ceiling.has_room() {
+                // Room came between the grant and the entry in the list.
+                self.signal();
+            }
         }
-        for (ticket, waiter) in granted {
-            waiter.wake(ticket, Wake::Granted);
+        for (_, waiter) in granted {
+            waiter.wake(Wake::Granted);
         }
     }
 
@@ -358,10 +363,10 @@ impl Outbox {
         self.queue.lock().take(max_bytes, batch);
     }
 
-    /// `batch` has been advanced: its written bytes leave the account.
-    pub(crate) fn written(&self, batch: &mut Batch) {
-        let bytes = self.queue.lock().recycle(batch);
-        self.release(bytes);
+    /// `payload` bytes of what was taken have been written: they leave the account.
+    pub(crate) fn written(&self, payload: u64) {
+        let left = self.queue.lock().written(payload);
+        self.release(left);
     }
 }
 

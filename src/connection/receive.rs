@@ -283,12 +283,14 @@ impl<B: Blob> Receiver<B> {
             let body = &rest[frame::HEADER..];
             match header.kind {
                 Kind::First => {
-                    let Some((stream, total)) = frame::parse_first(body) else { break };
+                    let Some(fixed) = body.get(..frame::FIRST_FIXED) else { break };
+                    let (stream, total) = frame::parse_first(fixed).map_err(protocol)?;
                     at += frame::HEADER + frame::FIRST_FIXED;
                     self.open(stream, total, header.body, ctx)?;
                 }
                 Kind::More => {
-                    let Some(stream) = frame::parse_more(body) else { break };
+                    let Some(fixed) = body.get(..frame::MORE_FIXED) else { break };
+                    let stream = frame::parse_more(fixed).map_err(protocol)?;
                     at += frame::HEADER + frame::MORE_FIXED;
                     if !self.streams.contains_key(&stream) {
                         return Err(protocol(format!("fragment of unknown message {stream}")));
@@ -326,7 +328,7 @@ impl<B: Blob> Receiver<B> {
                 }
                 Ok(())
             }
-            Kind::Close => Err(CloseReason::Peer(frame::parse_close(body).map_err(protocol)?)),
+            Kind::Close => Err(CloseReason::Peer(frame::parse_close(body).map_err(protocol)?.1)),
             other => Err(protocol(format!("frame {other:?} inside a session"))),
         }
     }

@@ -65,7 +65,7 @@ impl ProcessWaiter {
 }
 
 impl Waiter for ProcessWaiter {
-    fn wake(&self, _ticket: Ticket, why: Wake) {
+    fn wake(&self, why: Wake) {
         let Some((mut env, reference)) = self.message.lock().take() else { return };
         let why: &[u8] = match why {
             Wake::Granted => b"granted",
