@@ -1,1 +1,67 @@
-//! (in progress)
+//! Erlang's external term format, bounded.
+//!
+//! The format is specified in `erl_ext_dist` and implemented in `erts/emulator/beam/external.c`.
+//! It is a prefix code: a tag byte says what follows, a container says how many terms follow it.
+//! So one loop with a stack of counters can read any term, and everything here is built on one
+//! such loop (`walk`), which checks every length against the bytes that are really there:
+//!
+//! * [`scan`] decides whether a term from a peer may go near the VM, and what it would cost there.
+//! * [`map_out`] and [`map_in`] exchange identities in the encoded bytes and write remote
+//!   references, without decoding.
+//! * [`elide`] takes the large binaries out of a term, so that they travel without a copy.
+//! * [`Term`] and [`Value`] are what Rust users see: bytes that have been validated, and their
+//!   meaning on demand.
+//!
+//! Every term here begins with the version byte 131. Compressed terms, atom cache references and
+//! the tags that OTP itself no longer writes or that mean nothing outside one node
+//! (`FUN_EXT`, `LOCAL_EXT`) are refused.
+
+mod error;
+mod map;
+mod scan;
+mod tag;
+mod walk;
+
+pub use error::TermError;
+pub use map::{Inbound, Outbound, RefFormat, map_in, map_out};
+pub use scan::{AtomGate, Facts, scan};
+
+use crate::limits;
+
+/// Whether large binaries stand in the term.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Form {
+    /// The term is complete.
+    Whole,
+    /// Each `BINARY_EXT` of at least [`limits::OUT_OF_BAND_BYTES`] outside of funs stands there
+    /// with its length but without its bytes.
+    Elided,
+}
+
+/// What a term may cost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TermLimits {
+    /// Deepest nesting.
+    pub depth: u32,
+    /// Longest encoding, without elided binaries.
+    pub bytes: usize,
+    /// Largest heap that the decoded term may take in the VM, in bytes.
+    pub heap_bytes: u64,
+}
+
+impl Default for TermLimits {
+    fn default() -> Self {
+        Self {
+            depth: limits::MAX_TERM_DEPTH,
+            bytes: limits::MAX_TERM_BYTES,
+            heap_bytes: limits::MAX_TERM_HEAP,
+        }
+    }
+}
+
+#[cfg(test)]
+mod hostile_tests;
+#[cfg(test)]
+mod map_tests;
+#[cfg(test)]
+mod samples;

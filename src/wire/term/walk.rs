@@ -1,0 +1,583 @@
+//! The loop that reads a term token by token.
+//!
+//! A stack of counters takes the place of recursion: one entry per open container says how many
+//! elements are still to come. Each element takes at least one byte, so a count that exceeds the
+//! bytes left is refused where it is read; nothing is ever sized by a count alone.
+
+use super::{Form, TermError, tag};
+use crate::limits::{MAX_ATOM_CHARS, OUT_OF_BAND_BYTES};
+use std::borrow::Cow;
+
+/// What stands at one position of a term. Containers announce how much follows.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Token<'a> {
+    Integer(i64),
+    Big {
+        negative: bool,
+        magnitude: &'a [u8],
+    },
+    Float(f64),
+    Atom(AtomText<'a>),
+    Nil,
+    /// `STRING_EXT`: a list of bytes.
+    String(&'a [u8]),
+    Binary(&'a [u8]),
+    /// A binary whose bytes are elsewhere.
+    Blob(u32),
+    Bits {
+        bytes: &'a [u8],
+        last_bits: u8,
+    },
+    Tuple(u32),
+    /// That many elements, and then the tail.
+    List(u32),
+    /// That many keys, each followed by its value.
+    Map(u32),
+    Identifier(Identifier<'a>),
+    Fun(Fun<'a>),
+    Export {
+        module: AtomText<'a>,
+        function: AtomText<'a>,
+        arity: u8,
+    },
+}
+
+/// The text of an atom.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum AtomText<'a> {
+    Utf8(&'a str),
+    /// Latin-1 with at least one character outside of ASCII.
+    Latin1(&'a [u8]),
+}
+
+impl<'a> AtomText<'a> {
+    /// The text in UTF-8, borrowed unless the encoding was Latin-1.
+    pub(super) fn text(self) -> Cow<'a, str> {
+        match self {
+            Self::Utf8(text) => Cow::Borrowed(text),
+            Self::Latin1(bytes) => Cow::Owned(bytes.iter().copied().map(char::from).collect()),
+        }
+    }
+
+    pub(super) fn is(self, text: &str) -> bool {
+        match self {
+            Self::Utf8(own) => own == text,
+            Self::Latin1(bytes) => text.chars().eq(bytes.iter().copied().map(char::from)),
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    Pid,
+    Reference,
+    Port,
+}
+
+/// A pid, reference or port.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Identifier<'a> {
+    pub(super) kind: Kind,
+    pub(super) node: AtomText<'a>,
+    pub(super) creation: u32,
+    /// The big-endian numbers beside node and creation, as they stand in the term:
+    /// id and serial; the words of a reference; the 4 or 8 bytes of a port.
+    pub(super) numbers: &'a [u8],
+    /// Where it stands in the term.
+    pub(super) start: usize,
+    pub(super) end: usize,
+}
+
+/// The fixed part of a fun; its free variables follow as terms.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Fun<'a> {
+    pub(super) module: AtomText<'a>,
+    pub(super) creator: Identifier<'a>,
+    pub(super) free: u32,
+    /// Offset of the size field.
+    pub(super) size_at: usize,
+    /// Offset of the first byte after the fun.
+    pub(super) end: usize,
+}
+
+/// An open container: elements to come, and for a fun the offset where it must end.
+#[derive(Debug, Clone, Copy, Default)]
+struct Open {
+    left: u32,
+    fun_end: u32,
+}
+
+const INLINE: usize = 12;
+
+/// Reads one term from its version byte to its last.
+#[derive(Debug)]
+pub(super) struct Walker<'a> {
+    bytes: &'a [u8],
+    at: usize,
+    start: usize,
+    elided: bool,
+    top: Open,
+    depth: u32,
+    deepest: u32,
+    max_depth: u32,
+    funs: u32,
+    inline: [Open; INLINE],
+    spilled: Vec<Open>,
+}
+
+impl<'a> Walker<'a> {
+    /// Begins at the version byte.
+    pub(super) fn new(bytes: &'a [u8], form: Form, max_depth: u32) -> Result<Self, TermError> {
+        if bytes.first() != Some(&tag::VERSION) {
+            return Err(TermError::Version(bytes.first().copied()));
+        }
+        if u32::try_from(bytes.len()).is_err() {
+            return Err(TermError::Size {
+                bytes: bytes.len(),
+                limit: u32::MAX as usize,
+            });
+        }
+        Ok(Self {
+            bytes,
+            at: 1,
+            start: 1,
+            elided: form == Form::Elided,
+            top: Open {
+                left: 1,
+                fun_end: 0,
+            },
+            depth: 0,
+            deepest: 0,
+            max_depth,
+            funs: 0,
+            inline: [Open::default(); INLINE],
+            spilled: Vec::new(),
+        })
+    }
+
+    /// Offset of the first byte that hasn't been read.
+    pub(super) fn at(&self) -> usize {
+        self.at
+    }
+
+    /// Offset of the tag of the last token.
+    pub(super) fn start(&self) -> usize {
+        self.start
+    }
+
+    /// Whether the last token stands in the environment of a fun, or is a fun.
+    pub(super) fn in_fun(&self) -> bool {
+        self.funs > 0
+    }
+
+    /// Containers that are open.
+    pub(super) fn depth(&self) -> u32 {
+        self.depth
+    }
+
+    /// Most containers that were open at once.
+    pub(super) fn deepest(&self) -> u32 {
+        self.deepest
+    }
+
+    /// Steps over the free variables of the fun that was the last token. They stay unchecked.
+    pub(super) fn skip_fun(&mut self, fun: &Fun<'_>) {
+        self.at = fun.end;
+        self.top.left = 0;
+    }
+
+    /// The next token, or `None` after the whole term has been read and nothing follows it.
+    #[inline]
+    pub(super) fn next(&mut self) -> Result<Option<Token<'a>>, TermError> {
+        while self.top.left == 0 {
+            if self.top.fun_end != 0 {
+                if self.at != self.top.fun_end as usize {
+                    return Err(TermError::Fun("its size is not what it claims"));
+                }
+                self.funs -= 1;
+            }
+            if self.depth == 0 {
+                let rest = self.bytes.len() - self.at;
+                return if rest == 0 {
+                    Ok(None)
+                } else {
+                    Err(TermError::Trailing(rest))
+                };
+            }
+            self.close();
+        }
+        self.top.left -= 1;
+        self.start = self.at;
+        self.token().map(Some)
+    }
+
+    #[inline]
+    fn token(&mut self) -> Result<Token<'a>, TermError> {
+        let tag = self.u8()?;
+        Ok(match tag {
+            tag::SMALL_INTEGER => Token::Integer(self.u8()?.into()),
+            tag::INTEGER => Token::Integer(i32::from_be_bytes(self.array()?).into()),
+            tag::ATOM | tag::SMALL_ATOM | tag::ATOM_UTF8 | tag::SMALL_ATOM_UTF8 => {
+                Token::Atom(self.atom(tag)?)
+            }
+            tag::BINARY => {
+                let length = self.u32()?;
+                if self.elided && self.funs == 0 && length as usize >= OUT_OF_BAND_BYTES {
+                    Token::Blob(length)
+                } else {
+                    Token::Binary(self.take(length as usize)?)
+                }
+            }
+            tag::SMALL_TUPLE => {
+                let arity = self.u8()?.into();
+                self.open(arity, arity.into())?;
+                Token::Tuple(arity)
+            }
+            tag::LARGE_TUPLE => {
+                let arity = self.u32()?;
+                self.open(arity, arity.into())?;
+                Token::Tuple(arity)
+            }
+            tag::NIL => Token::Nil,
+            tag::LIST => {
+                let length = self.u32()?;
+                self.open(length, u64::from(length) + 1)?;
+                Token::List(length)
+            }
+            tag::MAP => {
+                let pairs = self.u32()?;
+                self.open(pairs, u64::from(pairs) * 2)?;
+                Token::Map(pairs)
+            }
+            tag::NEW_PID | tag::NEWER_REFERENCE | tag::NEW_PORT | tag::V4_PORT => {
+                Token::Identifier(self.identifier(tag)?)
+            }
+            _ => self.rare(tag)?,
+        })
+    }
+
+    /// The tags that are seldom or large. Kept apart so that the common ones stay small.
+    #[inline(never)]
+    fn rare(&mut self, tag: u8) -> Result<Token<'a>, TermError> {
+        Ok(match tag {
+            tag::STRING => {
+                let length = self.u16()?.into();
+                Token::String(self.take(length)?)
+            }
+            tag::NEW_FLOAT => {
+                let float = f64::from_be_bytes(self.array()?);
+                if !float.is_finite() {
+                    return Err(TermError::Float);
+                }
+                Token::Float(float)
+            }
+            tag::FLOAT => Token::Float(numeral(self.take(31)?).ok_or(TermError::Float)?),
+            tag::SMALL_BIG | tag::LARGE_BIG => {
+                let length = if tag == tag::SMALL_BIG {
+                    self.u8()?.into()
+                } else {
+                    self.u32()? as usize
+                };
+                let negative = self.u8()? != 0;
+                Token::Big {
+                    negative,
+                    magnitude: self.take(length)?,
+                }
+            }
+            tag::BIT_BINARY => {
+                let length = self.u32()? as usize;
+                let last_bits = self.u8()?;
+                if length == 0 || !(1..=8).contains(&last_bits) {
+                    return Err(TermError::Bits(last_bits));
+                }
+                Token::Bits {
+                    bytes: self.take(length)?,
+                    last_bits,
+                }
+            }
+            tag::PID | tag::REFERENCE | tag::NEW_REFERENCE | tag::PORT => {
+                Token::Identifier(self.identifier(tag)?)
+            }
+            tag::NEW_FUN => Token::Fun(self.fun()?),
+            tag::EXPORT => {
+                let module = self.expect_atom()?;
+                let function = self.expect_atom()?;
+                let arity_tag = self.u8()?;
+                if arity_tag != tag::SMALL_INTEGER {
+                    return Err(TermError::Fun("its arity is not a small integer"));
+                }
+                Token::Export {
+                    module,
+                    function,
+                    arity: self.u8()?,
+                }
+            }
+            tag::COMPRESSED => return Err(TermError::Compressed),
+            _ => {
+                return Err(TermError::Tag {
+                    tag,
+                    at: self.start,
+                });
+            }
+        })
+    }
+
+    fn atom(&mut self, tag: u8) -> Result<AtomText<'a>, TermError> {
+        let length = match tag {
+            tag::SMALL_ATOM_UTF8 | tag::SMALL_ATOM => self.u8()?.into(),
+            _ => self.u16()?.into(),
+        };
+        let latin1 = matches!(tag, tag::ATOM | tag::SMALL_ATOM);
+        let bytes = self.take(length)?;
+        match std::str::from_utf8(bytes) {
+            Ok(text) if !latin1 || text.is_ascii() => {
+                if length > MAX_ATOM_CHARS && text.chars().count() > MAX_ATOM_CHARS {
+                    return Err(TermError::AtomLength);
+                }
+                Ok(AtomText::Utf8(text))
+            }
+            _ if latin1 && length > MAX_ATOM_CHARS => Err(TermError::AtomLength),
+            _ if latin1 => Ok(AtomText::Latin1(bytes)),
+            _ => Err(TermError::AtomText),
+        }
+    }
+
+    fn expect_atom(&mut self) -> Result<AtomText<'a>, TermError> {
+        let at = self.at;
+        match self.u8()? {
+            tag @ (tag::ATOM | tag::SMALL_ATOM | tag::ATOM_UTF8 | tag::SMALL_ATOM_UTF8) => {
+                self.atom(tag)
+            }
+            tag => Err(TermError::Tag { tag, at }),
+        }
+    }
+
+    fn identifier(&mut self, tag: u8) -> Result<Identifier<'a>, TermError> {
+        let start = self.at - 1;
+        let words = match tag {
+            tag::NEWER_REFERENCE | tag::NEW_REFERENCE => {
+                let words = self.u16()?;
+                if !(1..=5).contains(&words) {
+                    return Err(TermError::Reference(words.into()));
+                }
+                usize::from(words)
+            }
+            _ => 1,
+        };
+        let node = self.expect_atom()?;
+        let (kind, creation, numbers) = match tag {
+            tag::NEW_PID => {
+                let numbers = self.take(8)?;
+                (Kind::Pid, self.u32()?, numbers)
+            }
+            tag::PID => {
+                let numbers = self.take(8)?;
+                (Kind::Pid, self.u8()?.into(), numbers)
+            }
+            tag::NEWER_REFERENCE => (Kind::Reference, self.u32()?, self.take(4 * words)?),
+            tag::NEW_REFERENCE => (Kind::Reference, self.u8()?.into(), self.take(4 * words)?),
+            tag::REFERENCE => {
+                let numbers = self.take(4)?;
+                (Kind::Reference, self.u8()?.into(), numbers)
+            }
+            tag::V4_PORT => {
+                let numbers = self.take(8)?;
+                (Kind::Port, self.u32()?, numbers)
+            }
+            tag::NEW_PORT => {
+                let numbers = self.take(4)?;
+                (Kind::Port, self.u32()?, numbers)
+            }
+            tag::PORT => {
+                let numbers = self.take(4)?;
+                (Kind::Port, self.u8()?.into(), numbers)
+            }
+            _ => return Err(TermError::Tag { tag, at: start }),
+        };
+        Ok(Identifier {
+            kind,
+            node,
+            creation,
+            numbers,
+            start,
+            end: self.at,
+        })
+    }
+
+    fn fun(&mut self) -> Result<Fun<'a>, TermError> {
+        let size_at = self.at;
+        let size = self.u32()?;
+        let left = self.bytes.len() - size_at;
+        // Size, arity, uniq, index, count of free variables.
+        if size < 29 {
+            return Err(TermError::Fun("its size is too small"));
+        }
+        if size as usize > left {
+            return Err(TermError::Truncated {
+                at: size_at,
+                wanted: size.into(),
+                left,
+            });
+        }
+        self.take(1 + 16 + 4)?;
+        let free = self.u32()?;
+        let module = self.expect_atom()?;
+        self.fun_integer()?;
+        self.fun_integer()?;
+        let creator = match self.u8()? {
+            tag @ (tag::NEW_PID | tag::PID) => self.identifier(tag)?,
+            _ => return Err(TermError::Fun("its creator is not a pid")),
+        };
+        let end = size_at + size as usize;
+        self.check(free.into())?;
+        self.push(Open {
+            left: free,
+            fun_end: end as u32,
+        })?;
+        self.funs += 1;
+        Ok(Fun {
+            module,
+            creator,
+            free,
+            size_at,
+            end,
+        })
+    }
+
+    /// The old index and uniq of a fun. A uniq over 2^31 is written as a bignum.
+    fn fun_integer(&mut self) -> Result<(), TermError> {
+        match self.u8()? {
+            tag::SMALL_INTEGER => self.take(1)?,
+            tag::INTEGER => self.take(4)?,
+            tag::SMALL_BIG => match self.u8()? {
+                length @ 0..=4 => self.take(1 + usize::from(length))?,
+                _ => return Err(TermError::Fun("its uniq is too large")),
+            },
+            _ => return Err(TermError::Fun("its index or uniq is not an integer")),
+        };
+        Ok(())
+    }
+
+    /// Opens a container of `count` things that take `elements` terms.
+    #[inline]
+    fn open(&mut self, count: u32, elements: u64) -> Result<(), TermError> {
+        self.check(elements)?;
+        if count == 0 && elements == 0 {
+            return Ok(());
+        }
+        // The check has bounded it by the length of the term, which fits.
+        self.push(Open {
+            left: elements as u32,
+            fun_end: 0,
+        })
+    }
+
+    #[inline]
+    fn check(&self, elements: u64) -> Result<(), TermError> {
+        let left = self.bytes.len() - self.at;
+        if elements > left as u64 {
+            return Err(TermError::Truncated {
+                at: self.at,
+                wanted: elements,
+                left,
+            });
+        }
+        Ok(())
+    }
+
+    #[inline]
+    fn push(&mut self, open: Open) -> Result<(), TermError> {
+        if self.depth >= self.max_depth {
+            return Err(TermError::Depth(self.max_depth));
+        }
+        let outer = std::mem::replace(&mut self.top, open);
+        match self.inline.get_mut(self.depth as usize) {
+            Some(slot) => *slot = outer,
+            None => self.spilled.push(outer),
+        }
+        self.depth += 1;
+        self.deepest = self.deepest.max(self.depth);
+        Ok(())
+    }
+
+    #[inline]
+    fn close(&mut self) {
+        self.depth -= 1;
+        self.top = match self.inline.get(self.depth as usize) {
+            Some(outer) => *outer,
+            None => self.spilled.pop().unwrap_or_default(),
+        };
+    }
+
+    #[inline]
+    fn take(&mut self, length: usize) -> Result<&'a [u8], TermError> {
+        match self
+            .bytes
+            .get(self.at..)
+            .and_then(|rest| rest.get(..length))
+        {
+            Some(taken) => {
+                self.at += length;
+                Ok(taken)
+            }
+            None => Err(self.truncated(length)),
+        }
+    }
+
+    #[cold]
+    fn truncated(&self, wanted: usize) -> TermError {
+        let left = self.bytes.len() - self.at;
+        TermError::Truncated {
+            at: self.at,
+            wanted: wanted as u64,
+            left,
+        }
+    }
+
+    #[inline]
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], TermError> {
+        match self.bytes.get(self.at..).and_then(<[u8]>::first_chunk) {
+            Some(chunk) => {
+                self.at += N;
+                Ok(*chunk)
+            }
+            None => Err(self.truncated(N)),
+        }
+    }
+
+    #[inline]
+    fn u8(&mut self) -> Result<u8, TermError> {
+        self.array().map(|[byte]: [u8; 1]| byte)
+    }
+
+    #[inline]
+    fn u16(&mut self) -> Result<u16, TermError> {
+        self.array().map(u16::from_be_bytes)
+    }
+
+    #[inline]
+    fn u32(&mut self) -> Result<u32, TermError> {
+        self.array().map(u32::from_be_bytes)
+    }
+}
+
+/// The text of `FLOAT_EXT`, as `sprintf("%.20e")` writes it, padded with zeros.
+///
+/// Digits, a point and digits are demanded as by the VM (`sys_chars_to_double`), which is
+/// stricter than Rust's own parser.
+fn numeral(text: &[u8]) -> Option<f64> {
+    let text = text.split(|&byte| byte == 0).next()?;
+    let digits = text
+        .strip_prefix(b"-")
+        .or(text.strip_prefix(b"+"))
+        .unwrap_or(text);
+    let point = digits.iter().position(|byte| !byte.is_ascii_digit())?;
+    if point == 0 || digits.get(point) != Some(&b'.') || !digits.get(point + 1)?.is_ascii_digit() {
+        return None;
+    }
+    std::str::from_utf8(text)
+        .ok()?
+        .parse()
+        .ok()
+        .filter(|float: &f64| float.is_finite())
+}
