@@ -72,6 +72,9 @@ pub enum EstablishError {
     /// The peer sent something else than what the step demands.
     #[error("unexpected {0}")]
     Unexpected(String),
+    /// The node has decided for another session with this peer, or is stopping.
+    #[error("given up in favour of another session")]
+    GivenUp,
 }
 
 /// What both roles need to know of this node.
@@ -132,8 +135,80 @@ pub struct Ready {
     pub connections: Vec<ConnectionInfo>,
 }
 
+/// Which connection a session begins with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// This dial of ours.
+    Dialled(u64),
+    /// This accepted attempt of the peer.
+    Accepted(u64),
+}
+
+/// A peer whose first connection has authenticated: may a session go up?
+pub struct Authenticated {
+    /// The peer.
+    pub name: Arc<str>,
+    /// Its instance.
+    pub instance: u64,
+    /// Whose connection it is.
+    pub origin: Origin,
+    /// Answered when the session may go up; dropped if it may not.
+    pub admit: oneshot::Sender<Permit>,
+}
+
+/// Leave to bring up a session.
+pub struct Permit {
+    /// The node's number for the session.
+    pub session: u64,
+    /// Resolves when the leave is withdrawn.
+    pub withdrawn: oneshot::Receiver<()>,
+}
+
+/// What the node decides while a session is being set up.
+#[derive(Clone)]
+pub struct Desk {
+    /// Where dialling peers are judged by their name.
+    pub judge: mpsc::Sender<Judgement>,
+    /// Where authenticated peers are admitted.
+    pub authenticated: mpsc::Sender<Authenticated>,
+}
+
+impl Desk {
+    async fn admission(
+        &self,
+        name: Arc<str>,
+        instance: u64,
+        origin: Origin,
+    ) -> Result<Permit, EstablishError> {
+        let (admit, permit) = oneshot::channel();
+        let request = Authenticated { name, instance, origin, admit };
+        self.authenticated.send(request).await.map_err(|_| EstablishError::GivenUp)?;
+        permit.await.map_err(|_| EstablishError::GivenUp)
+    }
+}
+
+/// A session that did not come up, and its number if it had been admitted.
+pub type Failure = (Option<u64>, EstablishError);
+
+/// Runs what follows an admission until it is done or the leave is withdrawn.
+async fn permitted<T>(
+    permit: Permit,
+    rest: impl Future<Output = Result<T, EstablishError>>,
+) -> Result<(u64, T), Failure> {
+    let session = permit.session;
+    tokio::select! {
+        done = rest => match done {
+            Ok(value) => Ok((session, value)),
+            Err(e) => Err((Some(session), e)),
+        },
+        _ = permit.withdrawn => Err((Some(session), EstablishError::GivenUp)),
+    }
+}
+
 /// A question of a listener to the node: may this peer come in?
 pub struct Judgement {
+    /// The node's number for the connection.
+    pub attempt: u64,
     /// What the peer says of itself, not yet proved.
     pub peer: PeerHello,
     /// Where the answer goes.
@@ -177,23 +252,43 @@ impl Drop for Registration {
     }
 }
 
-/// Dials `addr` and brings up a session with the node `peer`.
+/// Dials `addr` and brings up a session with the node `peer`; `dial` numbers the attempt.
 ///
 /// # Errors
 /// See [`EstablishError`]; nothing is left behind.
 pub async fn dial(
     local: Arc<Local>,
+    desk: Desk,
     peer: Arc<str>,
     addr: SocketAddr,
-) -> Result<Ready, EstablishError> {
-    let (mut first, established) =
-        dial_one(&local, peer.clone(), addr, Purpose::First).await?;
+    dial: u64,
+) -> Result<(u64, Ready), Failure> {
+    let early = |e| (None, e);
+    let (first, established) =
+        dial_one(&local, peer.clone(), addr, Purpose::First).await.map_err(early)?;
     let (Some(trailer), Link::First(id)) = (&established.peer.trailer, established.link) else {
-        return Err(EstablishError::Stock(peer));
+        return Err(early(EstablishError::Stock(peer)));
     };
     let instance = trailer.instance;
+    let permit = desk
+        .admission(peer.clone(), instance, Origin::Dialled(dial))
+        .await
+        .map_err(early)?;
+    permitted(permit, bind_dialled(local, peer, addr, first, established, id, instance)).await
+}
+
+async fn bind_dialled(
+    local: Arc<Local>,
+    peer: Arc<str>,
+    addr: SocketAddr,
+    mut first: TcpStream,
+    established: Established,
+    id: SessionId,
+    instance: u64,
+) -> Result<Ready, EstablishError> {
     write(&mut first, &local.hello()?, "hello").await?;
-    let hello = timeout(limits::HANDSHAKE_TIMEOUT, read_hello(&mut first))
+    // The listener says hello when its node has admitted the session.
+    let hello = timeout(BIND_TIMEOUT, read_hello(&mut first))
         .await
         .map_err(|_| EstablishError::Timeout("hello"))??;
     let plan = Plan::merge(&local.channels, &hello.channels)?;
@@ -258,37 +353,53 @@ async fn dial_one(
 pub async fn accept(
     local: Arc<Local>,
     pending: Arc<Pending>,
-    judge: mpsc::Sender<Judgement>,
+    desk: Desk,
+    attempt: u64,
     mut stream: TcpStream,
     authenticated: impl FnOnce(),
-) -> Result<Option<Ready>, EstablishError> {
+) -> Result<Option<(u64, Ready)>, Failure> {
+    let early = |e| (None, e);
     tune(&stream);
     let mut machine = local.machine(Role::Listener);
-    let judging = Judging { local: &local, judge: &judge };
+    let judging = Judging { local: &local, judge: &desk.judge, attempt };
     // Deciding about a name in use may take this long on top of the peer's time.
     let patience = limits::HANDSHAKE_TIMEOUT + limits::DUPLICATE_NAME_PATIENCE;
     let established = timeout(patience, shake(&mut stream, &mut machine, Some(judging)))
         .await
-        .map_err(|_| EstablishError::Timeout("the handshake"))??;
+        .map_err(|_| early(EstablishError::Timeout("the handshake")))?
+        .map_err(early)?;
     authenticated();
-    let Some(trailer) = &established.peer.trailer else {
-        return Err(EstablishError::Stock(established.peer.name));
+    let name = established.peer.name.clone();
+    let Some(instance) = established.peer.trailer.as_ref().map(|t| t.instance) else {
+        return Err(early(EstablishError::Stock(name)));
     };
-    let instance = trailer.instance;
     let id = match established.link {
-        Link::Stock => return Err(EstablishError::Stock(established.peer.name)),
+        Link::Stock => return Err(early(EstablishError::Stock(name))),
         Link::First(id) => id,
         Link::Extra { session, index } => {
-            let name = established.peer.name;
             let extra = Extra { peer: name.clone(), instance, index, stream };
             if !pending.offer(session, extra) {
-                return Err(EstablishError::Unexpected(format!(
+                return Err(early(EstablishError::Unexpected(format!(
                     "extra connection of {name} for a session that is not being set up"
-                )));
+                ))));
             }
             return Ok(None);
         }
     };
+    let permit =
+        desk.admission(name, instance, Origin::Accepted(attempt)).await.map_err(early)?;
+    let bound = bind_accepted(local, pending, stream, established, id, instance);
+    permitted(permit, bound).await.map(Some)
+}
+
+async fn bind_accepted(
+    local: Arc<Local>,
+    pending: Arc<Pending>,
+    mut stream: TcpStream,
+    established: Established,
+    id: SessionId,
+    instance: u64,
+) -> Result<Ready, EstablishError> {
     let mut registration = pending.register(id);
     write(&mut stream, &local.hello()?, "hello").await?;
     let hello = timeout(limits::HANDSHAKE_TIMEOUT, read_hello(&mut stream))
@@ -328,7 +439,7 @@ pub async fn accept(
     timeout(BIND_TIMEOUT, bind).await.map_err(|_| EstablishError::Timeout("binding"))??;
     let mut streams: Vec<TcpStream> = streams.into_iter().flatten().collect();
     write(&mut streams[0], &frame::ready(), "ready").await?;
-    ready(&established, id, instance, plan, streams).map(Some)
+    ready(&established, id, instance, plan, streams)
 }
 
 /// Resolves when the peer has ended the connection or broken the silence.
@@ -370,6 +481,7 @@ fn ready(
 struct Judging<'a> {
     local: &'a Local,
     judge: &'a mpsc::Sender<Judgement>,
+    attempt: u64,
 }
 
 impl Judging<'_> {
@@ -382,7 +494,7 @@ impl Judging<'_> {
             };
         }
         let (answer, verdict) = oneshot::channel();
-        if self.judge.send(Judgement { peer, answer }).await.is_err() {
+        if self.judge.send(Judgement { attempt: self.attempt, peer, answer }).await.is_err() {
             return Verdict::NotAllowed("node is stopping");
         }
         verdict.await.unwrap_or(Verdict::NotAllowed("node is stopping"))

@@ -3,30 +3,27 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 
-use crate::connection::establish::{self, EstablishError, Judgement, Local, Pending, Ready};
-use crate::limits;
+use crate::connection::establish::{self, Desk, Failure, Local, Pending, Ready};
 
 /// Pause after an error of `accept`: longer than a descriptor takes to come free, so that being
 /// out of them costs no CPU.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
-/// What listeners tell the node.
-pub enum Arrival {
-    /// A session is up.
-    Session(Box<Ready>),
-    /// A peer has failed its handshake, or never was one.
-    Failed {
-        /// Where it came from.
-        from: SocketAddr,
-        /// Why.
-        error: EstablishError,
-    },
+/// What became of an accepted connection that was no extra one.
+pub struct Arrival {
+    /// The node's number for the connection.
+    pub attempt: u64,
+    /// Where it came from.
+    pub from: SocketAddr,
+    /// The session, with its number, or why there is none.
+    pub outcome: Result<(u64, Ready), Failure>,
 }
 
 /// Binds the listening sockets.
@@ -62,7 +59,8 @@ pub async fn serve(
     local: Arc<Local>,
     pending: Arc<Pending>,
     unauthenticated: Arc<Semaphore>,
-    judge: mpsc::Sender<Judgement>,
+    attempts: Arc<AtomicU64>,
+    desk: Desk,
     arrivals: mpsc::Sender<Arrival>,
 ) {
     let mut handshakes = JoinSet::new();
@@ -89,17 +87,15 @@ pub async fn serve(
             continue;
         };
         let (local, pending) = (local.clone(), pending.clone());
-        let (judge, arrivals) = (judge.clone(), arrivals.clone());
+        let (desk, arrivals) = (desk.clone(), arrivals.clone());
+        let attempt = attempts.fetch_add(1, Ordering::Relaxed);
         handshakes.spawn(async move {
+            let release = || drop(permit);
             let accepted =
-                establish::accept(local, pending, judge, stream, || drop(permit)).await;
-            let arrival = match accepted {
-                Ok(Some(ready)) => Arrival::Session(Box::new(ready)),
-                Ok(None) => return,
-                Err(error) => Arrival::Failed { from, error },
-            };
+                establish::accept(local, pending, desk, attempt, stream, release).await;
+            let Some(outcome) = accepted.transpose() else { return };
             // Fails only when the node has stopped.
-            let _ = arrivals.send(arrival).await;
+            let _ = arrivals.send(Arrival { attempt, from, outcome }).await;
         });
     }
 }

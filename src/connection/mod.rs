@@ -12,5 +12,5 @@ pub mod io;
 pub mod listen;
 pub mod outbox;
 mod link;
-mod receive;
+pub mod receive;
 pub mod session;

@@ -1,1 +1,6 @@
-//! (in progress)
+//! A node: the state machines, the runtime and the user brought together.
+
+mod control;
+pub mod links;
+mod persist;
+pub mod runtime;

@@ -252,3 +252,17 @@ pub(crate) fn map_pairs(
         whole
     }
 }
+
+/// Makes a binary of these bytes; `None` if there is no memory.
+pub(crate) fn make_binary(env: *mut ErlNifEnv, bytes: &[u8]) -> Option<ErlNifTerm> {
+    let mut term = MaybeUninit::<ErlNifTerm>::uninit();
+    // SAFETY: the VM hands out `bytes.len()` writable bytes, which are all written.
+    unsafe {
+        let data = sys::enif_make_new_binary(env, bytes.len(), term.as_mut_ptr().cast());
+        if data.is_null() {
+            return None;
+        }
+        std::ptr::copy_nonoverlapping(bytes.as_ptr(), data, bytes.len());
+        Some(term.assume_init())
+    }
+}

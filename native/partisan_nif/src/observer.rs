@@ -1,0 +1,86 @@
+//! What happens to the node becomes routes and messages to its owner.
+
+use std::sync::Arc;
+
+use partisan::connection::session::{CloseReason, Session};
+use partisan::node::runtime::Observer;
+use partisan::overlay::NodeSpec;
+use rustler::{Encoder, Env, LocalPid, OwnedEnv, Term};
+
+use crate::atoms;
+use crate::config::{encode_spec, make_atom};
+use crate::raw;
+use crate::routes::{ChannelRoute, Route, Routes};
+
+/// Tells the owner.
+pub(crate) struct Owner {
+    pub(crate) pid: LocalPid,
+    pub(crate) routes: Arc<Routes>,
+}
+
+impl Owner {
+    fn tell<F>(&self, event: F)
+    where
+        F: for<'a> FnOnce(Env<'a>) -> Term<'a>,
+    {
+        let mut env = OwnedEnv::new();
+        // Fails only if the owner is dead, and then it is about to stop the node.
+        let _ = env.send_and_clear(&self.pid, |env| (atoms::partisan_event(), event(env)));
+    }
+}
+
+/// The word of the atom of a name.
+fn atom_word(name: &str) -> usize {
+    OwnedEnv::new().run(|env| raw::word(make_atom(env, name).as_c_arg()))
+}
+
+impl Observer for Owner {
+    fn session_up(&mut self, session: &Arc<Session>, spec: Option<&NodeSpec>) {
+        let name = session.peer.node.clone();
+        let mut base = 0;
+        let mut channels = Vec::new();
+        for channel in session.plan.channels() {
+            let count = usize::from(channel.count);
+            channels.push(ChannelRoute {
+                atom: atom_word(&channel.name),
+                name: channel.name.clone(),
+                outboxes: (base..base + count)
+                    .filter_map(|index| session.outbox(index).cloned())
+                    .collect(),
+            });
+            base += count;
+        }
+        let route = Route { name: name.clone(), session: Some(session.clone()), channels };
+        self.routes.set(atom_word(&name), route);
+        let spec = spec.cloned();
+        self.tell(|env| {
+            let spec = spec.map_or_else(
+                || rustler::types::atom::undefined().encode(env),
+                |spec| encode_spec(env, &spec),
+            );
+            (atoms::up(), make_atom(env, &name), spec).encode(env)
+        });
+    }
+
+    fn session_down(&mut self, session: &Arc<Session>, reason: &CloseReason) {
+        let name = session.peer.node.clone();
+        self.routes.remove(atom_word(&name), session);
+        let reason = reason.to_string();
+        self.tell(|env| (atoms::down(), make_atom(env, &name), reason).encode(env));
+    }
+
+    fn members(&mut self, members: &[NodeSpec]) {
+        self.tell(|env| {
+            let specs: Vec<Term<'_>> = members.iter().map(|s| encode_spec(env, s)).collect();
+            (atoms::members(), specs).encode(env)
+        });
+    }
+
+    fn left(&mut self) {
+        self.tell(|env| atoms::left().encode(env));
+    }
+
+    fn failed(&mut self, why: &str) {
+        self.tell(|env| (atoms::failed(), why).encode(env));
+    }
+}

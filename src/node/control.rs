@@ -1,0 +1,689 @@
+//! The control plane: feeds the state machines with what happens and does what they say.
+//!
+//! Overlay and links are pure; this module is their host. It owns the sockets until a session is
+//! up, the table of sessions, the timers and the file that keeps the membership.
+
+use std::collections::{HashMap, VecDeque};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use tokio::net::TcpListener;
+use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::sleep_until;
+
+use crate::connection::establish::{
+    self, Authenticated, Desk, EstablishError, Failure, Judgement, Local, Origin, Pending, Permit,
+    Ready,
+};
+use crate::connection::host::Host;
+use crate::connection::io::Io;
+use crate::connection::listen::{self, Arrival};
+use crate::connection::outbox::{Outgoing, Pressure, Sent, Wake};
+use crate::connection::session::{
+    self, CloseReason, ControlMessage, Session, SessionEvent,
+};
+use crate::limits;
+use crate::node::links;
+use crate::node::persist::Store;
+use crate::node::runtime::{Command, Config, Observer, StartError};
+use crate::overlay::{MemberChannel, NodeSpec, full_mesh};
+use crate::wire::frame::Dest;
+use crate::wire::handshake::{HandshakeError, Verdict};
+
+/// Channel of the membership messages.
+const MEMBERSHIP_CHANNEL: &str = "partisan_membership";
+
+/// Name that membership messages are sent to.
+const MEMBERSHIP_NAME: &str = "partisan_membership";
+
+/// Time for sessions to end when the node stops.
+const STOP_PATIENCE: Duration = Duration::from_secs(2);
+
+/// Sender id of membership messages: no process has it.
+const MEMBERSHIP_SENDER: u64 = u64::MAX;
+
+/// A session that is being set up.
+struct Setup {
+    name: Arc<str>,
+    admit: Option<oneshot::Sender<Permit>>,
+    /// Dropping it withdraws the permit.
+    keep: Option<oneshot::Sender<()>>,
+}
+
+/// What became of a dial.
+struct Dialled {
+    name: Arc<str>,
+    dial: u64,
+    outcome: Result<(u64, Ready), Failure>,
+}
+
+/// Work that the state machines ask for, done in order.
+enum Work {
+    Overlay(full_mesh::Event),
+    Links(links::Event),
+}
+
+/// The host of a node's state machines.
+pub(crate) struct Control<H: Host> {
+    local: Arc<Local>,
+    io: Arc<Io<H>>,
+    observer: Arc<Mutex<Box<dyn Observer>>>,
+    own: NodeSpec,
+    overlay: full_mesh::State,
+    links: links::State,
+    periodic: Duration,
+    store: Option<Store>,
+    started: Instant,
+    work: VecDeque<Work>,
+    /// Sessions that are up or ending, by number.
+    sessions: HashMap<u64, Arc<Session>>,
+    numbers: HashMap<Arc<str>, u64>,
+    next_session: u64,
+    setups: HashMap<u64, Setup>,
+    attempts: HashMap<u64, (Arc<str>, oneshot::Sender<Verdict>)>,
+    judged: HashMap<u64, Arc<str>>,
+    dials: HashMap<u64, AbortHandle>,
+    members: Vec<NodeSpec>,
+    leaving: Vec<crate::node::runtime::Reply<Result<(), String>>>,
+    desk: Desk,
+    tasks: JoinSet<()>,
+    dialled: mpsc::Sender<Dialled>,
+    control: mpsc::Sender<ControlMessage>,
+    events: mpsc::UnboundedSender<SessionEvent>,
+    complaints: Complaints,
+    inputs: Option<Inputs>,
+}
+
+/// Where the control plane hears from.
+struct Inputs {
+    judgements: mpsc::Receiver<Judgement>,
+    authenticated: mpsc::Receiver<Authenticated>,
+    arrivals: mpsc::Receiver<Arrival>,
+    dialled: mpsc::Receiver<Dialled>,
+    control: mpsc::Receiver<ControlMessage>,
+    events: mpsc::UnboundedReceiver<SessionEvent>,
+}
+
+impl<H: Host> Control<H> {
+    pub(crate) fn new(
+        local: Arc<Local>,
+        io: Arc<Io<H>>,
+        config: Config,
+        observer: Arc<Mutex<Box<dyn Observer>>>,
+        listeners: Vec<TcpListener>,
+    ) -> Result<Self, StartError> {
+        let own = own_spec(&config, &listeners)?;
+        let refuse = |e: full_mesh::Error| StartError::Overlay(e.to_string());
+        let mesh = full_mesh::Config {
+            periodic_interval: config.periodic_interval,
+            ..full_mesh::Config::default()
+        };
+        let overlay = full_mesh::State::new(mesh, own.clone()).map_err(refuse)?;
+        let (judge, judgements) = mpsc::channel(limits::MAX_UNAUTHENTICATED);
+        let (authenticated_in, authenticated) = mpsc::channel(limits::MAX_UNAUTHENTICATED);
+        let (arrivals_in, arrivals) = mpsc::channel(limits::MAX_UNAUTHENTICATED);
+        let (dialled_in, dialled) = mpsc::channel(limits::MAX_UNAUTHENTICATED);
+        let (control_in, control) = mpsc::channel(limits::MAX_CONTROL_BACKLOG);
+        let (events_in, events) = mpsc::unbounded_channel();
+        let desk = Desk { judge, authenticated: authenticated_in };
+        let mut tasks = JoinSet::new();
+        let pending = Arc::new(Pending::default());
+        let permits = Arc::new(Semaphore::new(limits::MAX_UNAUTHENTICATED));
+        let numbers = Arc::new(AtomicU64::new(1));
+        for listener in listeners {
+            tasks.spawn(listen::serve(
+                listener,
+                local.clone(),
+                pending.clone(),
+                permits.clone(),
+                numbers.clone(),
+                desk.clone(),
+                arrivals_in.clone(),
+            ));
+        }
+        let links = links::State::new(links::Config {
+            interval: config.connection_interval,
+            jitter: config.connection_jitter,
+            ..links::Config::new(config.name.clone(), local.instance)
+        });
+        let mut this = Self {
+            members: vec![own.clone()],
+            local,
+            io,
+            observer,
+            own,
+            overlay,
+            links,
+            periodic: config.periodic_interval,
+            store: config.data_dir.map(Store::new),
+            started: Instant::now(),
+            work: VecDeque::new(),
+            sessions: HashMap::new(),
+            numbers: HashMap::new(),
+            next_session: 1,
+            setups: HashMap::new(),
+            attempts: HashMap::new(),
+            judged: HashMap::new(),
+            dials: HashMap::new(),
+            leaving: Vec::new(),
+            desk,
+            tasks,
+            dialled: dialled_in,
+            control: control_in,
+            events: events_in,
+            complaints: Complaints::default(),
+            inputs: Some(Inputs {
+                judgements,
+                authenticated,
+                arrivals,
+                dialled,
+                control,
+                events,
+            }),
+        };
+        this.load();
+        Ok(this)
+    }
+
+    pub(crate) fn own_spec(&self) -> &NodeSpec {
+        &self.own
+    }
+
+    /// Works until told to stop.
+    pub(crate) async fn run(&mut self, mut commands: mpsc::UnboundedReceiver<Command>) {
+        let Some(mut inputs) = self.inputs.take() else { return };
+        let mut periodic = tokio::time::interval(self.periodic.max(Duration::from_millis(10)));
+        periodic.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            self.settle();
+            let deadline = self.links.deadline();
+            let tick = async {
+                match deadline {
+                    Some(at) => sleep_until((self.started + at).into()).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                command = commands.recv() => match command {
+                    None | Some(Command::Stop) => break,
+                    Some(command) => self.command(command),
+                },
+                Some(event) = inputs.events.recv() => self.session_event(event),
+                Some(message) = inputs.control.recv() => self.message(message),
+                Some(judgement) = inputs.judgements.recv() => self.judge(judgement),
+                Some(request) = inputs.authenticated.recv() => self.authenticated(request),
+                Some(dialled) = inputs.dialled.recv() => self.dialled(dialled),
+                Some(arrival) = inputs.arrivals.recv() => self.arrived(arrival),
+                _ = periodic.tick() => self.overlay(full_mesh::Event::Periodic),
+                () = tick => self.work.push_back(Work::Links(links::Event::Tick)),
+            }
+            while self.tasks.try_join_next().is_some() {}
+        }
+        self.stop(inputs.events).await;
+    }
+
+    fn now(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    fn overlay(&mut self, event: full_mesh::Event) {
+        self.work.push_back(Work::Overlay(event));
+    }
+
+    fn link(&mut self, event: links::Event) {
+        self.work.push_back(Work::Links(event));
+    }
+
+    /// Feeds the machines until they want nothing more.
+    fn settle(&mut self) {
+        let mut rng = rand::rng();
+        while let Some(work) = self.work.pop_front() {
+            let now = self.now();
+            match work {
+                Work::Overlay(event) => {
+                    let mut effects = Vec::new();
+                    if let Err(e) = self.overlay.handle(now, event, &mut rng, &mut effects) {
+                        tracing::warn!(error = %e, "membership");
+                    }
+                    for effect in effects {
+                        self.do_overlay(effect);
+                    }
+                }
+                Work::Links(event) => {
+                    let mut effects = Vec::new();
+                    self.links.handle(now, event, &mut rng, &mut effects);
+                    for effect in effects {
+                        self.do_links(effect);
+                    }
+                }
+            }
+        }
+    }
+
+    fn do_overlay(&mut self, effect: full_mesh::Effect) {
+        use full_mesh::Effect;
+        match effect {
+            Effect::Send { to, bytes } => self.send(&to, &bytes),
+            Effect::Wanted(specs) => self.link(links::Event::Wanted(specs)),
+            Effect::Disconnect { name, flush } => {
+                if let Some(session) = self.session(&name) {
+                    let reason = CloseReason::Local("no longer a member");
+                    if flush {
+                        session.close_after_flush(reason);
+                    } else {
+                        session.close(reason);
+                    }
+                }
+            }
+            Effect::MembersChanged(members) => {
+                self.observer.lock().members(&members);
+                self.members = members;
+            }
+            Effect::Persist(bytes) => {
+                if let Some(store) = &self.store
+                    && let Err(e) = store.save(&bytes)
+                {
+                    tracing::error!(error = %e, "the membership could not be saved");
+                }
+            }
+            Effect::Left => {
+                tracing::info!("this node has left its cluster");
+                self.observer.lock().left();
+                for reply in self.leaving.drain(..) {
+                    reply(Ok(()));
+                }
+            }
+            Effect::Joined(name) => tracing::info!(peer = %name, "joined the cluster"),
+        }
+    }
+
+    fn do_links(&mut self, effect: links::Effect) {
+        use links::Effect;
+        match effect {
+            Effect::Dial { dial, spec, addr } => self.dial(dial, spec.name.clone(), addr),
+            Effect::CancelDial { dial, .. } => {
+                if let Some(task) = self.dials.remove(&dial) {
+                    task.abort();
+                }
+            }
+            Effect::Verdict { attempt, verdict } => self.verdict(attempt, verdict),
+            Effect::Ping { session, .. } => {
+                if let Some(session) = self.sessions.get(&session) {
+                    session.probe();
+                }
+            }
+            Effect::Admit { session, .. } => {
+                if let Some(setup) = self.setups.get_mut(&session)
+                    && let Some(admit) = setup.admit.take()
+                {
+                    let (keep, withdrawn) = oneshot::channel();
+                    setup.keep = Some(keep);
+                    // Fails if the connection has broken meanwhile, which is reported apart.
+                    let _ = admit.send(Permit { session, withdrawn });
+                }
+            }
+            Effect::Kill { name, session, reason } | Effect::Close { name, session, reason } => {
+                if let Some(up) = self.sessions.get(&session) {
+                    up.close(CloseReason::Local(reason));
+                } else if self.setups.remove(&session).is_some() {
+                    self.link(links::Event::Down { name, session });
+                }
+            }
+        }
+    }
+
+    fn dial(&mut self, dial: u64, name: Arc<str>, addr: SocketAddr) {
+        let (local, desk, report) = (self.local.clone(), self.desk.clone(), self.dialled.clone());
+        let peer = name.clone();
+        let task = self.tasks.spawn(async move {
+            let outcome = establish::dial(local, desk, peer.clone(), addr, dial).await;
+            // Fails only when the node has stopped.
+            let _ = report.send(Dialled { name: peer, dial, outcome }).await;
+        });
+        self.dials.insert(dial, task);
+    }
+
+    fn verdict(&mut self, attempt: u64, verdict: links::Verdict) {
+        let Some((name, answer)) = self.attempts.remove(&attempt) else { return };
+        let verdict = match verdict {
+            links::Verdict::Accept { simultaneous } => {
+                self.judged.insert(attempt, name.clone());
+                Verdict::Accept { cookie: self.local.cookie_for(&name), simultaneous }
+            }
+            links::Verdict::Nok => Verdict::Nok,
+            links::Verdict::NotAllowed(why) => {
+                tracing::warn!(peer = %name, "connection refused: {why}");
+                Verdict::NotAllowed(why)
+            }
+        };
+        let _ = answer.send(verdict);
+    }
+
+    fn judge(&mut self, judgement: Judgement) {
+        let Judgement { attempt, peer, answer } = judgement;
+        let Some(trailer) = peer.trailer else {
+            if self.complaints.is_new(&peer.name) {
+                tracing::warn!(
+                    peer = %peer.name,
+                    "connection refused: the node runs no Partisan; this listener serves \
+                     Partisan nodes only"
+                );
+            }
+            let _ = answer.send(Verdict::NotAllowed("no Partisan"));
+            return;
+        };
+        self.attempts.insert(attempt, (peer.name.clone(), answer));
+        self.link(links::Event::Incoming {
+            attempt,
+            name: peer.name,
+            instance: trailer.instance,
+            extra: trailer.extra,
+        });
+    }
+
+    fn authenticated(&mut self, request: Authenticated) {
+        let Authenticated { name, instance, origin, admit } = request;
+        let session = self.next_session;
+        self.next_session += 1;
+        let origin = match origin {
+            Origin::Dialled(dial) => links::Origin::Dialled(dial),
+            Origin::Accepted(attempt) => {
+                self.judged.remove(&attempt);
+                links::Origin::Accepted(attempt)
+            }
+        };
+        let setup = Setup { name: name.clone(), admit: Some(admit), keep: None };
+        self.setups.insert(session, setup);
+        self.link(links::Event::Established { name, instance, session, origin });
+    }
+
+    fn dialled(&mut self, dialled: Dialled) {
+        let Dialled { name, dial, outcome } = dialled;
+        self.dials.remove(&dial);
+        match outcome {
+            Ok((number, ready)) => self.bring_up(number, ready),
+            Err((Some(number), error)) => self.setup_failed(number, &error),
+            Err((None, error)) => {
+                if is_nok(&error) {
+                    self.link(links::Event::DialNok { name, dial });
+                    return;
+                }
+                if !matches!(error, EstablishError::GivenUp) && self.complaints.is_new(&name) {
+                    tracing::warn!(peer = %name, "cannot connect: {error}");
+                }
+                let error = match error {
+                    EstablishError::Connect { .. } | EstablishError::Timeout(_) => {
+                        links::DialError::Unreachable
+                    }
+                    _ => links::DialError::Rejected,
+                };
+                self.link(links::Event::DialFailed { name, dial, error });
+            }
+        }
+    }
+
+    fn arrived(&mut self, arrival: Arrival) {
+        let Arrival { attempt, from, outcome } = arrival;
+        match outcome {
+            Ok((number, ready)) => self.bring_up(number, ready),
+            Err((Some(number), error)) => self.setup_failed(number, &error),
+            Err((None, error)) => {
+                self.attempts.remove(&attempt);
+                let judged = self.judged.remove(&attempt);
+                // The refusal was logged when it was decided.
+                let refused = matches!(
+                    error,
+                    EstablishError::GivenUp
+                        | EstablishError::Handshake(HandshakeError::RefusedByUs { .. })
+                );
+                let origin = judged.clone().unwrap_or_else(|| from.ip().to_string().into());
+                if !refused && self.complaints.is_new(&origin) {
+                    tracing::warn!(%from, peer = %origin, "handshake failed: {error}");
+                }
+                if let Some(name) = judged {
+                    self.link(links::Event::AttemptGone { attempt, name });
+                }
+            }
+        }
+    }
+
+    fn setup_failed(&mut self, number: u64, error: &EstablishError) {
+        let Some(setup) = self.setups.remove(&number) else { return };
+        if !matches!(error, EstablishError::GivenUp) && self.complaints.is_new(&setup.name) {
+            tracing::warn!(peer = %setup.name, "session did not come up: {error}");
+        }
+        self.link(links::Event::Down { name: setup.name, session: number });
+    }
+
+    fn bring_up(&mut self, number: u64, ready: Ready) {
+        let Some(setup) = self.setups.remove(&number) else { return };
+        let name = setup.name;
+        let mut outboxes = Vec::with_capacity(ready.sockets.len());
+        for channel in ready.plan.channels() {
+            for _ in 0..channel.count {
+                outboxes.push(self.io.outbox(channel.monotonic));
+            }
+        }
+        for channel in ready.plan.foreign() {
+            tracing::info!(peer = %name, %channel, "channel is configured at the peer only");
+        }
+        let session = Arc::new(Session::new(session::Parts {
+            peer: ready.peer,
+            instance: ready.instance,
+            id: ready.id,
+            plan: ready.plan,
+            connections: ready.connections,
+            outboxes,
+            control: self.control.clone(),
+            events: self.events.clone(),
+        }));
+        let spec = self.members.iter().find(|m| m.name == name);
+        self.observer.lock().session_up(&session, spec);
+        self.sessions.insert(number, session.clone());
+        self.numbers.insert(name.clone(), number);
+        if let Err(e) = self.io.attach(&session, ready.sockets) {
+            // No thread knows the session, so its end is told here.
+            self.session_event(SessionEvent::Ended {
+                session,
+                reason: CloseReason::Lost(e.to_string()),
+            });
+            return;
+        }
+        self.complaints.forget(&name);
+        tracing::info!(
+            peer = %name,
+            connections = session.connections.len(),
+            "session is up"
+        );
+        self.link(links::Event::Up { name: name.clone(), session: number });
+        self.overlay(full_mesh::Event::LinkUp(name));
+    }
+
+    fn session_event(&mut self, event: SessionEvent) {
+        let (session, ended) = match event {
+            SessionEvent::Alive(session) => (session, None),
+            SessionEvent::Ended { session, reason } => (session, Some(reason)),
+        };
+        let number = self.sessions.iter().find(|(_, s)| Arc::ptr_eq(s, &session)).map(|(&n, _)| n);
+        let Some(number) = number else { return };
+        let name = session.peer.node.clone();
+        let Some(reason) = ended else {
+            self.link(links::Event::Pong { name, session: number });
+            return;
+        };
+        self.sessions.remove(&number);
+        if self.numbers.get(&name) == Some(&number) {
+            self.numbers.remove(&name);
+        }
+        tracing::info!(peer = %name, "session has ended: {reason}");
+        self.observer.lock().session_down(&session, &reason);
+        self.overlay(full_mesh::Event::LinkDown(name.clone()));
+        self.link(links::Event::Down { name, session: number });
+    }
+
+    fn session(&self, name: &str) -> Option<&Arc<Session>> {
+        self.sessions.get(self.numbers.get(name)?)
+    }
+
+    fn message(&mut self, message: ControlMessage) {
+        let from = message.session.peer.node.clone();
+        // What an ended session left behind must not count for its successor.
+        if self.session(&from).is_some_and(|s| Arc::ptr_eq(s, &message.session)) {
+            self.overlay(full_mesh::Event::Message { from, bytes: message.bytes });
+        }
+    }
+
+    fn send(&self, to: &str, bytes: &[u8]) {
+        let Some(session) = self.session(to) else { return };
+        let route = session
+            .route(MEMBERSHIP_CHANNEL, 0)
+            .or_else(|| session.outbox(0));
+        let Some(outbox) = route else { return };
+        let mut term = Vec::with_capacity(bytes.len() + 6);
+        term.extend_from_slice(&[131, 109]);
+        term.extend_from_slice(&(bytes.len() as u32).to_be_bytes());
+        term.extend_from_slice(bytes);
+        let term = Bytes::from(term);
+        let message = Outgoing::of(Dest::Name(MEMBERSHIP_NAME), &term, &[], false);
+        if outbox.send(MEMBERSHIP_SENDER, message, Pressure::Refuse) != Sent::Queued {
+            tracing::debug!(peer = %to, "membership message not sent: no room");
+        }
+    }
+
+    fn command(&mut self, command: Command) {
+        match command {
+            Command::Join(spec, reply) => {
+                let name = spec.name.clone();
+                if name == self.own.name {
+                    return reply(Err("self_join".into()));
+                }
+                let outcome = self.ask_overlay(full_mesh::Event::Join(spec));
+                self.link(links::Event::Hurry(name));
+                reply(outcome);
+            }
+            Command::Leave(reply) => {
+                self.leaving.push(reply);
+                if let Err(e) = self.ask_overlay(full_mesh::Event::Leave) {
+                    for reply in self.leaving.drain(..) {
+                        reply(Err(e.clone()));
+                    }
+                }
+            }
+            Command::Remove(name, reply) => {
+                reply(self.ask_overlay(full_mesh::Event::Remove(name)));
+            }
+            Command::Update(specs, reply) => {
+                reply(self.ask_overlay(full_mesh::Event::UpdateMembers(specs)));
+            }
+            Command::Members(reply) => reply(self.members.clone()),
+            Command::Sessions(reply) => {
+                reply(self.sessions.values().filter(|s| s.is_open()).cloned().collect());
+            }
+            Command::Disconnect(name, reply) => {
+                let session = self.session(&name);
+                if let Some(session) = session {
+                    session.close(CloseReason::Local("disconnected"));
+                }
+                reply(session.is_some());
+            }
+            Command::Stop => {}
+        }
+    }
+
+    /// Handles a user's event at once, so that its error can be told.
+    fn ask_overlay(&mut self, event: full_mesh::Event) -> Result<(), String> {
+        self.settle();
+        let mut effects = Vec::new();
+        let outcome =
+            self.overlay.handle(self.now(), event, &mut rand::rng(), &mut effects);
+        for effect in effects {
+            self.do_overlay(effect);
+        }
+        self.settle();
+        outcome.map_err(|e| e.to_string())
+    }
+
+    fn load(&mut self) {
+        let Some(store) = &self.store else { return };
+        match store.load() {
+            Ok(None) => {}
+            Ok(Some(bytes)) => {
+                if let Err(e) = self.ask_overlay(full_mesh::Event::Loaded(bytes)) {
+                    let kept = self.store.as_ref().map(Store::set_aside);
+                    tracing::error!(
+                        ?kept,
+                        "{e}; the node starts alone and has to join its cluster again"
+                    );
+                }
+            }
+            Err(e) => tracing::error!(error = %e, "the membership could not be read"),
+        }
+    }
+
+    async fn stop(&mut self, mut events: mpsc::UnboundedReceiver<SessionEvent>) {
+        self.tasks.shutdown().await;
+        self.setups.clear();
+        for session in self.sessions.values() {
+            session.close_with(CloseReason::Local("node stopped"), Wake::NotAlive);
+        }
+        let ended = async {
+            while !self.sessions.is_empty() {
+                let Some(event) = events.recv().await else { break };
+                self.session_event(event);
+            }
+        };
+        // The threads answer at once unless one is stuck in the kernel.
+        let _ = tokio::time::timeout(STOP_PATIENCE, ended).await;
+    }
+}
+
+fn is_nok(error: &EstablishError) -> bool {
+    use crate::wire::handshake::Refusal;
+    matches!(
+        error,
+        EstablishError::Handshake(HandshakeError::Refused { refusal: Refusal::Nok, .. })
+    )
+}
+
+fn own_spec(config: &Config, listeners: &[TcpListener]) -> Result<NodeSpec, StartError> {
+    let mut listen_addrs = Vec::new();
+    for listener in listeners {
+        listen_addrs.push(listener.local_addr()?);
+    }
+    if !config.advertise.is_empty() {
+        listen_addrs.clone_from(&config.advertise);
+    }
+    let channels = config
+        .channels
+        .iter()
+        .map(|c| MemberChannel {
+            name: c.name.clone(),
+            parallelism: c.parallelism,
+            monotonic: c.monotonic,
+            compression: c.compression,
+        })
+        .collect();
+    Ok(NodeSpec { name: config.name.clone(), listen_addrs, channels })
+}
+
+/// Peers that were complained about, so that each is logged once until it has connected.
+#[derive(Default)]
+struct Complaints(std::collections::HashSet<Arc<str>>);
+
+impl Complaints {
+    fn is_new(&mut self, name: &Arc<str>) -> bool {
+        if self.0.len() >= 4096 {
+            self.0.clear();
+        }
+        self.0.insert(name.clone())
+    }
+
+    fn forget(&mut self, name: &str) {
+        self.0.remove(name);
+    }
+}

@@ -1,0 +1,300 @@
+//! A node at work: one thread that runs the control plane and drives the state machines.
+//!
+//! The thread owns the overlay, the links and the table of sessions; everything reaches it as a
+//! message, and it is the only one that decides. The I/O threads carry the data and know nothing
+//! of it.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use rand::RngExt;
+use thiserror::Error;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::connection::establish::Local;
+use crate::connection::host::Host;
+use crate::connection::io::{self, Io};
+use crate::connection::listen;
+use crate::connection::session::{CloseReason, Session};
+use crate::node::control::Control;
+use crate::overlay::NodeSpec;
+use crate::wire::hello::ChannelSpec;
+use crate::wire::identity::Identity;
+
+/// What a node is started with.
+#[derive(Clone)]
+pub struct Config {
+    /// Node name, `name@host`.
+    pub name: Arc<str>,
+    /// The VM's creation if its identifiers go out as they are; 0: a random one.
+    pub creation: u32,
+    /// Secret shared with peers.
+    pub cookie: Vec<u8>,
+    /// Secrets of particular peers, by node name.
+    pub cookies: HashMap<String, Vec<u8>>,
+    /// Addresses to listen on; port 0 lets the system choose.
+    pub listen: Vec<SocketAddr>,
+    /// Addresses that peers are told to dial, where they differ from those listened on.
+    pub advertise: Vec<SocketAddr>,
+    /// Channels of this node.
+    pub channels: Vec<ChannelSpec>,
+    /// I/O threads, queues and limits.
+    pub io: io::Config,
+    /// Pause between attempts to reach a member, at first (`connection_interval`).
+    pub connection_interval: Duration,
+    /// Random addition to a pause (`connection_jitter`).
+    pub connection_jitter: Duration,
+    /// How often the membership is gossiped (`periodic_interval`).
+    pub periodic_interval: Duration,
+    /// Where the membership is kept; `None`: nowhere.
+    pub data_dir: Option<PathBuf>,
+}
+
+impl Config {
+    /// The defaults, for a node of this name.
+    pub fn new(name: impl Into<Arc<str>>) -> Self {
+        Self {
+            name: name.into(),
+            creation: 0,
+            cookie: Vec::new(),
+            cookies: HashMap::new(),
+            listen: Vec::new(),
+            advertise: Vec::new(),
+            channels: Vec::new(),
+            io: io::Config::default(),
+            connection_interval: Duration::from_secs(1),
+            connection_jitter: Duration::from_secs(1),
+            periodic_interval: Duration::from_secs(10),
+            data_dir: None,
+        }
+    }
+}
+
+/// Why a node did not start.
+#[derive(Debug, Error)]
+pub enum StartError {
+    /// The name is not of the form `name@host`.
+    #[error("node name {0:?} is not of the form name@host")]
+    Name(Arc<str>),
+    /// There is no cookie.
+    #[error("no cookie: nodes must share a secret to connect; set one in the configuration")]
+    NoCookie,
+    /// A channel is configured in an impossible way.
+    #[error("channels: {0}")]
+    Channels(#[from] crate::wire::hello::HelloError),
+    /// A socket or a thread could not be had.
+    #[error("{0}")]
+    Io(#[from] std::io::Error),
+    /// The overlay refuses the configuration.
+    #[error("{0}")]
+    Overlay(String),
+}
+
+/// What happens to a node, told on its control thread. Must not block.
+pub trait Observer: Send + 'static {
+    /// A session is up. Messages can be sent and will be delivered after the call returns.
+    fn session_up(&mut self, session: &Arc<Session>, spec: Option<&NodeSpec>);
+    /// A session has ended and nothing more of it will be delivered.
+    fn session_down(&mut self, session: &Arc<Session>, reason: &CloseReason);
+    /// The members have changed; this node is among them.
+    fn members(&mut self, members: &[NodeSpec]);
+    /// This node has left its cluster, or was removed from it.
+    fn left(&mut self);
+    /// The node has come to an end without being asked to.
+    fn failed(&mut self, why: &str);
+}
+
+/// Called with the answer to a [`Command`], on the control thread.
+pub type Reply<T> = Box<dyn FnOnce(T) + Send>;
+
+/// What a user asks of a node.
+pub enum Command {
+    /// Join the cluster of this node. Answered when the request is noted; the join stays pending
+    /// until the node can be reached.
+    Join(NodeSpec, Reply<Result<(), String>>),
+    /// Leave the cluster.
+    Leave(Reply<Result<(), String>>),
+    /// Remove a node from the cluster.
+    Remove(Arc<str>, Reply<Result<(), String>>),
+    /// Have exactly these members.
+    Update(Vec<NodeSpec>, Reply<Result<(), String>>),
+    /// The members, this node among them.
+    Members(Reply<Vec<NodeSpec>>),
+    /// The sessions that are up.
+    Sessions(Reply<Vec<Arc<Session>>>),
+    /// Close the session with a node; true if there was one.
+    Disconnect(Arc<str>, Reply<bool>),
+    /// End the node.
+    Stop,
+}
+
+/// A running node.
+pub struct Runtime<H: Host> {
+    commands: mpsc::UnboundedSender<Command>,
+    io: Arc<Io<H>>,
+    local: Arc<Local>,
+    spec: NodeSpec,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl<H: Host> Runtime<H> {
+    /// Starts a node with this identity. `host` and `observer` are the surroundings.
+    ///
+    /// # Errors
+    /// See [`StartError`]; nothing is left running.
+    pub fn start(
+        host: Arc<H>,
+        identity: Identity,
+        config: Config,
+        observer: Box<dyn Observer>,
+    ) -> Result<Self, StartError> {
+        check(&config)?;
+        let local = Arc::new(Local {
+            identity,
+            instance: rand::rng().random(),
+            channels: config.channels.clone(),
+            cookie: config.cookie.clone(),
+            cookies: config.cookies.clone(),
+        });
+        let io = Arc::new(Io::start(host, config.io.clone())?);
+        let (commands, inbox) = mpsc::unbounded_channel();
+        let (started, outcome) = std::sync::mpsc::channel();
+        let thread = {
+            let (local, io) = (local.clone(), io.clone());
+            std::thread::Builder::new().name("partisan-control".into()).spawn(move || {
+                run(local, io, config, observer, inbox, &started);
+            })
+        };
+        let failed = |e: StartError| {
+            io.stop();
+            Err(e)
+        };
+        let thread = match thread {
+            Ok(thread) => thread,
+            Err(e) => return failed(e.into()),
+        };
+        match outcome.recv() {
+            Ok(Ok(spec)) => {
+                Ok(Self { commands, io, local, spec, thread: Mutex::new(Some(thread)) })
+            }
+            Ok(Err(e)) => failed(e),
+            Err(_) => failed(StartError::Overlay("the control thread has died".into())),
+        }
+    }
+
+    /// The node's name and creation on the wire.
+    pub fn identity(&self) -> &Identity {
+        &self.local.identity
+    }
+
+    /// Number of this start, told to peers.
+    pub fn instance(&self) -> u64 {
+        self.local.instance
+    }
+
+    /// What peers need to know to reach this node.
+    pub fn spec(&self) -> &NodeSpec {
+        &self.spec
+    }
+
+    /// Bytes queued over all connections.
+    pub fn queued(&self) -> u64 {
+        self.io.queued()
+    }
+
+    /// Hands a command to the control thread. If the node has ended, the command is dropped and
+    /// with it the reply.
+    pub fn command(&self, command: Command) {
+        let _ = self.commands.send(command);
+    }
+
+    /// Sends a command and waits for its answer; `None` if the node has ended.
+    pub async fn ask<T: Send + 'static>(
+        &self,
+        command: impl FnOnce(Reply<T>) -> Command,
+    ) -> Option<T> {
+        let (answer, answered) = oneshot::channel();
+        self.command(command(Box::new(move |value| {
+            let _ = answer.send(value);
+        })));
+        answered.await.ok()
+    }
+
+    /// Ends the node: sessions are closed, waiting senders are told, and every thread and socket
+    /// is gone when the call returns.
+    pub fn stop(&self) {
+        self.command(Command::Stop);
+        if let Some(thread) = self.thread.lock().take() {
+            // The thread catches its panics.
+            let _ = thread.join();
+        }
+        self.io.stop();
+    }
+}
+
+impl<H: Host> Drop for Runtime<H> {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+fn check(config: &Config) -> Result<(), StartError> {
+    let parts: Vec<&str> = config.name.split('@').collect();
+    if parts.len() != 2 || parts.iter().any(|part| part.is_empty()) || config.name.len() > 255 {
+        return Err(StartError::Name(config.name.clone()));
+    }
+    if config.cookie.is_empty() {
+        return Err(StartError::NoCookie);
+    }
+    crate::wire::hello::Plan::merge(&config.channels, &[])?;
+    Ok(())
+}
+
+type Started = std::sync::mpsc::Sender<Result<NodeSpec, StartError>>;
+
+fn run<H: Host>(
+    local: Arc<Local>,
+    io: Arc<Io<H>>,
+    config: Config,
+    observer: Box<dyn Observer>,
+    inbox: mpsc::UnboundedReceiver<Command>,
+    started: &Started,
+) {
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(e) => {
+            let _ = started.send(Err(e.into()));
+            return;
+        }
+    };
+    let observer = Arc::new(Mutex::new(observer));
+    let outcome = catch_unwind(AssertUnwindSafe(|| {
+        runtime.block_on(async {
+            let listeners = match listen::bind(&config.listen) {
+                Ok(listeners) => listeners,
+                Err(e) => {
+                    let _ = started.send(Err(e.into()));
+                    return;
+                }
+            };
+            match Control::new(local, io, config, observer.clone(), listeners) {
+                Ok(mut control) => {
+                    let _ = started.send(Ok(control.own_spec().clone()));
+                    control.run(inbox).await;
+                }
+                Err(e) => {
+                    let _ = started.send(Err(e));
+                }
+            }
+        });
+    }));
+    if outcome.is_err() {
+        observer.lock().failed("the control thread has panicked");
+    }
+}
