@@ -32,6 +32,8 @@ use crate::limits::{DUPLICATE_NAME_PATIENCE, HANDSHAKE_TIMEOUT};
 use crate::overlay::NodeSpec;
 
 #[cfg(test)]
+mod pair;
+#[cfg(test)]
 mod tests;
 
 /// Who the node is, and its patience.

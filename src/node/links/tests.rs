@@ -15,11 +15,11 @@ struct Host {
 
 const OWN: u64 = 100;
 
-fn name(n: &str) -> Arc<str> {
+pub(super) fn name(n: &str) -> Arc<str> {
     n.into()
 }
 
-fn spec(n: &str, ports: &[u16]) -> NodeSpec {
+pub(super) fn spec(n: &str, ports: &[u16]) -> NodeSpec {
     NodeSpec {
         name: name(n),
         listen_addrs: ports.iter().map(|p| ([127, 0, 0, 1], *p).into()).collect(),
