@@ -43,4 +43,5 @@ step "rebar3 eunit" rebar3 eunit
 step "rebar3 ct" rebar3 ct
 step "rebar3 xref" rebar3 xref
 step "rebar3 dialyzer" rebar3 dialyzer
+step "demo, correctness" examples/demo/run.sh correctness
 finish

@@ -1,6 +1,16 @@
 #!/usr/bin/env bash
 # `make demo`: two BEAM nodes and one Rust node, on this machine, real data through them. See src/demo.erl.
+#
+#   run.sh               correctness, then speed
+#   run.sh correctness   correctness only: a matter of seconds
+#
+# DEMO_TIMEOUT: seconds after which the nodes are killed.
 set -euo pipefail
+case ${1:-} in
+"") speed=true ;;
+correctness) speed=false ;;
+*) echo "usage: $0 [correctness]" >&2; exit 2 ;;
+esac
 here=$(cd "$(dirname "$0")" && pwd)
 top=$(cd "$here/../.." && pwd)
 patience=${DEMO_TIMEOUT:-480}
@@ -25,7 +35,6 @@ finish() {
         kill -9 "$pid" 2>/dev/null || true
     done
     wait 2>/dev/null || true
-    epmd -kill >/dev/null 2>&1 || true
     if [ "$status" -ne 0 ]; then
         for log in "$work"/*.log; do
             [ -s "$log" ] && printf '\n-- %s\n' "$(basename "$log")" && tail -n 40 "$log"
@@ -44,10 +53,13 @@ read -r A_PORT B_PORT RUST_PORT ERL_EPMD_PORT < <(erl -noshell -boot no_dot_erla
     Sockets = [element(2, gen_tcp:listen(0, [{ip, {127, 0, 0, 1}}])) || _ <- lists:seq(1, 4)],
     [io:format("~b ", [element(2, inet:port(Socket))]) || Socket <- Sockets],
     io:nl(), halt().')
-export ERL_EPMD_PORT ERL_EPMD_ADDRESS=127.0.0.1
+export ERL_EPMD_PORT ERL_EPMD_ADDRESS=127.0.0.1 ERL_CRASH_DUMP_SECONDS=0
+epmd &
+started+=($!)
+for _ in $(seq 100); do epmd -names >/dev/null 2>&1 && break || sleep 0.05; done
 cookie=$(od -An -N16 -tx1 /dev/urandom | tr -d ' \n')
 for node in a b; do
-    sed "s/@A_PORT@/$A_PORT/; s/@B_PORT@/$B_PORT/" "config/$node.config.in" >"$work/$node.config"
+    sed "s/@A_PORT@/$A_PORT/; s/@B_PORT@/$B_PORT/; s/@SPEED@/$speed/" "config/$node.config.in" >"$work/$node.config"
 done
 paths=$(rebar3 path --ebin --separator ' ')
 
