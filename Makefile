@@ -1,0 +1,29 @@
+.PHONY: build demo test fmt lint clean
+
+export REBAR_CACHE_DIR ?= $(CURDIR)/_build/cache
+
+build:           ## The crate, the NIF and the OTP application
+	@scripts/bootstrap.sh build
+	cargo build --release --locked
+	rebar3 compile
+
+demo:            ## Two BEAM nodes and a Rust node exchange real data: correctness, then speed
+	@examples/demo/run.sh
+
+test:            ## Everything that CI runs
+	@scripts/test.sh
+
+fmt:             ## Format the Rust code
+	cargo fmt --all
+
+lint:            ## Clippy, rustdoc, xref and Dialyzer
+	@scripts/bootstrap.sh test
+	cargo fmt --all --check
+	cargo clippy --locked --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS=-Dwarnings cargo doc --locked --workspace --no-deps
+	rebar3 xref
+	rebar3 dialyzer
+
+clean:           ## Remove everything that was built
+	cargo clean
+	rm -rf _build priv examples/demo/_build examples/demo/_checkouts

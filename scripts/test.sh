@@ -1,0 +1,47 @@
+#!/usr/bin/env bash
+# Everything that CI runs, step by step. A failed step does not hide the ones after it.
+set -uo pipefail
+cd "$(dirname "$0")/.."
+
+# Dialyzer's tables of OTP are built once and stay with the build.
+export REBAR_CACHE_DIR=${REBAR_CACHE_DIR:-$PWD/_build/cache}
+
+began=$SECONDS
+count=0
+failed=()
+
+step() { # heading, command...
+    local heading=$1 start=$SECONDS outcome=ok
+    shift
+    printf '\n== %s\n' "$heading"
+    "$@" || { outcome=FAILED; failed+=("$heading"); }
+    count=$((count + 1))
+    printf -- '-- %s: %s, %d s\n' "$heading" "$outcome" "$((SECONDS - start))"
+}
+
+finish() {
+    local took=$((SECONDS - began))
+    if [ ${#failed[@]} -eq 0 ]; then
+        printf '\nmake test: all %d steps passed in %d min %d s\n' "$count" $((took / 60)) $((took % 60))
+        exit 0
+    fi
+    printf '\nmake test: %d of %d steps FAILED in %d min %d s:' ${#failed[@]} "$count" $((took / 60)) $((took % 60))
+    printf ' [%s]' "${failed[@]}"
+    printf '\n'
+    exit 1
+}
+
+step "tools" scripts/bootstrap.sh test
+[ ${#failed[@]} -eq 0 ] || finish
+
+step "cargo fmt" cargo fmt --all --check
+step "cargo clippy" cargo clippy --locked --workspace --all-targets -- -D warnings
+step "cargo test" cargo test --locked --workspace
+step "cargo doc" env RUSTDOCFLAGS=-Dwarnings cargo doc --locked --workspace --no-deps
+step "rebar3 compile" rebar3 compile
+step "rebar3 eunit" rebar3 eunit
+step "rebar3 ct" rebar3 ct
+step "rebar3 xref" rebar3 xref
+step "rebar3 dialyzer" rebar3 dialyzer
+step "demo, correctness" examples/demo/run.sh correctness
+finish
