@@ -69,7 +69,8 @@ impl VmBlob {
     /// The complete binary; its owner has to release it or make it a term.
     fn into_raw(self) -> ErlNifBinary {
         let this = std::mem::ManuallyDrop::new(self);
-        ErlNifBinary { ..this.binary }
+        // SAFETY: `this` is never used or dropped again, so the binary keeps one owner.
+        unsafe { std::ptr::read(&this.binary) }
     }
 }
 

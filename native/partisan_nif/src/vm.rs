@@ -18,7 +18,7 @@ use crate::raw;
 const MAX_PAST: usize = 16;
 
 /// Remote references that messages are rewritten to, unless a message asks for none.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Encoding {
     pub(crate) pids: bool,
     pub(crate) refs: bool,
