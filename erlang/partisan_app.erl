@@ -1,0 +1,28 @@
+%% @doc The application: reads the configuration, loads the native library, starts the processes.
+-module(partisan_app).
+-behaviour(application).
+
+-export([start/2, stop/1]).
+
+%% @doc Starts the application. What is wrong is logged in one sentence, and is the reason.
+-spec start(application:start_type(), term()) -> {ok, pid()} | {error, term()}.
+start(_Type, _Args) ->
+    try
+        ok = partisan_config:init(),
+        partisan_nif:load()
+    of
+        ok -> partisan_sup:start_link();
+        {error, Reason} -> refuse(Reason)
+    catch
+        error:{invalid_config, _, _, _} = Reason -> refuse(Reason)
+    end.
+
+refuse(Reason) ->
+    Text = partisan_config:format_error(Reason),
+    logger:error("partisan does not start: ~ts", [Text], #{domain => [partisan]}),
+    {error, {partisan, Text}}.
+
+%% @doc Nothing is left to do: the manager has stopped the native library.
+-spec stop(term()) -> ok.
+stop(_State) ->
+    ok.
