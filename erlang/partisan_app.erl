@@ -11,10 +11,17 @@ start(_Type, _Args) ->
         ok = partisan_config:init(),
         partisan_nif:load()
     of
-        ok -> partisan_sup:start_link();
+        ok -> start_processes();
         {error, Reason} -> refuse(Reason)
     catch
         error:{invalid_config, _, _, _} = Reason -> refuse(Reason)
+    end.
+
+start_processes() ->
+    case partisan_sup:start_link() of
+        {ok, Pid} -> {ok, Pid};
+        {error, {shutdown, {failed_to_start_child, _, {partisan, _} = Reason}}} -> {error, Reason};
+        {error, Reason} -> {error, Reason}
     end.
 
 refuse(Reason) ->

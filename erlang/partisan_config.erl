@@ -245,7 +245,7 @@ store(channels, Channels) ->
     store_channels(Channels, get(parallelism, ?PARALLELISM));
 store(parallelism, Parallelism) ->
     persistent_term:put(?KEY(parallelism), Parallelism),
-    store_channels(get(channels, #{}), Parallelism);
+    store_channels(application:get_env(partisan, channels, #{}), Parallelism);
 store(name, Name) ->
     persistent_term:put(?KEY(nodestring), atom_to_binary(Name)),
     persistent_term:put(?KEY(name), Name);

@@ -25,10 +25,15 @@ start_link() ->
 -spec call(node(), request(), timeout()) -> {ok, term()} | {error, term()}.
 call(Node, Request, Timeout) ->
     %% In a process of its own, so that a late answer finds nobody.
-    {_, Monitor} = spawn_monitor(fun() -> exit({answer, ask(Node, Request, Timeout)}) end),
+    Caller = self(),
+    Answer = make_ref(),
+    {_, Monitor} = spawn_monitor(fun() -> Caller ! {Answer, ask(Node, Request, Timeout)} end),
     receive
-        {'DOWN', Monitor, process, _, {answer, Answer}} -> Answer;
-        {'DOWN', Monitor, process, _, Reason} -> {error, Reason}
+        {Answer, Result} ->
+            true = demonitor(Monitor, [flush]),
+            Result;
+        {'DOWN', Monitor, process, _, Reason} ->
+            {error, Reason}
     end.
 
 ask(Node, Request, Timeout) ->
@@ -75,7 +80,7 @@ handle_info(_, State) ->
 answer({is_process_alive, Pid}) when is_pid(Pid) ->
     node(Pid) =:= node() andalso is_process_alive(Pid);
 answer({is_process_alive, {Id, Serial, _}}) ->
-    is_process_alive(list_to_pid(lists:flatten(io_lib:format("<0.~b.~b>", [Id, Serial]))));
+    is_process_alive(partisan_remote_ref:local_pid(Id, Serial));
 answer({node_info, Keys}) ->
     partisan:node_info(Keys);
 answer(node_spec) ->

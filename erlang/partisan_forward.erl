@@ -155,7 +155,7 @@ to(_, _, _, _, undefined) ->
 
 deliver({Id, Serial, _}, Msg) ->
     try
-        list_to_pid(lists:flatten(io_lib:format("<0.~b.~b>", [Id, Serial]))) ! Msg,
+        partisan_remote_ref:local_pid(Id, Serial) ! Msg,
         ok
     catch
         error:badarg -> ok

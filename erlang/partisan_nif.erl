@@ -99,7 +99,7 @@ send(_Node, _Channel, _Key, _Dest, _Msg, _Flags, _Wait) ->
 
 %% @doc As `send/7', of a term that `term_to_iovec/1' has encoded.
 -spec send_iov(
-    node(), atom(), integer(), destination(), erlang:ext_iovec(), non_neg_integer(), wait()
+    node(), atom(), integer(), destination(), erlang:iovec(), non_neg_integer(), wait()
 ) -> result().
 send_iov(_Node, _Channel, _Key, _Dest, _Iov, _Flags, _Wait) ->
     not_loaded({error, notalive}).

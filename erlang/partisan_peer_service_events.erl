@@ -13,7 +13,7 @@
 -type callback() :: fun(([partisan:node_spec()]) -> term()).
 
 %% @doc Starts the process.
--spec start_link() -> gen_event:start_ret().
+-spec start_link() -> {ok, pid()} | {error, term()}.
 start_link() ->
     gen_event:start_link({local, ?MODULE}).
 

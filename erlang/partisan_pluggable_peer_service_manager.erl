@@ -76,7 +76,14 @@ member(Node) when is_atom(Node) -> call({command, members, {member, Node}}).
 update_members([]) ->
     ok;
 update_members(Specs) when is_list(Specs) ->
-    Native = [partisan_util:to_native(partisan_util:node_spec(Spec)) || Spec <- Specs],
+    Own = partisan:node_spec(),
+    %% This node stays, whether it is named or not, and as it is.
+    Others = [
+        Spec
+     || Spec <- lists:map(fun partisan_util:node_spec/1, Specs),
+        maps:get(name, Spec) =/= maps:get(name, Own)
+    ],
+    Native = lists:map(fun partisan_util:to_native/1, [Own | Others]),
     call({command, {update_members, Native}, pass}).
 
 %% @doc See `partisan_peer_service:join/1'.

@@ -7,20 +7,24 @@
 %% uri             <<"partisan:pid:Node:0.1.2">>  <<"partisan:ref:...">>  <<"partisan:name:...">>
 %% tuple           {partisan_remote_ref, Node, {encoded_pid, "<0.1.2>"}}  encoded_ref encoded_name
 %% '''
-%% With `remote_ref_uri_padding' an URI that is shorter than 65 bytes gets a colon and bytes 16#19
-%% up to that size. A pid is written as its own node prints it, with 0 in front, and without its
-%% creation. So a remote reference survives a restart of its node, and may then mean another process.
+%% With `remote_ref_uri_padding' a URI of up to 63 bytes gets a colon and bytes 16#19, up to 65
+%% bytes. A pid is written as its own node prints it, with 0 in front, and without its creation. So
+%% a remote reference outlives its node's restart, and may then mean another process.
 -module(partisan_remote_ref).
 
 -export([from_term/1, from_term/2]).
 -export([to_term/1, to_pid/1, to_name/1, to_pid_or_name/1, to_reference/1]).
--export([target/1, node/1, nodestring/1, destination/1, target_destination/1]).
+-export([target/1, node/1, nodestring/1]).
+-export([destination/1, target_destination/1, local_pid/2]).
 -export([is_type/1, is_pid/1, is_reference/1, is_name/1, is_name/2]).
 -export([is_local/1, is_local/2, is_local_pid/1, is_local_pid/2]).
 -export([is_local_name/1, is_local_name/2, is_local_reference/1, is_local_reference/2]).
 -export([is_identical/2]).
 
 -compile({no_auto_import, [node/1, is_pid/1, is_reference/1]}).
+
+%% The default format is one.
+-dialyzer({no_improper_lists, encode/3}).
 
 -export_type([t/0, p/0, r/0, n/0, format/0, target/0]).
 
@@ -99,7 +103,7 @@ target(encoded_pid, Text) -> {encoded_pid, lists:flatten([$<, binary_to_list(Tex
 target(encoded_ref, Text) -> {encoded_ref, lists:flatten(["#Ref<", binary_to_list(Text), $>])};
 target(encoded_name, Text) -> {encoded_name, unicode:characters_to_list(Text)}.
 
-pad(Uri) when byte_size(Uri) < ?URI_SIZE ->
+pad(Uri) when byte_size(Uri) < ?URI_SIZE - 1 ->
     case partisan_config:get(remote_ref_uri_padding, false) of
         true ->
             Pad = binary:copy(<<?URI_PAD>>, ?URI_SIZE - byte_size(Uri) - 1),
@@ -333,6 +337,11 @@ target_destination(Target) ->
         {_, Kind, Text} when Kind =/= encoded_ref -> native(Kind, Text);
         _ -> error
     end.
+
+%% @doc The pid of this node with these numbers. Error `badarg' if there can't be one.
+-spec local_pid(non_neg_integer(), non_neg_integer()) -> pid().
+local_pid(Id, Serial) ->
+    list_to_pid("<0." ++ integer_to_list(Id) ++ [$. | integer_to_list(Serial)] ++ ">").
 
 native(encoded_name, Text) ->
     binary_to_atom(Text);

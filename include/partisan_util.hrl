@@ -3,8 +3,8 @@
 -ifndef(PARTISAN_UTIL_HRL).
 -define(PARTISAN_UTIL_HRL, true).
 
-%% The including module must export record_info/2 as a function of its own, since a macro of
-%% another module cannot know the record's fields.
+%% Kept for those who have them in code that is compiled but not run: they call a function
+%% record_info/2 of the including module, which the compiler doesn't let anyone define.
 -define(RECORD_TO_LIST(Record),
     lists:zip(?MODULE:record_info(fields, Record), tl(tuple_to_list(Record)))
 ).
