@@ -26,7 +26,7 @@ start_processes() ->
 
 refuse(Reason) ->
     Text = partisan_config:format_error(Reason),
-    logger:error("partisan does not start: ~ts", [Text], #{domain => [partisan]}),
+    logger:error("partisan does not start: ~ts", [Text], #{application => partisan}),
     {error, {partisan, Text}}.
 
 %% @doc Nothing is left to do: the manager has stopped the native library.

@@ -168,7 +168,7 @@ warn(Given) ->
     Warned = persistent_term:get(?KEY(?WARNED), []),
     Warnings = lists:usort(lists:flatmap(fun warning/1, maps:to_list(Given))),
     _ = [
-        logger:warning("partisan: " ++ Text, Args, #{domain => [partisan]})
+        logger:warning("partisan: " ++ Text, Args, #{application => partisan})
      || {_, Text, Args} = Warning <- Warnings, not lists:member(Warning, Warned)
     ],
     persistent_term:put(?KEY(?WARNED), lists:usort(Warnings ++ Warned)).
@@ -332,7 +332,7 @@ seed_of(Name) ->
 -spec trace(io:format(), [term()]) -> ok.
 trace(Format, Args) ->
     case get(tracing, false) of
-        true -> logger:info(Format, Args, #{domain => [partisan, trace]});
+        true -> logger:info(Format, Args, #{application => partisan});
         false -> ok
     end.
 

@@ -46,8 +46,10 @@ check(Key, Value) ->
 type(name) -> {fun partisan_util:node_name/1, "a node name of the form name@host"};
 type(listen_ip) -> {fun partisan_util:parse_ip_address/1, "an IP address"};
 type(listen_port) -> integer(0, 65535);
-type(listen_addrs) -> {fun is_listen_addrs/1, "a non-empty list of \"ip:port\", {Ip, Port} or #{ip, port}"};
-type(channels) -> {fun is_channels/1, "a list or map of channels, at most 64, of parallelism 1..256"};
+type(listen_addrs) ->
+    {fun is_listen_addrs/1, "a non-empty list of \"ip:port\", {Ip, Port} or #{ip, port}"};
+type(channels) ->
+    {fun is_channels/1, "a list or map of channels, at most 64, of parallelism 1..256"};
 type(parallelism) -> integer(1, 256);
 type(channel_fallback) -> boolean();
 type(pid_encoding) -> boolean();
@@ -109,9 +111,11 @@ connection_ping(Options) when is_list(Options) ->
     connection_ping(proplists:to_map(Options));
 connection_ping(Options) when is_map(Options) ->
     Ping = maps:merge(ping_defaults(), Options),
-    #{enabled := Enabled, idle_timeout := Idle, timeout := Timeout, max_attempts := Attempts} = Ping,
-    true = is_boolean(Enabled),
-    [true = is_integer(N) andalso N > 0 || N <- [Idle, Timeout, Attempts]],
+    true = is_boolean(maps:get(enabled, Ping)),
+    [
+        true = is_integer(N) andalso N > 0
+     || N <- [maps:get(Key, Ping) || Key <- [idle_timeout, timeout, max_attempts]]
+    ],
     Ping.
 
 ping_defaults() ->

@@ -13,7 +13,8 @@
 start_link() ->
     gen_server:start_link({local, ?MODULE}, ?MODULE, [], []).
 
-%% @doc Logs a line with the domain `[partisan]'.
+%% @doc Logs a line with the metadata `#{application => partisan}'. There is no `domain': the default
+%% handler drops every domain but OTP's.
 -spec log(level(), binary()) -> ok.
 log(Level, Text) ->
     gen_server:cast(?MODULE, {Level, Text}).
@@ -31,7 +32,7 @@ handle_call(_, _, State) ->
 %% @private
 -spec handle_cast({level(), binary()}, []) -> {noreply, []}.
 handle_cast({Level, Text}, State) ->
-    logger:log(Level, "partisan: ~ts", [Text], #{domain => [partisan]}),
+    logger:log(Level, "partisan: ~ts", [Text], #{application => partisan}),
     {noreply, State}.
 
 %% @private

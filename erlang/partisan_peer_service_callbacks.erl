@@ -38,7 +38,7 @@ handle_cast({run, Fun, Args}, State) ->
             logger:error(
                 "partisan: a callback raised ~0tp:~0tp~n~0tp",
                 [Class, Reason, Stack],
-                #{domain => [partisan]}
+                #{application => partisan}
             )
     end,
     {noreply, State}.

@@ -57,7 +57,7 @@ handle_event({update, Members}, Fun) ->
             logger:error(
                 "partisan: a membership callback raised ~0tp:~0tp~n~0tp",
                 [Class, Reason, Stack],
-                #{domain => [partisan]}
+                #{application => partisan}
             )
     end,
     {ok, Fun};

@@ -300,7 +300,7 @@ init([]) ->
             {ok, #state{members = [partisan:node_spec()]}};
         {error, Reason} ->
             Text = partisan_config:format_error(Reason),
-            logger:error("partisan does not start: ~ts", [Text], #{domain => [partisan]}),
+            logger:error("partisan does not start: ~ts", [Text], #{application => partisan}),
             {stop, {partisan, Text}}
     end.
 

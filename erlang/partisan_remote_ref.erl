@@ -86,9 +86,13 @@ numbers(Text) ->
 
 encode(Kind, Text, Node) ->
     case partisan_config:get(remote_ref_format, improper_list) of
-        improper_list -> [Node | list_part(Kind, Text)];
-        uri -> pad(iolist_to_binary(["partisan:", uri_kind(Kind), $:, atom_to_binary(Node), $:, Text]));
-        tuple -> {?TAG, Node, target(Kind, Text)}
+        improper_list ->
+            [Node | list_part(Kind, Text)];
+        uri ->
+            NodeText = atom_to_binary(Node),
+            pad(<<"partisan:", (uri_kind(Kind))/binary, $:, NodeText/binary, $:, Text/binary>>);
+        tuple ->
+            {?TAG, Node, target(Kind, Text)}
     end.
 
 list_part(encoded_pid, Text) -> <<"#Pid<", Text/binary, ">">>;
