@@ -6,6 +6,7 @@
 //!
 //! `erlang/partisan_nif.erl` is the other side, with the types of every function.
 
+use std::sync::Arc;
 use std::time::UNIX_EPOCH;
 
 use partisan::connection::outbox::Pressure;
@@ -130,6 +131,7 @@ fn sending<'a>(
     let badarg = || (atoms::error(), atoms::badarg()).encode(env);
     let Some(caller) = raw::caller(env.as_c_arg()) else { return badarg() };
     let Some(dest) = DestTerm::decode(dest) else { return badarg() };
+    let mut waiter = None;
     let outcome = node::with(|running| {
         let (node, channel) = (raw::word(node.as_c_arg()), raw::word(channel.as_c_arg()));
         let target = match send::route(running, node, channel, key, flags, &caller) {
@@ -140,7 +142,9 @@ fn sending<'a>(
         let pressure = if wait.is_atom() {
             Pressure::Refuse
         } else if wait.is_ref() && wait.decode::<ResourceArc<Place>>().is_err() {
-            Pressure::Wait(std::sync::Arc::new(ProcessWaiter::new(caller, wait.as_c_arg())))
+            let fresh = Arc::new(ProcessWaiter::new(caller, wait.as_c_arg()));
+            waiter = Some(fresh.clone());
+            Pressure::Wait(fresh)
         } else {
             let place = wait.decode::<(rustler::Atom, ResourceArc<Place>)>().map(|(_, p)| p);
             let Ok(place) = place else { return Outcome::Error("badarg") };
@@ -158,9 +162,13 @@ fn sending<'a>(
         Outcome::Ok => atoms::ok().encode(env),
         Outcome::Slow => atoms::slow().encode(env),
         Outcome::Busy => atoms::busy().encode(env),
-        Outcome::Waiting(outbox, ticket) => {
-            (atoms::wait(), ResourceArc::new(Place::new(outbox, ticket))).encode(env)
-        }
+        Outcome::Waiting(outbox, ticket) => match waiter {
+            Some(waiter) => {
+                let place = Place::new(outbox, ticket, waiter);
+                (atoms::wait(), ResourceArc::new(place)).encode(env)
+            }
+            None => badarg(),
+        },
         Outcome::Error(why) => (atoms::error(), make_atom(env, why)).encode(env),
         Outcome::Limit(which) => {
             (atoms::error(), (atoms::limit(), make_atom(env, which))).encode(env)
