@@ -9,13 +9,13 @@
 
 -export([load/0, start/1, stop/0]).
 -export([send/7, send_iov/7, cancel/1, command/2]).
--export([nodes/0, is_connected/2, channels_of/1, identity/0]).
+-export([nodes/0, is_connected/2, channels_of/1, identity/0, queued/0]).
 
--export_type([spec/0, channel_spec/0, destination/0, wait/0, result/0, command/0, config/0]).
+-export_type([ticket/0, spec/0, channel_spec/0, destination/0, wait/0, result/0, command/0, config/0]).
 
 -nifs([start/1, stop/0]).
 -nifs([send/7, send_iov/7, cancel/1, command/2]).
--nifs([nodes/0, is_connected/2, channels_of/1, identity/0]).
+-nifs([nodes/0, is_connected/2, channels_of/1, identity/0, queued/0]).
 
 -type address() :: {inet:ip_address(), inet:port_number()}.
 -type channel_spec() ::
@@ -31,11 +31,14 @@
     | {Id :: non_neg_integer(), Serial :: non_neg_integer(), Creation :: non_neg_integer()}.
 %% A registered name, a pid of that node, or the numbers of a pid; creation 0 means any.
 
--type wait() :: none | reference() | {granted, Ticket :: integer()}.
+-opaque ticket() :: reference().
+%% A place in a queue. It is given back when the process dies or forgets it.
+
+-type wait() :: none | reference() | {granted, ticket()}.
 %% What to do when the queue is full: give up, wait under this reference, or use a grant.
 
 -type result() ::
-    ok | slow | busy | {wait, Ticket :: integer()} | {error, term()}.
+    ok | slow | busy | {wait, ticket()} | {error, term()}.
 
 -type command() ::
     {join, spec()}
@@ -44,8 +47,7 @@
     | {update_members, [spec()]}
     | members
     | connections
-    | {disconnect, node()}
-    | sync_identity.
+    | {disconnect, node()}.
 
 %% @doc Loads the library from the application's `priv' directory. Does nothing if it is loaded.
 -spec load() -> ok | {error, Reason :: binary()}.
@@ -105,7 +107,7 @@ send_iov(_Node, _Channel, _Key, _Dest, _Iov, _Flags, _Wait) ->
     not_loaded({error, notalive}).
 
 %% @doc Withdraws a waiting send, or gives its grant back.
--spec cancel(Ticket :: integer()) -> ok.
+-spec cancel(ticket()) -> ok.
 cancel(_Ticket) ->
     not_loaded(ok).
 
@@ -133,6 +135,11 @@ channels_of(_Node) ->
 -spec identity() -> {node(), Creation :: non_neg_integer()}.
 identity() ->
     not_loaded({node(), 0}).
+
+%% @doc Bytes that are queued over all connections and not yet written.
+-spec queued() -> non_neg_integer().
+queued() ->
+    not_loaded(0).
 
 %% The answer comes from outside so that type analysis can't take it for the only one.
 not_loaded(Default) ->

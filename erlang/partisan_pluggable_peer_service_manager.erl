@@ -395,15 +395,12 @@ terminate(_Reason, #state{up = Up, commands = Commands, joining = Joining} = Sta
 %%% Events of the native node
 %%%-------------------------------------------------------------------------------------------
 
-event({up, Node, Native}, #state{up = Up, joining = Joining, monitors = Monitors} = State) ->
+event({up, Node, Native}, #state{up = Up, monitors = Monitors} = State) ->
     Spec = partisan_util:from_native(Native),
     run_callbacks(up, Spec, State),
-    joined(maps:get(Node, Joining, []), ok),
-    State#state{
-        up = Up#{Node => Spec},
-        joining = maps:remove(Node, Joining),
-        monitors = partisan_node_monitors:up(Node, Monitors)
-    };
+    settle_joins(State#state{
+        up = Up#{Node => Spec}, monitors = partisan_node_monitors:up(Node, Monitors)
+    });
 event({down, Node, _Reason}, #state{up = Up, monitors = Monitors} = State) ->
     case maps:take(Node, Up) of
         {Spec, Rest} ->
@@ -422,13 +419,37 @@ event({members, Natives}, #state{members = Before, joining = Joining} = State) -
             lists:foreach(
                 fun(Node) -> joined(maps:get(Node, Joining, []), {error, left}) end, Removed
             ),
-            State#state{members = Members, joining = maps:without(Removed, Joining)}
+            settle_joins(State#state{
+                members = Members,
+                up = refresh(Members, State#state.up),
+                joining = maps:without(Removed, Joining)
+            })
     end;
 event(left, #state{joining = Joining} = State) ->
     joined(lists:append(maps:values(Joining)), {error, left}),
     State#state{joining = #{}};
+event({failed, Why}, _State) ->
+    exit({native_node_failed, Why});
 event(_, State) ->
     State.
+
+%% A join is complete when the node is a member on this side and its session is up.
+settle_joins(#state{joining = Joining, up = Up, members = Members} = State) ->
+    Names = decode(Members),
+    Done = [N || N <- maps:keys(Joining), is_map_key(N, Up), lists:member(N, Names)],
+    lists:foreach(fun(Node) -> joined(maps:get(Node, Joining), ok) end, Done),
+    State#state{joining = maps:without(Done, Joining)}.
+
+%% A node that has come up before it was a member had told only its channels.
+refresh(Members, Up) ->
+    lists:foldl(
+        fun
+            (#{name := Name} = Spec, Acc) when is_map_key(Name, Acc) -> Acc#{Name := Spec};
+            (_, Acc) -> Acc
+        end,
+        Up,
+        Members
+    ).
 
 joined(Callers, Result) ->
     lists:foreach(fun(From) -> gen_server:reply(From, Result) end, Callers).
@@ -454,14 +475,8 @@ run_callback(#callback{channel = Channel, function = Fun}, Node) ->
 %%%-------------------------------------------------------------------------------------------
 
 answer({sync_join, Node}, ok, From, #state{joining = Joining} = State) ->
-    case is_map_key(Node, State#state.up) of
-        true ->
-            gen_server:reply(From, ok),
-            State;
-        false ->
-            Waiting = maps:get(Node, Joining, []),
-            State#state{joining = Joining#{Node => [From | Waiting]}}
-    end;
+    Waiting = maps:get(Node, Joining, []),
+    settle_joins(State#state{joining = Joining#{Node => [From | Waiting]}});
 answer(Answer, Result, From, State) ->
     gen_server:reply(From, reply(Answer, Result)),
     State.

@@ -4,7 +4,7 @@
 
 -export([install/0, remove/0, answer/2, sent/0, event/1]).
 -export([load/0, start/1, stop/0, send/7, send_iov/7, cancel/1, command/2]).
--export([nodes/0, is_connected/2, channels_of/1, identity/0]).
+-export([nodes/0, is_connected/2, channels_of/1, identity/0, queued/0]).
 
 -compile({no_auto_import, [nodes/0]}).
 
@@ -94,3 +94,5 @@ nodes() -> call(nodes, [], []).
 is_connected(Node, Channel) -> call(is_connected, [Node, Channel], false).
 channels_of(Node) -> call(channels_of, [Node], []).
 identity() -> {partisan:node(), 7}.
+
+queued() -> 0.
