@@ -177,7 +177,7 @@ impl<B: Blob> Receiver<B> {
                             Err(e) => Err(e.into()),
                         }
                     });
-                    self.blob_received(outcome, limit, ctx)?
+                    self.blob_received(outcome, ctx)?
                 }
                 None => self.read_buffered(socket, scratch, ctx)?,
             };
@@ -208,10 +208,10 @@ impl<B: Blob> Receiver<B> {
     fn blob_received<H: Host<Blob = B>>(
         &mut self,
         outcome: io::Result<usize>,
-        limit: usize,
         ctx: &mut Context<'_, H>,
     ) -> Result<Read, CloseReason> {
-        let Some(bytes) = Read::of(outcome, limit)? else { return Ok(Read::WOULD_BLOCK) };
+        // A blob may take less than it could, so a short read does not mean an empty socket.
+        let Some(bytes) = Read::of(outcome, 0)? else { return Ok(Read::WOULD_BLOCK) };
         let Some(current) = &mut self.current else { return Err(protocol("no fragment")) };
         let stream = current.stream;
         current.left -= bytes.bytes.min(current.left);
