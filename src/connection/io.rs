@@ -132,7 +132,9 @@ impl<H: Host> Io<H> {
     /// # Errors
     /// What the operating system says when it has no thread or no poll left.
     pub fn start(host: Arc<H>, config: Config) -> io::Result<Self> {
-        let cores = std::thread::available_parallelism().map_or(1, usize::from).min(4);
+        let cores = std::thread::available_parallelism()
+            .map_or(1, usize::from)
+            .min(4);
         let or_cores = |n: usize| if n == 0 { cores } else { n };
         let (ordinary, bulk) = (or_cores(config.io_threads), or_cores(config.bulk_threads));
         let mut polls = Vec::new();
@@ -140,7 +142,10 @@ impl<H: Host> Io<H> {
         for _ in 0..ordinary + bulk {
             let poll = Poll::new()?;
             mailboxes.push(Mailbox {
-                inbox: Mutex::new(Inbox { ready: Vec::new(), arriving: Vec::new() }),
+                inbox: Mutex::new(Inbox {
+                    ready: Vec::new(),
+                    arriving: Vec::new(),
+                }),
                 notified: AtomicBool::new(false),
                 stop: AtomicBool::new(false),
                 poll: PollWaker::new(poll.registry(), WAKER)?,
@@ -220,7 +225,11 @@ impl<H: Host> Io<H> {
             let id = link.outbox.id();
             let thread = id as usize % self.ordinary;
             link.outbox.moved_to(thread);
-            self.mailboxes[thread].inbox.lock().arriving.push((id, link));
+            self.mailboxes[thread]
+                .inbox
+                .lock()
+                .arriving
+                .push((id, link));
             self.mailboxes[thread].notify();
         }
         Ok(())
@@ -288,7 +297,9 @@ impl<H: Host> Thread<H> {
             self.receive_inbox();
             let now = Instant::now();
             for _ in 0..self.running.len() {
-                let Some(id) = self.running.pop_front() else { break };
+                let Some(id) = self.running.pop_front() else {
+                    break;
+                };
                 self.turn(id, state, &mut scratch, now);
             }
             if now >= next_tick {
@@ -303,7 +314,10 @@ impl<H: Host> Thread<H> {
         mailbox.notified.store(false, Ordering::Release);
         let (ready, arriving) = {
             let mut inbox = mailbox.inbox.lock();
-            (std::mem::take(&mut inbox.ready), std::mem::take(&mut inbox.arriving))
+            (
+                std::mem::take(&mut inbox.ready),
+                std::mem::take(&mut inbox.arriving),
+            )
         };
         self.running.extend(ready);
         for (id, mut link) in arriving {
@@ -311,7 +325,9 @@ impl<H: Host> Thread<H> {
             link.arrived();
             let interest = Interest::READABLE | Interest::WRITABLE;
             let registered =
-                self.poll.registry().register(&mut link.socket, Token(id as usize), interest);
+                self.poll
+                    .registry()
+                    .register(&mut link.socket, Token(id as usize), interest);
             self.links.insert(id, link);
             match registered {
                 Ok(()) => self.running.push_back(id),
@@ -321,7 +337,9 @@ impl<H: Host> Thread<H> {
     }
 
     fn turn(&mut self, id: u64, state: &mut H::Thread, scratch: &mut [u8], now: Instant) {
-        let Some(link) = self.links.get_mut(&id) else { return };
+        let Some(link) = self.links.get_mut(&id) else {
+            return;
+        };
         match link.turn(&self.host, state, scratch, &self.config.limits, now) {
             Ok(next) => {
                 let home = self.index >= self.ordinary;
@@ -337,7 +355,9 @@ impl<H: Host> Thread<H> {
 
     /// Moves a connection to a thread of the other kind.
     fn migrate(&mut self, id: u64) {
-        let Some(mut link) = self.links.remove(&id) else { return };
+        let Some(mut link) = self.links.remove(&id) else {
+            return;
+        };
         if let Err(e) = self.poll.registry().deregister(&mut link.socket) {
             self.links.insert(id, link);
             self.close(id, CloseReason::Lost(e.to_string()));
@@ -349,7 +369,11 @@ impl<H: Host> Thread<H> {
         } else {
             id as usize % self.ordinary
         };
-        self.mailboxes[target].inbox.lock().arriving.push((id, link));
+        self.mailboxes[target]
+            .inbox
+            .lock()
+            .arriving
+            .push((id, link));
         self.mailboxes[target].notify();
     }
 
@@ -381,7 +405,9 @@ impl<H: Host> Thread<H> {
     }
 
     fn close(&mut self, id: u64, reason: CloseReason) {
-        let Some(mut link) = self.links.remove(&id) else { return };
+        let Some(mut link) = self.links.remove(&id) else {
+            return;
+        };
         let _ = self.poll.registry().deregister(&mut link.socket);
         let session = link.session.clone();
         drop(link);

@@ -53,11 +53,7 @@ thread_local! {
 }
 
 /// Encodes `term` into `out`, which is cleared first.
-pub(crate) fn encode(
-    env: *mut ErlNifEnv,
-    term: ErlNifTerm,
-    out: &mut Encoded,
-) -> Result<(), Slow> {
+pub(crate) fn encode(env: *mut ErlNifEnv, term: ErlNifTerm, out: &mut Encoded) -> Result<(), Slow> {
     out.clear();
     out.term.push(131);
     Encoder { env, out, nodes: 0 }.put(term, 0)
@@ -96,7 +92,11 @@ impl Encoder<'_> {
     }
 
     fn by_vm(&mut self, term: ErlNifTerm) -> Result<(), Slow> {
-        if raw::term_to_binary(self.env, term, &mut self.out.term) { Ok(()) } else { Err(Slow) }
+        if raw::term_to_binary(self.env, term, &mut self.out.term) {
+            Ok(())
+        } else {
+            Err(Slow)
+        }
     }
 
     fn atom(&mut self, term: ErlNifTerm) -> Result<(), Slow> {
@@ -138,7 +138,9 @@ impl Encoder<'_> {
         } else {
             let magnitude = value.unsigned_abs().to_le_bytes();
             let used = magnitude.iter().rposition(|&b| b != 0).map_or(1, |i| i + 1);
-            self.out.term.extend_from_slice(&[110, used as u8, u8::from(value < 0)]);
+            self.out
+                .term
+                .extend_from_slice(&[110, used as u8, u8::from(value < 0)]);
             self.out.term.extend_from_slice(&magnitude[..used]);
         }
         Ok(())
@@ -189,10 +191,14 @@ impl Encoder<'_> {
             Ok(arity) => self.out.term.extend_from_slice(&[104, arity]),
             Err(_) => {
                 self.out.term.push(105);
-                self.out.term.extend_from_slice(&(elements.len() as u32).to_be_bytes());
+                self.out
+                    .term
+                    .extend_from_slice(&(elements.len() as u32).to_be_bytes());
             }
         }
-        elements.iter().try_for_each(|&element| self.put(element, depth + 1))
+        elements
+            .iter()
+            .try_for_each(|&element| self.put(element, depth + 1))
     }
 
     fn list(&mut self, term: ErlNifTerm, depth: u32) -> Result<(), Slow> {
@@ -235,7 +241,9 @@ impl Encoder<'_> {
             return Err(Slow);
         }
         self.out.term.push(116);
-        self.out.term.extend_from_slice(&(size as u32).to_be_bytes());
+        self.out
+            .term
+            .extend_from_slice(&(size as u32).to_be_bytes());
         let env = self.env;
         let whole = raw::map_pairs(env, term, |key, value| {
             self.put(key, depth + 1).is_ok() && self.put(value, depth + 1).is_ok()
@@ -285,9 +293,7 @@ pub(crate) fn atom_text(env: *mut ErlNifEnv, atom: ErlNifTerm) -> Option<String>
         return None;
     }
     match bytes.as_slice() {
-        [119, _, text @ ..] | [118, _, _, text @ ..] => {
-            String::from_utf8(text.to_vec()).ok()
-        }
+        [119, _, text @ ..] | [118, _, _, text @ ..] => String::from_utf8(text.to_vec()).ok(),
         _ => None,
     }
 }

@@ -39,7 +39,11 @@ impl VmBlob {
             if sys::enif_alloc_binary(at_once, binary.as_mut_ptr()) == 0 {
                 return None;
             }
-            Some(Self { binary: binary.assume_init(), filled: 0, len })
+            Some(Self {
+                binary: binary.assume_init(),
+                filled: 0,
+                len,
+            })
         }
     }
 
@@ -155,7 +159,11 @@ impl VmHost {
                 };
                 raw::whereis(atom)
             }
-            Dest::Pid { id, serial, creation } => {
+            Dest::Pid {
+                id,
+                serial,
+                creation,
+            } => {
                 if creation != 0 && creation != self.mapper.wire().creation {
                     return None;
                 }
@@ -181,7 +189,11 @@ impl VmHost {
         message: &mut Incoming<'_, VmBlob>,
     ) -> Option<ErlNifTerm> {
         let env = thread.env.as_ptr();
-        let form = if message.facts.blobs.is_empty() { Form::Whole } else { Form::Elided };
+        let form = if message.facts.blobs.is_empty() {
+            Form::Whole
+        } else {
+            Form::Elided
+        };
         let mut blobs = std::mem::take(message.blobs);
         if !message.facts.identities {
             return build(env, message.term, &mut blobs);
@@ -207,11 +219,7 @@ impl VmHost {
     }
 }
 
-fn build(
-    env: *mut sys::ErlNifEnv,
-    bytes: &[u8],
-    blobs: &mut Vec<VmBlob>,
-) -> Option<ErlNifTerm> {
+fn build(env: *mut sys::ErlNifEnv, bytes: &[u8], blobs: &mut Vec<VmBlob>) -> Option<ErlNifTerm> {
     if blobs.is_empty() {
         return raw::binary_to_term(env, bytes);
     }
@@ -226,8 +234,10 @@ fn build(
 
 /// The atom of a registered name, if there is one.
 fn find_atom(env: &mut OwnEnv, name: &str) -> Option<ErlNifTerm> {
-    let latin1: Option<Vec<u8>> =
-        name.chars().map(|c| u8::try_from(u32::from(c)).ok()).collect();
+    let latin1: Option<Vec<u8>> = name
+        .chars()
+        .map(|c| u8::try_from(u32::from(c)).ok())
+        .collect();
     raw::existing_atom(env.as_ptr(), &latin1?)
 }
 

@@ -93,7 +93,11 @@ impl DestTerm {
             return encode::atom_text(term.get_env().as_c_arg(), term.as_c_arg()).map(Self::Name);
         }
         if let Ok((id, serial, creation)) = term.decode::<(u32, u32, u32)>() {
-            return Some(Self::Pid { id, serial, creation });
+            return Some(Self::Pid {
+                id,
+                serial,
+                creation,
+            });
         }
         if !term.is_pid() {
             return None;
@@ -103,18 +107,27 @@ impl DestTerm {
             return None;
         }
         let tail: [u8; 12] = bytes.get(bytes.len().checked_sub(12)?..)?.try_into().ok()?;
-        let word = |at: usize| {
-            u32::from_be_bytes([tail[at], tail[at + 1], tail[at + 2], tail[at + 3]])
-        };
-        Some(Self::Pid { id: word(0), serial: word(4), creation: word(8) })
+        let word =
+            |at: usize| u32::from_be_bytes([tail[at], tail[at + 1], tail[at + 2], tail[at + 3]]);
+        Some(Self::Pid {
+            id: word(0),
+            serial: word(4),
+            creation: word(8),
+        })
     }
 
     fn as_dest(&self) -> Dest<'_> {
         match self {
             Self::Name(name) => Dest::Name(name),
-            Self::Pid { id, serial, creation } => {
-                Dest::Pid { id: *id, serial: *serial, creation: *creation }
-            }
+            Self::Pid {
+                id,
+                serial,
+                creation,
+            } => Dest::Pid {
+                id: *id,
+                serial: *serial,
+                creation: *creation,
+            },
         }
     }
 }
@@ -129,8 +142,12 @@ fn sending<'a>(
 ) -> Term<'a> {
     let (node, channel, key, dest) = to;
     let badarg = || (atoms::error(), atoms::badarg()).encode(env);
-    let Some(caller) = raw::caller(env.as_c_arg()) else { return badarg() };
-    let Some(dest) = DestTerm::decode(dest) else { return badarg() };
+    let Some(caller) = raw::caller(env.as_c_arg()) else {
+        return badarg();
+    };
+    let Some(dest) = DestTerm::decode(dest) else {
+        return badarg();
+    };
     let mut waiter = None;
     let outcome = node::with(|running| {
         let (node, channel) = (raw::word(node.as_c_arg()), raw::word(channel.as_c_arg()));
@@ -146,8 +163,12 @@ fn sending<'a>(
             waiter = Some(fresh.clone());
             Pressure::Wait(fresh)
         } else {
-            let place = wait.decode::<(rustler::Atom, ResourceArc<Place>)>().map(|(_, p)| p);
-            let Ok(place) = place else { return Outcome::Error("badarg") };
+            let place = wait
+                .decode::<(rustler::Atom, ResourceArc<Place>)>()
+                .map(|(_, p)| p);
+            let Ok(place) = place else {
+                return Outcome::Error("badarg");
+            };
             match place.take() {
                 Some((outbox, ticket)) => {
                     target.outbox = outbox;
@@ -178,7 +199,10 @@ fn sending<'a>(
 
 /// Sends a term; see `partisan_nif:send/7`.
 #[rustler::nif]
-#[expect(clippy::too_many_arguments, reason = "a tuple would cost every message an allocation")]
+#[expect(
+    clippy::too_many_arguments,
+    reason = "a tuple would cost every message an allocation"
+)]
 fn send<'a>(
     env: Env<'a>,
     node: Term<'a>,
@@ -189,10 +213,24 @@ fn send<'a>(
     flags: u32,
     wait: Term<'a>,
 ) -> Term<'a> {
-    sending(env, (node, channel, key, dest), flags, wait, |running, target, dest, pressure| {
-        let message = message.as_c_arg();
-        send::send(running, env.as_c_arg(), target, dest, message, flags, pressure)
-    })
+    sending(
+        env,
+        (node, channel, key, dest),
+        flags,
+        wait,
+        |running, target, dest, pressure| {
+            let message = message.as_c_arg();
+            send::send(
+                running,
+                env.as_c_arg(),
+                target,
+                dest,
+                message,
+                flags,
+                pressure,
+            )
+        },
+    )
 }
 
 /// Sends a term that `erlang:term_to_iovec/1` has encoded; see `partisan_nif:send_iov/7`.
@@ -208,10 +246,24 @@ fn send_iov<'a>(
     flags: u32,
     wait: Term<'a>,
 ) -> Term<'a> {
-    sending(env, (node, channel, key, dest), flags, wait, |running, target, dest, pressure| {
-        let parts: Vec<_> = parts.iter().map(|p| p.as_c_arg()).collect();
-        send::send_iov(running, env.as_c_arg(), target, dest, &parts, flags, pressure)
-    })
+    sending(
+        env,
+        (node, channel, key, dest),
+        flags,
+        wait,
+        |running, target, dest, pressure| {
+            let parts: Vec<_> = parts.iter().map(|p| p.as_c_arg()).collect();
+            send::send_iov(
+                running,
+                env.as_c_arg(),
+                target,
+                dest,
+                &parts,
+                flags,
+                pressure,
+            )
+        },
+    )
 }
 
 /// Gives up a place in a queue; see `partisan_nif:cancel/1`.
@@ -232,7 +284,11 @@ impl Answer {
     fn new(pid: LocalPid, reference: Term<'_>) -> Self {
         let env = OwnedEnv::new();
         let reference = env.save(reference);
-        Self { pid, env, reference }
+        Self {
+            pid,
+            env,
+            reference,
+        }
     }
 
     fn send<F>(mut self, value: F)
@@ -241,7 +297,9 @@ impl Answer {
     {
         let Self { pid, reference, .. } = self;
         // Fails only if the caller is dead.
-        let _ = self.env.send_and_clear(&pid, |env| (reference.load(env), value(env)));
+        let _ = self
+            .env
+            .send_and_clear(&pid, |env| (reference.load(env), value(env)));
     }
 
     fn outcome(self, outcome: Result<(), String>) {
@@ -283,8 +341,10 @@ fn parse_command(request: Term<'_>, answer: Answer) -> Result<Command, String> {
         } else if atom == atoms::connections() {
             Ok(Command::Sessions(Box::new(|sessions| {
                 answer.send(|env| {
-                    let all: Vec<Term<'_>> =
-                        sessions.iter().flat_map(|s| encode_connections(env, s)).collect();
+                    let all: Vec<Term<'_>> = sessions
+                        .iter()
+                        .flat_map(|s| encode_connections(env, s))
+                        .collect();
                     (atoms::ok(), all).encode(env)
                 });
             })))
@@ -297,15 +357,28 @@ fn parse_command(request: Term<'_>, answer: Answer) -> Result<Command, String> {
         .map_err(|_| "unknown command".to_string())?;
     if verb == atoms::join() {
         let spec = decode_spec(argument)?;
-        Ok(Command::Join(spec, Box::new(|outcome| answer.outcome(outcome))))
+        Ok(Command::Join(
+            spec,
+            Box::new(|outcome| answer.outcome(outcome)),
+        ))
     } else if verb == atoms::leave() {
         let name = config::name(argument)?;
-        Ok(Command::Remove(name, Box::new(|outcome| answer.outcome(outcome))))
+        Ok(Command::Remove(
+            name,
+            Box::new(|outcome| answer.outcome(outcome)),
+        ))
     } else if verb == atoms::update_members() {
-        let terms: Vec<Term<'_>> =
-            argument.decode().map_err(|_| "a list of specifications is wanted".to_string())?;
-        let specs = terms.into_iter().map(decode_spec).collect::<Result<_, _>>()?;
-        Ok(Command::Update(specs, Box::new(|outcome| answer.outcome(outcome))))
+        let terms: Vec<Term<'_>> = argument
+            .decode()
+            .map_err(|_| "a list of specifications is wanted".to_string())?;
+        let specs = terms
+            .into_iter()
+            .map(decode_spec)
+            .collect::<Result<_, _>>()?;
+        Ok(Command::Update(
+            specs,
+            Box::new(|outcome| answer.outcome(outcome)),
+        ))
     } else if verb == atoms::disconnect() {
         let name = config::name(argument)?;
         Ok(Command::Disconnect(
@@ -324,7 +397,11 @@ fn encode_connections<'a>(env: Env<'a>, session: &Session) -> Vec<Term<'a>> {
     let mut all = Vec::new();
     for channel in session.plan.channels() {
         for (index, info) in (0..channel.count).zip(infos.by_ref()) {
-            let since = info.since.duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos() as u64;
+            let since = info
+                .since
+                .duration_since(UNIX_EPOCH)
+                .unwrap_or_default()
+                .as_nanos() as u64;
             let (ip, port) = (encode_ip(env, info.remote.ip()), info.remote.port());
             let name = make_atom(env, &channel.name);
             all.push((node, name, index, ip, port, since).encode(env));
@@ -350,13 +427,17 @@ fn nodes(env: Env<'_>) -> Vec<Term<'_>> {
 /// Whether there is a session, and one with this channel; see `partisan_nif:is_connected/2`.
 #[rustler::nif]
 fn is_connected(node: Term<'_>, channel: Term<'_>) -> bool {
-    let any = channel.decode::<rustler::Atom>().is_ok_and(|atom| atom == atoms::any());
+    let any = channel
+        .decode::<rustler::Atom>()
+        .is_ok_and(|atom| atom == atoms::any());
     let channel = raw::word(channel.as_c_arg());
     node::with(|running| {
         let routes = running.routes.load();
-        routes.get(&raw::word(node.as_c_arg())).is_some_and(|route| {
-            route.session.is_some() && (any || route.channels.iter().any(|c| c.atom == channel))
-        })
+        routes
+            .get(&raw::word(node.as_c_arg()))
+            .is_some_and(|route| {
+                route.session.is_some() && (any || route.channels.iter().any(|c| c.atom == channel))
+            })
     })
     .unwrap_or(false)
 }
@@ -369,7 +450,9 @@ fn channels_of<'a>(env: Env<'a>, node: Term<'a>) -> Vec<Term<'a>> {
         let route = routes.get(&raw::word(node.as_c_arg()));
         route.map_or_else(Vec::new, |route| {
             let channels = route.channels.iter();
-            channels.map(|c| (make_atom(env, &c.name), c.outboxes.len()).encode(env)).collect()
+            channels
+                .map(|c| (make_atom(env, &c.name), c.outboxes.len()).encode(env))
+                .collect()
         })
     })
     .unwrap_or_default()

@@ -59,11 +59,19 @@ pub(crate) fn start(start: Start) -> Result<Arc<Running>, String> {
         owner,
     });
     let routes = Arc::new(Routes::default());
-    let observer = Box::new(Owner { pid: start.owner, routes: routes.clone() });
+    let observer = Box::new(Owner {
+        pid: start.owner,
+        routes: routes.clone(),
+    });
     let limits = start.node.io.limits.clone();
-    let runtime = Runtime::start(host.clone(), identity, start.node, observer)
-        .map_err(|e| e.to_string())?;
-    let running = Arc::new(Running { runtime, host, routes, limits });
+    let runtime =
+        Runtime::start(host.clone(), identity, start.node, observer).map_err(|e| e.to_string())?;
+    let running = Arc::new(Running {
+        runtime,
+        host,
+        routes,
+        limits,
+    });
     NODE.store(Some(running.clone()));
     Ok(running)
 }

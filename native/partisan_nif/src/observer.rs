@@ -60,7 +60,11 @@ impl Observer for Owner {
             });
             base += count;
         }
-        let route = Route { name: name.clone(), session: Some(session.clone()), channels };
+        let route = Route {
+            name: name.clone(),
+            session: Some(session.clone()),
+            channels,
+        };
         self.routes.set(atom_word(&name), route);
         // Who has connected but is no member yet has told its channels only.
         let spec = spec.cloned().unwrap_or_else(|| NodeSpec {
@@ -68,9 +72,7 @@ impl Observer for Owner {
             listen_addrs: Vec::new(),
             channels: session.plan.channels().iter().map(announced).collect(),
         });
-        self.tell(|env| {
-            (atoms::up(), make_atom(env, &name), encode_spec(env, &spec)).encode(env)
-        });
+        self.tell(|env| (atoms::up(), make_atom(env, &name), encode_spec(env, &spec)).encode(env));
     }
 
     fn session_down(&mut self, session: &Arc<Session>, reason: &CloseReason) {

@@ -25,12 +25,19 @@ impl rustler::Resource for Place {}
 
 impl Place {
     pub(crate) fn new(outbox: Arc<Outbox>, ticket: Ticket, waiter: Arc<ProcessWaiter>) -> Self {
-        Self { outbox, ticket: Mutex::new(Some(ticket)), waiter }
+        Self {
+            outbox,
+            ticket: Mutex::new(Some(ticket)),
+            waiter,
+        }
     }
 
     /// The ticket, to be redeemed for one message, and the connection that it is for.
     pub(crate) fn take(&self) -> Option<(Arc<Outbox>, Ticket)> {
-        self.ticket.lock().take().map(|ticket| (self.outbox.clone(), ticket))
+        self.ticket
+            .lock()
+            .take()
+            .map(|ticket| (self.outbox.clone(), ticket))
     }
 
     /// Gives the place up. No wake-up is sent after the call.
@@ -63,7 +70,10 @@ impl ProcessWaiter {
     pub(crate) fn new(pid: ErlNifPid, reference: ErlNifTerm) -> Self {
         let mut env = OwnEnv::new();
         let reference = env.copy(reference);
-        Self { pid, message: Mutex::new(Some((env, reference))) }
+        Self {
+            pid,
+            message: Mutex::new(Some((env, reference))),
+        }
     }
 
     /// Waits for a wake-up that is being sent, and prevents any other.
@@ -76,7 +86,9 @@ impl Waiter for ProcessWaiter {
     fn wake(&self, why: Wake) {
         // Held while sending, so that `silence` can promise that nothing follows.
         let mut slot = self.message.lock();
-        let Some((mut env, reference)) = slot.take() else { return };
+        let Some((mut env, reference)) = slot.take() else {
+            return;
+        };
         let why: &[u8] = match why {
             Wake::Granted => b"granted",
             Wake::Disconnected => b"disconnected",
