@@ -379,7 +379,7 @@ impl<B: Blob> Receiver<B> {
             return Err(protocol("elided message in one frame"));
         }
         let term = &body[used..];
-        let limits = ctx.limits.term.clone();
+        let limits = ctx.limits.term;
         let facts = scan(term, Form::Whole, &limits, &mut Gate(ctx)).map_err(protocol)?;
         if head.dest == Dest::Name(CONTROL_NAME) {
             return control(term, ctx);
@@ -506,7 +506,7 @@ impl<B: Blob> Receiver<B> {
                 return Ok(());
             }
             let form = if *elided { Form::Elided } else { Form::Whole };
-            let limits = ctx.limits.term.clone();
+            let limits = ctx.limits.term;
             let facts = scan(term, form, &limits, &mut Gate(ctx)).map_err(protocol)?;
             let blobs: u64 = facts.blobs.iter().map(|&b| u64::from(b)).sum();
             if blobs != stream.total - stream.received {
