@@ -5,14 +5,15 @@
 //! `erlang:term_to_iovec/1`, which yields. So a NIF call stays below 100 µs.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
 use std::ffi::{c_char, c_int, c_uint};
 use std::mem::MaybeUninit;
+use std::rc::Rc;
 
 use partisan::limits::OUT_OF_BAND_BYTES;
 use rustler::sys::{self, ErlNifCharEncoding, ErlNifEnv, ErlNifTerm, ErlNifTermType};
 
 use crate::raw;
+use crate::routes::Words;
 
 /// Terms visited in one walk.
 const MAX_NODES: u32 = 512;
@@ -49,7 +50,8 @@ impl Encoded {
 pub(crate) struct Slow;
 
 thread_local! {
-    static ATOMS: RefCell<HashMap<usize, Box<[u8]>>> = RefCell::new(HashMap::new());
+    static ATOMS: RefCell<Words<Box<[u8]>>> = RefCell::default();
+    static NAMES: RefCell<Words<Rc<str>>> = RefCell::default();
 }
 
 /// Encodes `term` into `out`, which is cleared first.
@@ -296,4 +298,19 @@ pub(crate) fn atom_text(env: *mut ErlNifEnv, atom: ErlNifTerm) -> Option<String>
         [119, _, text @ ..] | [118, _, _, text @ ..] => String::from_utf8(text.to_vec()).ok(),
         _ => None,
     }
+}
+
+/// The text of an atom, remembered per scheduler.
+pub(crate) fn cached_text(env: *mut ErlNifEnv, atom: ErlNifTerm) -> Option<Rc<str>> {
+    NAMES.with_borrow_mut(|names| {
+        if let Some(name) = names.get(&raw::word(atom)) {
+            return Some(name.clone());
+        }
+        if names.len() >= MAX_CACHED_ATOMS {
+            names.clear();
+        }
+        let name: Rc<str> = atom_text(env, atom)?.into();
+        names.insert(raw::word(atom), name.clone());
+        Some(name)
+    })
 }

@@ -1,10 +1,10 @@
 //! The VM as the host of a node: memory for binaries, delivery, atoms.
 
-use std::collections::{HashMap, HashSet};
 use std::io;
 use std::mem::MaybeUninit;
 use std::sync::Arc;
 
+use foldhash::{HashMap, HashMapExt, HashSet, HashSetExt};
 use partisan::connection::host::{Blob, Delivery, Host, Incoming};
 use partisan::connection::outbox::Outbox;
 use partisan::connection::session::Session;

@@ -6,6 +6,7 @@
 //!
 //! `erlang/partisan_nif.erl` is the other side, with the types of every function.
 
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::UNIX_EPOCH;
 
@@ -83,14 +84,14 @@ fn stop() -> rustler::Atom {
 
 /// A destination as Erlang names it.
 enum DestTerm {
-    Name(String),
+    Name(Rc<str>),
     Pid { id: u32, serial: u32, creation: u32 },
 }
 
 impl DestTerm {
     fn decode(term: Term<'_>) -> Option<Self> {
         if term.is_atom() {
-            return encode::atom_text(term.get_env().as_c_arg(), term.as_c_arg()).map(Self::Name);
+            return encode::cached_text(term.get_env().as_c_arg(), term.as_c_arg()).map(Self::Name);
         }
         if let Ok((id, serial, creation)) = term.decode::<(u32, u32, u32)>() {
             return Some(Self::Pid {

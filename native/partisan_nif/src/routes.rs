@@ -38,7 +38,8 @@ impl Hasher for WordHasher {
     }
 }
 
-type Words<V> = HashMap<usize, V, BuildHasherDefault<WordHasher>>;
+/// A map with the words of atoms as keys.
+pub(crate) type Words<V> = HashMap<usize, V, BuildHasherDefault<WordHasher>>;
 
 /// A channel of a session.
 #[derive(Clone)]
