@@ -16,15 +16,25 @@
 //! the tags that OTP itself no longer writes or that mean nothing outside one node
 //! (`FUN_EXT`, `LOCAL_EXT`) are refused.
 
+mod convert;
+mod decode;
+mod elide;
+mod encode;
 mod error;
 mod map;
 mod scan;
 mod tag;
+#[expect(clippy::module_inception, reason = "`Term` is what a term is in Rust")]
+mod term;
+mod value;
 mod walk;
 
+pub use elide::{Elided, elide, inline};
 pub use error::TermError;
 pub use map::{Inbound, Outbound, RefFormat, map_in, map_out};
 pub use scan::{AtomGate, Facts, scan};
+pub use term::Term;
+pub use value::{Atom, Opaque, Pid, Port, Reference, Value};
 
 use crate::limits;
 

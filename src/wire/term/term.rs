@@ -1,0 +1,140 @@
+//! A term as Rust users hold it: bytes that have been validated.
+
+use super::decode::decode;
+use super::{Facts, Form, TermError, TermLimits, Value, inline, scan};
+use bytes::Bytes;
+use std::fmt;
+use std::sync::Arc;
+
+/// A valid term in its encoding. Cloning it copies no bytes.
+///
+/// It goes out as it came in, bit by bit, and costs nothing to pass on; [`Term::decode`] tells
+/// its meaning.
+#[derive(Clone)]
+pub struct Term {
+    skeleton: Bytes,
+    blobs: Arc<[Bytes]>,
+}
+
+impl Term {
+    /// A complete encoded term, checked against the default limits.
+    pub fn from_external(bytes: impl Into<Bytes>) -> Result<Self, TermError> {
+        Self::from_parts(bytes, Vec::new())
+    }
+
+    /// An encoded term whose large binaries stand beside it, checked against the default limits.
+    /// Without any binaries the term has to be complete.
+    pub fn from_parts(
+        skeleton: impl Into<Bytes>,
+        blobs: impl Into<Arc<[Bytes]>>,
+    ) -> Result<Self, TermError> {
+        let term = Self {
+            skeleton: skeleton.into(),
+            blobs: blobs.into(),
+        };
+        let facts = scan(&term.skeleton, term.form(), &TermLimits::default(), &mut ())?;
+        term.agreeing(&facts)
+    }
+
+    /// The same for a skeleton that [`scan`] has checked already, with `facts` as its result.
+    pub fn from_scanned(
+        skeleton: impl Into<Bytes>,
+        blobs: impl Into<Arc<[Bytes]>>,
+        facts: &Facts,
+    ) -> Result<Self, TermError> {
+        Self {
+            skeleton: skeleton.into(),
+            blobs: blobs.into(),
+        }
+        .agreeing(facts)
+    }
+
+    fn agreeing(self, facts: &Facts) -> Result<Self, TermError> {
+        let lengths = self.blobs.iter().map(|blob| blob.len() as u64);
+        if lengths.eq(facts.blobs.iter().map(|&length| u64::from(length))) {
+            Ok(self)
+        } else {
+            Err(TermError::BlobMismatch)
+        }
+    }
+
+    /// What it means.
+    #[must_use]
+    pub fn decode(&self) -> Value {
+        decode(&self.skeleton, self.form(), &self.blobs)
+    }
+
+    /// The complete encoding, a copy with the large binaries in their places.
+    #[must_use]
+    pub fn to_external(&self) -> Vec<u8> {
+        if self.blobs.is_empty() {
+            return self.skeleton.to_vec();
+        }
+        // The binaries have been found to fit when the term was made.
+        inline(&self.skeleton, &self.blobs).unwrap_or_default()
+    }
+
+    /// The encoded term, without large binaries if [`Self::form`] says so.
+    #[must_use]
+    pub fn skeleton(&self) -> &Bytes {
+        &self.skeleton
+    }
+
+    /// The large binaries that the skeleton misses, in order.
+    #[must_use]
+    pub fn blobs(&self) -> &[Bytes] {
+        &self.blobs
+    }
+
+    /// Whether large binaries are missing in the skeleton.
+    #[must_use]
+    pub fn form(&self) -> Form {
+        if self.blobs.is_empty() {
+            Form::Whole
+        } else {
+            Form::Elided
+        }
+    }
+
+    /// Bytes of the complete encoding.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.skeleton.len() + self.blobs.iter().map(Bytes::len).sum::<usize>()
+    }
+
+    /// Never: there is a version byte at least.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.skeleton.is_empty()
+    }
+}
+
+/// Equal if the complete encodings are. One value may have several encodings.
+impl PartialEq for Term {
+    fn eq(&self, other: &Self) -> bool {
+        if self.form() == other.form() {
+            return self.skeleton == other.skeleton && self.blobs == other.blobs;
+        }
+        self.len() == other.len() && self.to_external() == other.to_external()
+    }
+}
+
+impl Eq for Term {}
+
+impl fmt::Debug for Term {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Term({} bytes", self.len())?;
+        if !self.blobs.is_empty() {
+            write!(f, ", {} out of band", self.blobs.len())?;
+        }
+        f.write_str(")")
+    }
+}
+
+impl TryFrom<&Value> for Term {
+    type Error = TermError;
+
+    fn try_from(value: &Value) -> Result<Self, TermError> {
+        value.encode()
+    }
+}

@@ -1,0 +1,382 @@
+//! Erlang's values, for users in Rust.
+
+use super::map::write_atom;
+use super::walk::{Token, Walker};
+use super::{Form, TermError, TermLimits, scan, tag};
+use crate::limits::MAX_ATOM_CHARS;
+use bytes::Bytes;
+use num_bigint::BigInt;
+use std::fmt;
+use std::sync::Arc;
+
+/// An atom's text.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Atom(Arc<str>);
+
+impl Atom {
+    /// An atom of that text. More than 255 characters are refused when it is encoded.
+    pub fn new(text: impl Into<Arc<str>>) -> Self {
+        Self(text.into())
+    }
+
+    /// Its text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Atom {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl From<&str> for Atom {
+    fn from(text: &str) -> Self {
+        Self::new(text)
+    }
+}
+
+/// A process identifier.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Pid {
+    /// Name of the node that the process lives on.
+    pub node: Arc<str>,
+    /// Number of the process.
+    pub id: u32,
+    /// Tells users of one number apart.
+    pub serial: u32,
+    /// Incarnation of the node.
+    pub creation: u32,
+}
+
+/// A reference, unique among all nodes.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Reference {
+    /// Name of the node that has made it.
+    pub node: Arc<str>,
+    /// Incarnation of the node.
+    pub creation: u32,
+    /// One to five words, in the order of the external format.
+    pub words: Vec<u32>,
+}
+
+/// A port.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Port {
+    /// Name of the node that the port is open on.
+    pub node: Arc<str>,
+    /// Number of the port.
+    pub id: u64,
+    /// Incarnation of the node.
+    pub creation: u32,
+}
+
+/// A fun. Rust has no use for its content, but passes it on as it is.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct Opaque(Bytes);
+
+impl Opaque {
+    /// Wraps bytes that a walk has found to be a fun.
+    pub(super) fn trusted(bytes: Bytes) -> Self {
+        Self(bytes)
+    }
+
+    /// A fun from its encoding without the version byte.
+    pub fn from_bytes(bytes: Bytes) -> Result<Self, TermError> {
+        let term = [&[tag::VERSION], &bytes[..]].concat();
+        scan(&term, Form::Whole, &TermLimits::default(), &mut ())?;
+        let token = Walker::new(&term, Form::Whole, u32::MAX)?.next()?;
+        match token {
+            Some(Token::Fun(_) | Token::Export { .. }) => Ok(Self(bytes)),
+            _ => Err(TermError::Fun("it is something else")),
+        }
+    }
+
+    /// `fun Module:Function/Arity`.
+    pub fn export(module: &str, function: &str, arity: u8) -> Result<Self, TermError> {
+        let mut bytes = vec![tag::EXPORT];
+        for atom in [module, function] {
+            if atom.chars().count() > MAX_ATOM_CHARS {
+                return Err(TermError::AtomLength);
+            }
+            write_atom(atom, &mut bytes);
+        }
+        bytes.extend([tag::SMALL_INTEGER, arity]);
+        Ok(Self(bytes.into()))
+    }
+
+    /// Its encoding without the version byte.
+    #[must_use]
+    pub fn as_bytes(&self) -> &Bytes {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Opaque {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Opaque({} bytes)", self.0.len())
+    }
+}
+
+/// A term's meaning.
+///
+/// [`Value::encode`] and [`Term::decode`](super::Term::decode) are inverse to each other for
+/// values in normal form: what fits is an `Integer`, not a `BigInteger`; a bitstring of whole
+/// bytes is a `Binary`; improper lists have at least one element and no list as their tail.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Value {
+    /// An atom.
+    Atom(Atom),
+    /// An integer of 64 bits.
+    Integer(i64),
+    /// An integer that doesn't fit into 64 bits.
+    BigInteger(BigInt),
+    /// A finite float.
+    Float(f64),
+    /// Bytes.
+    Binary(Bytes),
+    /// Bits that don't fill the last byte.
+    Bits {
+        /// The bits, the last ones in the high bits of the last byte.
+        bytes: Bytes,
+        /// How many bits of the last byte belong to it, 1 to 8.
+        last_bits: u8,
+    },
+    /// A tuple.
+    Tuple(Vec<Value>),
+    /// A proper list. Erlang's strings are lists of integers.
+    List(Vec<Value>),
+    /// A list that ends with something else than the empty list.
+    ImproperList(Vec<Value>, Box<Value>),
+    /// A map, in the order of its encoding.
+    Map(Vec<(Value, Value)>),
+    /// A process.
+    Pid(Pid),
+    /// A reference.
+    Reference(Reference),
+    /// A port.
+    Port(Port),
+    /// A fun.
+    Fun(Opaque),
+}
+
+impl Value {
+    /// An atom.
+    #[must_use]
+    pub fn atom(text: &str) -> Self {
+        Self::Atom(text.into())
+    }
+
+    /// An integer of any size.
+    #[must_use]
+    pub fn integer(number: impl Into<BigInt>) -> Self {
+        let number = number.into();
+        i64::try_from(&number).map_or_else(|_| Self::BigInteger(number), Self::Integer)
+    }
+
+    /// A binary.
+    #[must_use]
+    pub fn binary(bytes: impl Into<Bytes>) -> Self {
+        Self::Binary(bytes.into())
+    }
+
+    /// A string as Erlang has it: a list of code points.
+    #[must_use]
+    pub fn string(text: &str) -> Self {
+        Self::List(
+            text.chars()
+                .map(|character| Self::Integer(u32::from(character).into()))
+                .collect(),
+        )
+    }
+
+    /// A tuple.
+    #[must_use]
+    pub fn tuple(elements: impl Into<Vec<Value>>) -> Self {
+        Self::Tuple(elements.into())
+    }
+
+    /// A list.
+    #[must_use]
+    pub fn list(elements: impl Into<Vec<Value>>) -> Self {
+        Self::List(elements.into())
+    }
+
+    /// The text, if it is an atom.
+    #[must_use]
+    pub fn as_atom(&self) -> Option<&str> {
+        match self {
+            Self::Atom(atom) => Some(atom.as_str()),
+            _ => None,
+        }
+    }
+
+    /// Whether it is that atom.
+    #[must_use]
+    pub fn is_atom(&self, text: &str) -> bool {
+        self.as_atom() == Some(text)
+    }
+
+    /// The number, if it is an integer of 64 bits.
+    #[must_use]
+    pub fn as_i64(&self) -> Option<i64> {
+        match self {
+            Self::Integer(number) => Some(*number),
+            _ => None,
+        }
+    }
+
+    /// The number, if it is a float.
+    #[must_use]
+    pub fn as_f64(&self) -> Option<f64> {
+        match self {
+            Self::Float(number) => Some(*number),
+            _ => None,
+        }
+    }
+
+    /// The bytes, if it is a binary.
+    #[must_use]
+    pub fn as_binary(&self) -> Option<&Bytes> {
+        match self {
+            Self::Binary(bytes) => Some(bytes),
+            _ => None,
+        }
+    }
+
+    /// The elements, if it is a tuple.
+    #[must_use]
+    pub fn as_tuple(&self) -> Option<&[Value]> {
+        match self {
+            Self::Tuple(elements) => Some(elements),
+            _ => None,
+        }
+    }
+
+    /// The elements, if it is a proper list.
+    #[must_use]
+    pub fn as_list(&self) -> Option<&[Value]> {
+        match self {
+            Self::List(elements) => Some(elements),
+            _ => None,
+        }
+    }
+
+    /// The text, if it is a list of code points.
+    #[must_use]
+    pub fn as_string(&self) -> Option<String> {
+        let character = |value: &Value| char::from_u32(u32::try_from(value.as_i64()?).ok()?);
+        self.as_list()?.iter().map(character).collect()
+    }
+
+    /// The pairs, if it is a map.
+    #[must_use]
+    pub fn as_map(&self) -> Option<&[(Value, Value)]> {
+        match self {
+            Self::Map(pairs) => Some(pairs),
+            _ => None,
+        }
+    }
+
+    /// The value of that key, if it is a map that has it.
+    #[must_use]
+    pub fn get(&self, key: &Value) -> Option<&Value> {
+        self.as_map()?
+            .iter()
+            .find(|(own, _)| own == key)
+            .map(|(_, value)| value)
+    }
+
+    /// The pid, if it is one.
+    #[must_use]
+    pub fn as_pid(&self) -> Option<&Pid> {
+        match self {
+            Self::Pid(pid) => Some(pid),
+            _ => None,
+        }
+    }
+
+    /// The reference, if it is one.
+    #[must_use]
+    pub fn as_reference(&self) -> Option<&Reference> {
+        match self {
+            Self::Reference(reference) => Some(reference),
+            _ => None,
+        }
+    }
+}
+
+impl From<i64> for Value {
+    fn from(number: i64) -> Self {
+        Self::Integer(number)
+    }
+}
+
+impl From<i32> for Value {
+    fn from(number: i32) -> Self {
+        Self::Integer(number.into())
+    }
+}
+
+impl From<u32> for Value {
+    fn from(number: u32) -> Self {
+        Self::Integer(number.into())
+    }
+}
+
+impl From<u64> for Value {
+    fn from(number: u64) -> Self {
+        Self::integer(number)
+    }
+}
+
+impl From<f64> for Value {
+    fn from(number: f64) -> Self {
+        Self::Float(number)
+    }
+}
+
+/// The atoms `true` and `false`.
+impl From<bool> for Value {
+    fn from(truth: bool) -> Self {
+        Self::atom(if truth { "true" } else { "false" })
+    }
+}
+
+impl From<BigInt> for Value {
+    fn from(number: BigInt) -> Self {
+        Self::integer(number)
+    }
+}
+
+impl From<Bytes> for Value {
+    fn from(bytes: Bytes) -> Self {
+        Self::Binary(bytes)
+    }
+}
+
+impl From<Atom> for Value {
+    fn from(atom: Atom) -> Self {
+        Self::Atom(atom)
+    }
+}
+
+impl From<Pid> for Value {
+    fn from(pid: Pid) -> Self {
+        Self::Pid(pid)
+    }
+}
+
+impl From<Reference> for Value {
+    fn from(reference: Reference) -> Self {
+        Self::Reference(reference)
+    }
+}
+
+impl From<Vec<Value>> for Value {
+    fn from(elements: Vec<Value>) -> Self {
+        Self::List(elements)
+    }
+}
