@@ -15,7 +15,7 @@ use std::sync::atomic::Ordering;
 
 use rustix::net::RecvFlags;
 
-use crate::connection::host::{Blob, Delivery, Host, Incoming};
+use crate::connection::host::{Blob, Delivery, Host, Incoming, Source};
 use crate::connection::outbox::Outbox;
 use crate::connection::session::{CloseReason, ControlMessage, PROBE_ID, Session};
 use crate::limits;
@@ -171,12 +171,7 @@ impl<B: Blob> Receiver<B> {
         while read < budget {
             let outcome = match self.blob_wanting() {
                 Some((blob, limit)) => {
-                    let outcome = blob.receive(limit, &mut |buffer| {
-                        match rustix::net::recv(socket, buffer, RecvFlags::empty()) {
-                            Ok((filled, _)) => Ok(filled.0.len()),
-                            Err(e) => Err(e.into()),
-                        }
-                    });
+                    let outcome = blob.receive(limit, &Source::new(socket.as_fd()));
                     self.blob_received(outcome, limit, ctx)?
                 }
                 None => self.read_buffered(socket, scratch, ctx)?,
