@@ -3,6 +3,7 @@
 //! The runtime reads and validates bytes; the host turns them into messages of its own world and
 //! hands out the memory that large binaries are read into.
 
+use std::cell::Cell;
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::BorrowedFd;
@@ -17,12 +18,15 @@ use crate::wire::term::Facts;
 
 /// A socket that the bytes of a [`Blob`] are read from.
 #[derive(Debug)]
-pub struct Source<'a>(BorrowedFd<'a>);
+pub struct Source<'a> {
+    socket: BorrowedFd<'a>,
+    short: Cell<bool>,
+}
 
 impl<'a> Source<'a> {
     /// Reads from this non-blocking socket.
     pub fn new(socket: BorrowedFd<'a>) -> Self {
-        Self(socket)
+        Self { socket, short: Cell::new(false) }
     }
 
     /// Reads once and returns how many bytes of `buffer`, from the first, have been filled.
@@ -30,7 +34,8 @@ impl<'a> Source<'a> {
     /// # Errors
     /// What the operating system says, `WouldBlock` if nothing is there.
     pub fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        let (count, _) = rustix::net::recv(self.0, buffer, RecvFlags::empty())?;
+        let (count, _) = rustix::net::recv(self.socket, &mut *buffer, RecvFlags::empty())?;
+        self.short.set(count < buffer.len());
         Ok(count)
     }
 
@@ -39,8 +44,14 @@ impl<'a> Source<'a> {
     /// # Errors
     /// As [`Source::read`].
     pub fn read_uninit(&self, buffer: &mut [MaybeUninit<u8>]) -> io::Result<usize> {
-        let ((filled, _), _) = rustix::net::recv(self.0, buffer, RecvFlags::empty())?;
+        let ((filled, rest), _) = rustix::net::recv(self.socket, buffer, RecvFlags::empty())?;
+        self.short.set(!rest.is_empty());
         Ok(filled.len())
+    }
+
+    /// True if the last read brought less than there was memory for: the socket is empty.
+    pub fn is_drained(&self) -> bool {
+        self.short.get()
     }
 }
 

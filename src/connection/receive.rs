@@ -171,8 +171,11 @@ impl<B: Blob> Receiver<B> {
         while read < budget {
             let outcome = match self.blob_wanting() {
                 Some((blob, limit)) => {
-                    let outcome = blob.receive(limit, &Source::new(socket.as_fd()));
-                    self.blob_received(outcome, limit, ctx)?
+                    let source = Source::new(socket.as_fd());
+                    let outcome = blob.receive(limit, &source);
+                    // A blob may offer less memory than the limit allows, so a read that
+                    // is short of the limit says nothing about the socket.
+                    self.blob_received(outcome, source.is_drained(), ctx)?
                 }
                 None => self.read_buffered(socket, scratch, ctx)?,
             };
@@ -203,10 +206,10 @@ impl<B: Blob> Receiver<B> {
     fn blob_received<H: Host<Blob = B>>(
         &mut self,
         outcome: io::Result<usize>,
-        limit: usize,
+        drained: bool,
         ctx: &mut Context<'_, H>,
     ) -> Result<Read, CloseReason> {
-        let Some(bytes) = Read::of(outcome, limit)? else { return Ok(Read::WOULD_BLOCK) };
+        let Some(bytes) = Read::of(outcome, drained)? else { return Ok(Read::WOULD_BLOCK) };
         let Some(current) = &mut self.current else { return Err(protocol("no fragment")) };
         let stream = current.stream;
         current.left -= bytes.bytes.min(current.left);
@@ -237,7 +240,8 @@ impl<B: Blob> Receiver<B> {
         let outcome = rustix::net::recv(socket, &mut scratch[kept..end], RecvFlags::empty())
             .map(|(n, _)| n)
             .map_err(io::Error::from);
-        let Some(read) = Read::of(outcome, end - kept)? else { return Ok(Read::WOULD_BLOCK) };
+        let drained = outcome.as_ref().is_ok_and(|&bytes| bytes < end - kept);
+        let Some(read) = Read::of(outcome, drained)? else { return Ok(Read::WOULD_BLOCK) };
         self.carry.clear();
         let buffer = &scratch[..kept + read.bytes];
         let used = self.parse(buffer, ctx)?;
@@ -340,7 +344,7 @@ impl<B: Blob> Receiver<B> {
             return Err(protocol("elided message in one frame"));
         }
         let term = &body[used..];
-        let limits = ctx.limits.term.clone();
+        let limits = ctx.limits.term;
         let facts = scan(term, Form::Whole, &limits, &mut Gate(ctx)).map_err(protocol)?;
         if head.dest == Dest::Name(CONTROL_NAME) {
             return control(term, ctx);
@@ -447,7 +451,7 @@ impl<B: Blob> Receiver<B> {
                 return Ok(());
             }
             let form = if *elided { Form::Elided } else { Form::Whole };
-            let limits = ctx.limits.term.clone();
+            let limits = ctx.limits.term;
             let facts = scan(term, form, &limits, &mut Gate(ctx)).map_err(protocol)?;
             let blobs: u64 = facts.blobs.iter().map(|&b| u64::from(b)).sum();
             if blobs != stream.total - stream.received {
@@ -576,12 +580,13 @@ struct Read {
 impl Read {
     const WOULD_BLOCK: Self = Self { bytes: 0, drained: true };
 
-    /// Sorts out the result of a `recv` of at most `limit` bytes; `None` if there was nothing.
-    fn of(outcome: io::Result<usize>, limit: usize) -> Result<Option<Self>, CloseReason> {
+    /// Sorts out the result of a `recv`; `None` if there was nothing. `drained`: it brought less
+    /// than it might have.
+    fn of(outcome: io::Result<usize>, drained: bool) -> Result<Option<Self>, CloseReason> {
         match outcome {
             Ok(0) => Err(CloseReason::Lost("closed by the peer".into())),
             // An edge-triggered poll reports again what arrives after a short read.
-            Ok(bytes) => Ok(Some(Self { bytes, drained: bytes < limit })),
+            Ok(bytes) => Ok(Some(Self { bytes, drained })),
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(None),
             Err(e) if e.kind() == io::ErrorKind::Interrupted => {
                 Ok(Some(Self { bytes: 0, drained: false }))
