@@ -19,3 +19,15 @@ pub mod limits;
 pub mod node;
 pub mod overlay;
 pub mod wire;
+
+pub use connection::io::Liveness;
+pub use connection::session::CloseReason;
+pub use node::api::{ClusterError, Node};
+pub use node::builder::Builder;
+pub use node::events::{Events, NodeEvent};
+pub use node::mailbox::{Mailbox, Message, RegisterError};
+pub use node::runtime::StartError;
+pub use node::send::{Destination, SendError, SendOptions};
+pub use overlay::NodeSpec;
+pub use wire::hello::ChannelSpec;
+pub use wire::term::{Atom, Pid, Reference, Term, TermError, Value};

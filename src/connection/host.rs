@@ -3,14 +3,60 @@
 //! The runtime reads and validates bytes; the host turns them into messages of its own world and
 //! hands out the memory that large binaries are read into.
 
+use std::cell::Cell;
 use std::io;
 use std::mem::MaybeUninit;
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
+
+use rustix::net::RecvFlags;
 
 use crate::connection::outbox::Outbox;
 use crate::connection::session::Session;
 use crate::wire::frame::Dest;
 use crate::wire::term::Facts;
+
+/// A socket that the bytes of a [`Blob`] are read from.
+#[derive(Debug)]
+pub struct Source<'a> {
+    socket: BorrowedFd<'a>,
+    short: Cell<bool>,
+}
+
+impl<'a> Source<'a> {
+    /// Reads from this non-blocking socket.
+    pub fn new(socket: BorrowedFd<'a>) -> Self {
+        Self {
+            socket,
+            short: Cell::new(false),
+        }
+    }
+
+    /// Reads once and returns how many bytes of `buffer`, from the first, have been filled.
+    ///
+    /// # Errors
+    /// What the operating system says, `WouldBlock` if nothing is there.
+    pub fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        let (count, _) = rustix::net::recv(self.socket, &mut *buffer, RecvFlags::empty())?;
+        self.short.set(count < buffer.len());
+        Ok(count)
+    }
+
+    /// The same for memory that holds nothing yet: the bytes counted have been initialised.
+    ///
+    /// # Errors
+    /// As [`Source::read`].
+    pub fn read_uninit(&self, buffer: &mut [MaybeUninit<u8>]) -> io::Result<usize> {
+        let ((filled, rest), _) = rustix::net::recv(self.socket, buffer, RecvFlags::empty())?;
+        self.short.set(!rest.is_empty());
+        Ok(filled.len())
+    }
+
+    /// True if the last read brought less than there was memory for: the socket is empty.
+    pub fn is_drained(&self) -> bool {
+        self.short.get()
+    }
+}
 
 /// Memory for one large binary, filled by the runtime as bytes arrive.
 pub trait Blob: Send + 'static {
@@ -26,16 +72,12 @@ pub trait Blob: Send + 'static {
     /// `OutOfMemory` if the memory cannot grow.
     fn extend(&mut self, bytes: &[u8]) -> io::Result<()>;
 
-    /// Calls `read` once with up to `limit` bytes of uninitialised memory behind the filled part;
-    /// `read` returns how many of them, from the first, it has initialised.
+    /// Reads once from `source` into up to `limit` bytes of memory behind the filled part, and
+    /// returns how many bytes came.
     ///
     /// # Errors
-    /// What `read` returns, and `OutOfMemory` if the memory cannot grow.
-    fn receive(
-        &mut self,
-        limit: usize,
-        read: &mut dyn FnMut(&mut [MaybeUninit<u8>]) -> io::Result<usize>,
-    ) -> io::Result<usize>;
+    /// What `source` returns, and `OutOfMemory` if the memory cannot grow.
+    fn receive(&mut self, limit: usize, source: &Source<'_>) -> io::Result<usize>;
 
     /// True when every byte has arrived.
     fn is_complete(&self) -> bool {

@@ -15,7 +15,7 @@ use std::sync::atomic::Ordering;
 
 use rustix::net::RecvFlags;
 
-use crate::connection::host::{Blob, Delivery, Host, Incoming};
+use crate::connection::host::{Blob, Delivery, Host, Incoming, Source};
 use crate::connection::outbox::Outbox;
 use crate::connection::session::{CloseReason, ControlMessage, PROBE_ID, Session};
 use crate::limits;
@@ -179,15 +179,11 @@ impl<B: Blob> Receiver<B> {
         while read < budget {
             let outcome = match self.blob_wanting() {
                 Some((blob, limit)) => {
-                    let outcome = blob.receive(limit, &mut |buffer| match rustix::net::recv(
-                        socket,
-                        buffer,
-                        RecvFlags::empty(),
-                    ) {
-                        Ok((filled, _)) => Ok(filled.0.len()),
-                        Err(e) => Err(e.into()),
-                    });
-                    self.blob_received(outcome, ctx)?
+                    let source = Source::new(socket.as_fd());
+                    let outcome = blob.receive(limit, &source);
+                    // A blob may offer less memory than the limit allows, so a read that
+                    // is short of the limit says nothing about the socket.
+                    self.blob_received(outcome, source.is_drained(), ctx)?
                 }
                 None => self.read_buffered(socket, scratch, ctx)?,
             };
@@ -218,10 +214,10 @@ impl<B: Blob> Receiver<B> {
     fn blob_received<H: Host<Blob = B>>(
         &mut self,
         outcome: io::Result<usize>,
+        drained: bool,
         ctx: &mut Context<'_, H>,
     ) -> Result<Read, CloseReason> {
-        // A blob may take less than it could, so a short read does not mean an empty socket.
-        let Some(bytes) = Read::of(outcome, 0)? else {
+        let Some(bytes) = Read::of(outcome, drained)? else {
             return Ok(Read::WOULD_BLOCK);
         };
         let Some(current) = &mut self.current else {
@@ -260,7 +256,8 @@ impl<B: Blob> Receiver<B> {
         let outcome = rustix::net::recv(socket, &mut scratch[kept..end], RecvFlags::empty())
             .map(|(n, _)| n)
             .map_err(io::Error::from);
-        let Some(read) = Read::of(outcome, end - kept)? else {
+        let drained = outcome.as_ref().is_ok_and(|&bytes| bytes < end - kept);
+        let Some(read) = Read::of(outcome, drained)? else {
             return Ok(Read::WOULD_BLOCK);
         };
         self.carry.clear();
@@ -664,15 +661,13 @@ impl Read {
         drained: true,
     };
 
-    /// Sorts out the result of a `recv` of at most `limit` bytes; `None` if there was nothing.
-    fn of(outcome: io::Result<usize>, limit: usize) -> Result<Option<Self>, CloseReason> {
+    /// Sorts out the result of a `recv`; `None` if there was nothing. `drained`: it brought less
+    /// than it might have.
+    fn of(outcome: io::Result<usize>, drained: bool) -> Result<Option<Self>, CloseReason> {
         match outcome {
             Ok(0) => Err(CloseReason::Lost("closed by the peer".into())),
             // An edge-triggered poll reports again what arrives after a short read.
-            Ok(bytes) => Ok(Some(Self {
-                bytes,
-                drained: bytes < limit,
-            })),
+            Ok(bytes) => Ok(Some(Self { bytes, drained })),
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(None),
             Err(e) if e.kind() == io::ErrorKind::Interrupted => Ok(Some(Self {
                 bytes: 0,

@@ -15,6 +15,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use rand::RngExt;
 use thiserror::Error;
+use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::connection::establish::Local;
@@ -140,6 +141,7 @@ pub struct Runtime<H: Host> {
     io: Arc<Io<H>>,
     local: Arc<Local>,
     spec: NodeSpec,
+    timers: Handle,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -182,13 +184,17 @@ impl<H: Host> Runtime<H> {
             Err(e) => return failed(e.into()),
         };
         match outcome.recv() {
-            Ok(Ok(spec)) => Ok(Self {
-                commands,
-                io,
-                local,
-                spec,
-                thread: Mutex::new(Some(thread)),
-            }),
+            Ok(Ok((spec, timers))) => {
+                let thread = Mutex::new(Some(thread));
+                Ok(Self {
+                    commands,
+                    io,
+                    local,
+                    spec,
+                    timers,
+                    thread,
+                })
+            }
             Ok(Err(e)) => failed(e),
             Err(_) => failed(StartError::Overlay("the control thread has died".into())),
         }
@@ -207,6 +213,12 @@ impl<H: Host> Runtime<H> {
     /// What peers need to know to reach this node.
     pub fn spec(&self) -> &NodeSpec {
         &self.spec
+    }
+
+    /// The control plane's runtime, for timers. What is left of them when the node stops never
+    /// fires.
+    pub(crate) fn timers(&self) -> &Handle {
+        &self.timers
     }
 
     /// Bytes queued over all connections.
@@ -262,7 +274,7 @@ fn check(config: &Config) -> Result<(), StartError> {
     Ok(())
 }
 
-type Started = std::sync::mpsc::Sender<Result<NodeSpec, StartError>>;
+type Started = std::sync::mpsc::Sender<Result<(NodeSpec, Handle), StartError>>;
 
 fn run<H: Host>(
     local: Arc<Local>,
@@ -294,7 +306,7 @@ fn run<H: Host>(
             };
             match Control::new(local, io, config, observer.clone(), listeners) {
                 Ok(mut control) => {
-                    let _ = started.send(Ok(control.own_spec().clone()));
+                    let _ = started.send(Ok((control.own_spec().clone(), Handle::current())));
                     control.run(inbox).await;
                 }
                 Err(e) => {

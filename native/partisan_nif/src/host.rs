@@ -5,7 +5,7 @@ use std::mem::MaybeUninit;
 use std::sync::Arc;
 
 use foldhash::{HashMap, HashMapExt, HashSet, HashSetExt};
-use partisan::connection::host::{Blob, Delivery, Host, Incoming};
+use partisan::connection::host::{Blob, Delivery, Host, Incoming, Source};
 use partisan::connection::outbox::Outbox;
 use partisan::connection::session::Session;
 use partisan::limits::ALLOCATE_AT_ONCE_BYTES;
@@ -108,15 +108,11 @@ impl Blob for VmBlob {
         Ok(())
     }
 
-    fn receive(
-        &mut self,
-        limit: usize,
-        read: &mut dyn FnMut(&mut [MaybeUninit<u8>]) -> io::Result<usize>,
-    ) -> io::Result<usize> {
+    fn receive(&mut self, limit: usize, source: &Source<'_>) -> io::Result<usize> {
         self.grow()?;
         let spare = self.spare();
         let count = spare.len().min(limit);
-        let got = read(&mut spare[..count])?.min(count);
+        let got = source.read_uninit(&mut spare[..count])?;
         self.filled += got;
         Ok(got)
     }

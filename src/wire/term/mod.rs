@@ -22,6 +22,7 @@ mod elide;
 mod encode;
 mod error;
 mod map;
+mod parts;
 mod scan;
 mod tag;
 #[expect(clippy::module_inception, reason = "`Term` is what a term is in Rust")]

@@ -1,0 +1,312 @@
+//! The handle of a node that Rust programs hold.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use thiserror::Error;
+
+use crate::connection::receive::ReceiveLimits;
+use crate::node::builder::Builder;
+use crate::node::events::{Events, NodeEvent, Route, View};
+use crate::node::host::RustHost;
+use crate::node::mailbox::{Mailbox, RegisterError, Registry};
+use crate::node::runtime::{Command, Reply, Runtime};
+use crate::overlay::NodeSpec;
+use crate::wire::identity::Identity;
+
+/// Why the cluster cannot be changed.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum ClusterError {
+    /// The node has stopped.
+    #[error("this node has stopped")]
+    NotAlive,
+    /// The membership refuses the change.
+    #[error("{0}")]
+    Refused(String),
+}
+
+/// What all handles of a node share.
+pub(crate) struct Inner {
+    pub(crate) runtime: Runtime<RustHost>,
+    pub(crate) registry: Arc<Registry>,
+    pub(crate) view: Arc<View>,
+    pub(crate) limits: ReceiveLimits,
+    senders: AtomicU64,
+}
+
+impl Inner {
+    pub(crate) fn new(
+        runtime: Runtime<RustHost>,
+        registry: Arc<Registry>,
+        view: Arc<View>,
+        limits: ReceiveLimits,
+    ) -> Self {
+        Self {
+            runtime,
+            registry,
+            view,
+            limits,
+            senders: AtomicU64::new(0),
+        }
+    }
+
+    fn stop(&self) {
+        self.view.stopping();
+        self.runtime.stop();
+        self.registry.stop();
+        self.view.stopped();
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+/// A running node of a Partisan cluster.
+///
+/// The node has threads of its own: it can be used by any asynchronous runtime and by plain
+/// threads. It ends with [`Node::stop`], or when its last handle and its last [`Mailbox`] are
+/// dropped.
+///
+/// Each handle is a sender of its own: messages sent through one handle, one after the other, by
+/// one channel and partition key arrive at a node in the order of sending. A clone is another
+/// sender, which may go by another connection.
+///
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use partisan::{Node, SendOptions, Value};
+///
+/// let node = Node::builder("rust@127.0.0.1")
+///     .cookie("secret")
+///     .listen("127.0.0.1:0".parse()?)
+///     .channel("bulk", 4)
+///     .start()?;
+/// let mut mailbox = node.register("greeter")?;
+/// let hello = Value::atom("hello").encode()?;
+/// node.send_blocking(("rust@127.0.0.1", "greeter"), &hello, &SendOptions::new())?;
+/// assert_eq!(mailbox.recv_blocking().unwrap().term, hello);
+/// # Ok(())
+/// # }
+/// ```
+pub struct Node {
+    inner: Arc<Inner>,
+    sender: u64,
+}
+
+impl Clone for Node {
+    /// Another handle, which is a sender of its own.
+    fn clone(&self) -> Self {
+        Self::of(&self.inner)
+    }
+}
+
+impl fmt::Debug for Node {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Node")
+            .field("identity", self.identity())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Node {
+    /// Begins the configuration of a node of this name, `name@host`. The host part is only a
+    /// name: peers dial the addresses that the node listens on.
+    pub fn builder(name: impl Into<Arc<str>>) -> Builder {
+        Builder::new(name.into())
+    }
+
+    pub(crate) fn of(inner: &Arc<Inner>) -> Self {
+        let sender = inner.senders.fetch_add(1, Ordering::Relaxed);
+        Self {
+            inner: inner.clone(),
+            sender,
+        }
+    }
+
+    pub(crate) fn inner(&self) -> &Arc<Inner> {
+        &self.inner
+    }
+
+    pub(crate) fn sender(&self) -> u64 {
+        self.sender
+    }
+
+    /// Its name and creation.
+    pub fn identity(&self) -> &Identity {
+        self.inner.runtime.identity()
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.identity().node
+    }
+
+    /// What other nodes need to know to join it: name, addresses, channels.
+    pub fn spec(&self) -> &NodeSpec {
+        self.inner.runtime.spec()
+    }
+
+    /// False once the node has stopped.
+    pub fn is_alive(&self) -> bool {
+        self.inner.view.is_alive()
+    }
+
+    /// Bytes that wait to be sent, over all connections.
+    pub fn queued_bytes(&self) -> u64 {
+        self.inner.runtime.queued()
+    }
+
+    /// Opens a mailbox that receives what is sent to this name, and to its pid.
+    ///
+    /// # Errors
+    /// If the name is taken or cannot be used, or the node has stopped.
+    pub fn register(&self, name: impl Into<Arc<str>>) -> Result<Mailbox, RegisterError> {
+        Mailbox::open(&self.inner, Some(name.into()))
+    }
+
+    /// Opens a mailbox that receives what is sent to its pid.
+    ///
+    /// # Errors
+    /// If the node has stopped.
+    pub fn mailbox(&self) -> Result<Mailbox, RegisterError> {
+        Mailbox::open(&self.inner, None)
+    }
+
+    async fn ask<T: Send + 'static>(
+        &self,
+        command: impl FnOnce(Reply<T>) -> Command,
+    ) -> Result<T, ClusterError> {
+        self.inner
+            .runtime
+            .ask(command)
+            .await
+            .ok_or(ClusterError::NotAlive)
+    }
+
+    async fn change(
+        &self,
+        command: impl FnOnce(Reply<Result<(), String>>) -> Command,
+    ) -> Result<(), ClusterError> {
+        self.ask(command).await?.map_err(ClusterError::Refused)
+    }
+
+    /// Joins the cluster of another node, given by its [`NodeSpec`] or by name and address. Any
+    /// member will do.
+    ///
+    /// Returns when the wish is noted; the node is dialled until it can be reached. See
+    /// [`Node::connected`] to wait for it.
+    ///
+    /// # Errors
+    /// If the node cannot be joined, being this one for instance.
+    pub async fn join(&self, node: impl Into<NodeSpec>) -> Result<(), ClusterError> {
+        let spec = node.into();
+        self.change(|reply| Command::Join(spec, reply)).await
+    }
+
+    /// Waits until a node is connected; false if this node stops before.
+    pub async fn connected(&self, node: &str) -> bool {
+        let mut events = self.events();
+        loop {
+            if self.is_connected(node) {
+                return true;
+            }
+            loop {
+                match events.recv().await {
+                    None => return false,
+                    Some(NodeEvent::Up { node: up }) if *up == *node => break,
+                    Some(NodeEvent::Lagged(_)) => break,
+                    Some(_) => {}
+                }
+            }
+        }
+    }
+
+    /// Leaves the cluster. Returns when the others have been told, as far as they can be reached.
+    ///
+    /// # Errors
+    /// If the node is alone, or has stopped.
+    pub async fn leave(&self) -> Result<(), ClusterError> {
+        self.change(Command::Leave).await
+    }
+
+    /// Removes another node from the cluster, which it may come back to by joining again.
+    ///
+    /// # Errors
+    /// If it is no member, or this node has stopped.
+    pub async fn remove(&self, node: impl Into<Arc<str>>) -> Result<(), ClusterError> {
+        let node = node.into();
+        self.change(|reply| Command::Remove(node, reply)).await
+    }
+
+    /// The members of the cluster, this node among them.
+    ///
+    /// # Errors
+    /// If the node has stopped.
+    pub async fn members(&self) -> Result<Vec<NodeSpec>, ClusterError> {
+        self.ask(Command::Members).await
+    }
+
+    /// Names of the nodes that are connected.
+    pub fn nodes(&self) -> Vec<Arc<str>> {
+        self.inner.view.connected()
+    }
+
+    /// True if the node can be sent to.
+    pub fn is_connected(&self, node: &str) -> bool {
+        matches!(self.inner.view.route(node), Route::Session(session) if session.is_open())
+    }
+
+    /// Ends the session with a node; a member is dialled again. True if there was a session.
+    ///
+    /// # Errors
+    /// If this node has stopped.
+    pub async fn disconnect(&self, node: impl Into<Arc<str>>) -> Result<bool, ClusterError> {
+        let node = node.into();
+        self.ask(|reply| Command::Disconnect(node, reply)).await
+    }
+
+    /// What happens to the node from now on.
+    pub fn events(&self) -> Events {
+        self.inner.view.subscribe()
+    }
+
+    /// Ends the node. When the call returns no thread and no socket of it is left, which takes
+    /// milliseconds; messages that were queued may be lost. What mailboxes hold can still be
+    /// received.
+    pub fn stop(&self) {
+        self.inner.stop();
+    }
+}
+
+impl From<(&str, SocketAddr)> for NodeSpec {
+    /// A node by its name and the address that it listens on.
+    fn from((name, addr): (&str, SocketAddr)) -> Self {
+        Self {
+            name: name.into(),
+            listen_addrs: vec![addr],
+            channels: Vec::new(),
+        }
+    }
+}
+
+impl From<(&str, Vec<SocketAddr>)> for NodeSpec {
+    /// A node by its name and the addresses that it listens on, in the order of trying them.
+    fn from((name, listen_addrs): (&str, Vec<SocketAddr>)) -> Self {
+        Self {
+            name: name.into(),
+            listen_addrs,
+            channels: Vec::new(),
+        }
+    }
+}
+
+impl From<&NodeSpec> for NodeSpec {
+    fn from(spec: &NodeSpec) -> Self {
+        spec.clone()
+    }
+}

@@ -1,0 +1,242 @@
+//! The configuration of a node in Rust.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rand::RngExt;
+
+use crate::connection::io::Liveness;
+use crate::node::api::{Inner, Node};
+use crate::node::events::{Telling, View};
+use crate::node::host::RustHost;
+use crate::node::mailbox::{MAILBOX_BYTES, Registry};
+use crate::node::runtime::{Config, Runtime, StartError};
+use crate::wire::hello::{ChannelSpec, DEFAULT_CHANNEL};
+use crate::wire::identity::Identity;
+
+/// Channel of the membership messages.
+const MEMBERSHIP_CHANNEL: &str = "partisan_membership";
+
+/// Events that a reader may be behind, by default.
+const EVENT_BACKLOG: usize = 1024;
+
+/// The configuration of a node; see [`Node::builder`].
+#[derive(Clone)]
+#[must_use = "a node runs after `start`"]
+pub struct Builder {
+    config: Config,
+    mailbox_bytes: u64,
+    event_backlog: usize,
+}
+
+fn plain(name: impl Into<Arc<str>>, parallelism: u16) -> ChannelSpec {
+    ChannelSpec {
+        name: name.into(),
+        parallelism,
+        monotonic: false,
+        compression: 0,
+    }
+}
+
+impl Builder {
+    pub(crate) fn new(name: Arc<str>) -> Self {
+        let mut config = Config::new(name);
+        config.channels = vec![plain(DEFAULT_CHANNEL, 1), plain(MEMBERSHIP_CHANNEL, 1)];
+        Self {
+            config,
+            mailbox_bytes: MAILBOX_BYTES,
+            event_backlog: EVENT_BACKLOG,
+        }
+    }
+
+    /// The secret that the nodes of the cluster share. Default: the environment's
+    /// `PARTISAN_COOKIE`, else the file `.erlang.cookie` in the home directory.
+    pub fn cookie(mut self, cookie: impl Into<Vec<u8>>) -> Self {
+        self.config.cookie = cookie.into();
+        self
+    }
+
+    /// The secret for one peer.
+    pub fn cookie_for(mut self, peer: impl Into<String>, cookie: impl Into<Vec<u8>>) -> Self {
+        self.config.cookies.insert(peer.into(), cookie.into());
+        self
+    }
+
+    /// Listens on this address; port 0 lets the system choose, and [`Node::spec`] tells the
+    /// choice. May be called more than once. Default: none; the node then only dials.
+    pub fn listen(mut self, addr: SocketAddr) -> Self {
+        self.config.listen.push(addr);
+        self
+    }
+
+    /// Has peers dial this address, instead of those listened on. May be called more than once.
+    pub fn advertise(mut self, addr: SocketAddr) -> Self {
+        self.config.advertise.push(addr);
+        self
+    }
+
+    /// Connections of the default channel. Default: 1.
+    pub fn parallelism(self, connections: u16) -> Self {
+        self.channel(DEFAULT_CHANNEL, connections)
+    }
+
+    /// Adds a channel with this many connections. A session has the channels of both its ends,
+    /// each with the larger number of connections.
+    pub fn channel(self, name: impl Into<Arc<str>>, parallelism: u16) -> Self {
+        self.channel_spec(plain(name, parallelism))
+    }
+
+    /// Adds a channel of which only the newest message of a sender to a receiver is kept while
+    /// it waits.
+    pub fn monotonic_channel(self, name: impl Into<Arc<str>>, parallelism: u16) -> Self {
+        self.channel_spec(ChannelSpec {
+            monotonic: true,
+            ..plain(name, parallelism)
+        })
+    }
+
+    /// Adds a channel, or replaces the one of the same name.
+    pub fn channel_spec(mut self, spec: ChannelSpec) -> Self {
+        self.config.channels.retain(|c| c.name != spec.name);
+        self.config.channels.push(spec);
+        self
+    }
+
+    /// Bytes that a mailbox holds, plus one message; then the connections that bring more are
+    /// not read. Default: 16 MiB.
+    pub fn mailbox_bytes(mut self, bytes: u64) -> Self {
+        self.mailbox_bytes = bytes;
+        self
+    }
+
+    /// Events that a reader of [`Node::events`] may be behind before it loses the oldest.
+    /// Default: 1024.
+    pub fn event_backlog(mut self, events: usize) -> Self {
+        self.event_backlog = events;
+        self
+    }
+
+    /// Bytes that wait on one connection, plus one message; then senders wait.
+    /// Default: 16 MiB.
+    pub fn queue_bytes(mut self, bytes: u64) -> Self {
+        self.config.io.queue_bytes = bytes;
+        self
+    }
+
+    /// Bytes that wait on all connections of the node, plus one message. Default: 1 GiB.
+    pub fn node_queue_bytes(mut self, bytes: u64) -> Self {
+        self.config.io.node_queue_bytes = bytes;
+        self
+    }
+
+    /// Threads for connections with small messages. Default, and 0: one per core, at most 4.
+    pub fn io_threads(mut self, threads: usize) -> Self {
+        self.config.io.io_threads = threads;
+        self
+    }
+
+    /// Threads for connections with large messages. Default, and 0: one per core, at most 4.
+    pub fn bulk_threads(mut self, threads: usize) -> Self {
+        self.config.io.bulk_threads = threads;
+        self
+    }
+
+    /// The failure detector. Default: a ping after 20 s of silence, then every 10 s, and 5
+    /// unanswered ones end the session.
+    pub fn connection_ping(mut self, liveness: Liveness) -> Self {
+        self.config.io.liveness = liveness;
+        self
+    }
+
+    /// Largest encoded term, its large binaries not counted, in bytes, to send and to receive.
+    /// Default: 64 MiB.
+    pub fn max_term_bytes(mut self, bytes: usize) -> Self {
+        self.config.io.limits.term.bytes = bytes;
+        self
+    }
+
+    /// Largest heap that a received term may need on a BEAM node, in bytes. It bounds what its
+    /// decoded value takes here. Default: 256 MiB.
+    pub fn max_term_heap(mut self, bytes: u64) -> Self {
+        self.config.io.limits.term.heap_bytes = bytes;
+        self
+    }
+
+    /// Largest message, large binaries included, in bytes, to send and to receive.
+    /// Default: 2 GiB.
+    pub fn max_message_bytes(mut self, bytes: u64) -> Self {
+        self.config.io.limits.message_bytes = bytes;
+        self
+    }
+
+    /// Pause before a member that cannot be reached is dialled again, at first; it grows.
+    /// Default: 1 s.
+    pub fn connection_interval(mut self, interval: Duration) -> Self {
+        self.config.connection_interval = interval;
+        self
+    }
+
+    /// Greatest random addition to the pause between dials. Default: 1 s.
+    pub fn connection_jitter(mut self, jitter: Duration) -> Self {
+        self.config.connection_jitter = jitter;
+        self
+    }
+
+    /// How often the membership is told to another member. Default: 10 s.
+    pub fn periodic_interval(mut self, interval: Duration) -> Self {
+        self.config.periodic_interval = interval;
+        self
+    }
+
+    /// Directory that the membership is kept in, so that the node finds its cluster again after
+    /// a restart. Default: none.
+    pub fn data_dir(mut self, dir: impl Into<PathBuf>) -> Self {
+        self.config.data_dir = Some(dir.into());
+        self
+    }
+
+    /// Starts the node. Blocks for the moment that it takes to open the listening sockets.
+    ///
+    /// # Errors
+    /// See [`StartError`]; nothing is left running.
+    pub fn start(self) -> Result<Node, StartError> {
+        let Self {
+            mut config,
+            mailbox_bytes,
+            event_backlog,
+        } = self;
+        if config.cookie.is_empty() {
+            config.cookie = default_cookie().ok_or(StartError::NoCookie)?;
+        }
+        // Erlang's VMs draw theirs alike; the first few numbers mean something to old releases.
+        let creation = rand::rng().random_range(4..=u32::MAX);
+        let identity = Identity::new(config.name.clone(), creation);
+        let registry = Arc::new(Registry::new(identity.clone(), mailbox_bytes));
+        let host = Arc::new(RustHost {
+            registry: registry.clone(),
+        });
+        let view = Arc::new(View::new(event_backlog));
+        let limits = config.io.limits.clone();
+        let runtime = Runtime::start(host, identity, config, Box::new(Telling(view.clone())))?;
+        Ok(Node::of(&Arc::new(Inner::new(
+            runtime, registry, view, limits,
+        ))))
+    }
+}
+
+fn default_cookie() -> Option<Vec<u8>> {
+    let given = std::env::var("PARTISAN_COOKIE")
+        .ok()
+        .filter(|c| !c.is_empty());
+    let cookie = match given {
+        Some(cookie) => cookie,
+        None => {
+            let home = std::env::var_os("HOME")?;
+            std::fs::read_to_string(PathBuf::from(home).join(".erlang.cookie")).ok()?
+        }
+    };
+    let cookie = cookie.trim_end();
+    (!cookie.is_empty()).then(|| cookie.into())
+}

@@ -1,0 +1,151 @@
+//! A Rust program as the host of a node: memory for binaries, delivery to mailboxes.
+
+use std::io;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::connection::host::{Blob, Delivery, Host, Incoming, Source};
+use crate::connection::outbox::Outbox;
+use crate::connection::session::Session;
+use crate::limits::ALLOCATE_AT_ONCE_BYTES;
+use crate::node::mailbox::{Message, Refused, Registry};
+use crate::wire::term::Term;
+
+/// Memory of a large binary.
+///
+/// Safe Rust reads into initialised memory only. So zeros are written step by step, right before
+/// the bytes that replace them: the step is then in the cache, and costs next to nothing.
+pub(crate) struct VecBlob {
+    bytes: Vec<u8>,
+    filled: usize,
+    len: u64,
+}
+
+/// Bytes initialised at once.
+const STEP: usize = 64 << 10;
+
+impl VecBlob {
+    fn new(len: u64) -> Option<Self> {
+        let mut bytes = Vec::new();
+        bytes
+            .try_reserve_exact(len.min(ALLOCATE_AT_ONCE_BYTES) as usize)
+            .ok()?;
+        Some(Self {
+            bytes,
+            filled: 0,
+            len,
+        })
+    }
+
+    /// Makes room for at least one byte behind the filled part, as long as bytes are missing.
+    fn grow(&mut self) -> io::Result<()> {
+        if self.bytes.len() == self.bytes.capacity() && (self.bytes.len() as u64) < self.len {
+            let wanted = (self.bytes.len() as u64 * 2).clamp(STEP as u64, self.len);
+            let more = wanted as usize - self.bytes.len();
+            self.bytes
+                .try_reserve_exact(more)
+                .map_err(|_| io::ErrorKind::OutOfMemory)?;
+        }
+        Ok(())
+    }
+}
+
+impl Blob for VecBlob {
+    fn len(&self) -> u64 {
+        self.len
+    }
+
+    fn filled(&self) -> u64 {
+        self.filled as u64
+    }
+
+    fn extend(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let mut bytes = bytes;
+        while !bytes.is_empty() && !self.is_complete() {
+            let ready = self.bytes.len() - self.filled;
+            if ready > 0 {
+                // What was initialised for a read that then brought less.
+                let count = ready.min(bytes.len());
+                self.bytes[self.filled..self.filled + count].copy_from_slice(&bytes[..count]);
+                self.filled += count;
+                bytes = &bytes[count..];
+            } else {
+                self.grow()?;
+                let room = self.bytes.capacity().min(self.len as usize) - self.filled;
+                let count = room.min(bytes.len());
+                self.bytes.extend_from_slice(&bytes[..count]);
+                self.filled += count;
+                bytes = &bytes[count..];
+            }
+        }
+        Ok(())
+    }
+
+    fn receive(&mut self, limit: usize, source: &Source<'_>) -> io::Result<usize> {
+        if self.filled == self.bytes.len() {
+            self.grow()?;
+            let room = self.bytes.capacity().min(self.len as usize) - self.filled;
+            self.bytes
+                .resize(self.filled + room.min(limit).min(STEP), 0);
+        }
+        let end = self.bytes.len().min(self.filled + limit);
+        let got = source.read(&mut self.bytes[self.filled..end])?;
+        self.filled += got;
+        Ok(got)
+    }
+}
+
+/// The surroundings of a Rust node.
+pub(crate) struct RustHost {
+    pub(crate) registry: Arc<Registry>,
+}
+
+impl Host for RustHost {
+    type Blob = VecBlob;
+    type Thread = ();
+
+    fn thread(&self) {}
+
+    fn blob(&self, len: u64) -> Option<VecBlob> {
+        VecBlob::new(len)
+    }
+
+    fn knows_atom(&self, (): &mut (), _atom: &str) -> bool {
+        // Atoms are strings here: they cost nothing that lasts.
+        true
+    }
+
+    fn deliver(
+        &self,
+        (): &mut (),
+        session: &Session,
+        outbox: &Arc<Outbox>,
+        message: Incoming<'_, VecBlob>,
+    ) -> Delivery {
+        let Some(slot) = self.registry.find(message.dest) else {
+            return Delivery::NoProcess;
+        };
+        let blobs = message.blobs.iter().map(Blob::len).sum();
+        match slot.admit(message.term.len(), blobs, Some(outbox)) {
+            Ok(()) => {}
+            Err(Refused::Full) => return Delivery::Full,
+            Err(Refused::Closed) => return Delivery::NoProcess,
+        }
+        let whole: Vec<Bytes> = message.blobs.drain(..).map(|b| b.bytes.into()).collect();
+        let skeleton = Bytes::copy_from_slice(message.term);
+        match Term::from_scanned(skeleton, whole, message.facts) {
+            Ok(term) => {
+                slot.put(Message {
+                    from: session.peer.node.clone(),
+                    term,
+                });
+                Delivery::Done
+            }
+            Err(_) => {
+                slot.give_back(message.term.len(), blobs);
+                Delivery::Undecodable
+            }
+        }
+    }
+}

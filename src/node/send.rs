@@ -1,0 +1,437 @@
+//! Sending from a Rust program.
+//!
+//! A message is taken by the queue of its connection at once, or its sender waits for room: first
+//! come, first served among the senders of the connection. A wait that is given up, by time or by
+//! dropping the future, gives back its place and the room it may have been granted.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use thiserror::Error;
+use tokio::runtime::Handle;
+use tokio::sync::oneshot;
+use tokio::task::AbortHandle;
+
+use crate::channel::Ticket;
+use crate::connection::outbox::{Outbox, Outgoing, Pressure, Sent, Waiter, Wake};
+use crate::node::api::Node;
+use crate::node::block::block_on;
+use crate::node::events::Route;
+use crate::node::mailbox::{Message, Refused, Slot, is_free_name};
+use crate::wire::frame::Dest;
+use crate::wire::hello::DEFAULT_CHANNEL;
+use crate::wire::term::{Form, Pid, Term};
+
+/// To whom a message goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Destination<'a> {
+    /// Whoever is registered under a name on a node; this node's own name is allowed.
+    Name {
+        /// The node.
+        node: &'a str,
+        /// The registered name.
+        name: &'a str,
+    },
+    /// A process or mailbox, wherever it is.
+    Pid(&'a Pid),
+}
+
+impl<'a> From<(&'a str, &'a str)> for Destination<'a> {
+    /// From node and registered name.
+    fn from((node, name): (&'a str, &'a str)) -> Self {
+        Self::Name { node, name }
+    }
+}
+
+impl<'a> From<&'a Pid> for Destination<'a> {
+    fn from(pid: &'a Pid) -> Self {
+        Self::Pid(pid)
+    }
+}
+
+impl<'a> Destination<'a> {
+    fn node(&self) -> &'a str {
+        match self {
+            Self::Name { node, .. } => node,
+            Self::Pid(pid) => &pid.node,
+        }
+    }
+
+    fn at_node(&self) -> Dest<'a> {
+        match *self {
+            Self::Name { name, .. } => Dest::Name(name),
+            Self::Pid(pid) => Dest::Pid {
+                id: pid.id,
+                serial: pid.serial,
+                creation: pid.creation,
+            },
+        }
+    }
+}
+
+/// How a message is sent. The default: by the default channel, in the sender's order, waiting
+/// for room for as long as it takes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SendOptions {
+    /// Channel to send by; `None`: the default channel.
+    pub channel: Option<Arc<str>>,
+    /// Messages of one sender with the same key stay in order, and go by one connection of the
+    /// channel whoever sends them. `None`: the sender chooses the connection.
+    pub partition_key: Option<u64>,
+    /// How long to wait for room; `None`: for ever.
+    pub timeout: Option<Duration>,
+    /// Fail with [`SendError::Busy`] instead of waiting for room.
+    pub nosuspend: bool,
+    /// Send by the default channel if the session lacks `channel`.
+    pub fallback: bool,
+}
+
+impl SendOptions {
+    /// The default.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Sends by this channel.
+    #[must_use]
+    pub fn channel(mut self, channel: impl Into<Arc<str>>) -> Self {
+        self.channel = Some(channel.into());
+        self
+    }
+
+    /// Sends by the connection that the key stands for.
+    #[must_use]
+    pub fn partition_key(mut self, key: u64) -> Self {
+        self.partition_key = Some(key);
+        self
+    }
+
+    /// Waits no longer than this for room.
+    #[must_use]
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = Some(timeout);
+        self
+    }
+
+    /// Does not wait.
+    #[must_use]
+    pub fn nosuspend(mut self) -> Self {
+        self.nosuspend = true;
+        self
+    }
+
+    /// Uses the default channel if there is no channel of the wanted name.
+    #[must_use]
+    pub fn fallback(mut self) -> Self {
+        self.fallback = true;
+        self
+    }
+}
+
+/// Why a message was not sent.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum SendError {
+    /// There has been no session with the node yet.
+    #[error("the node is not connected yet")]
+    NotYetConnected,
+    /// The session with the node has ended.
+    #[error("the node is not connected any more")]
+    Disconnected,
+    /// There is no room, and waiting was not wanted.
+    #[error("no room to send now")]
+    Busy,
+    /// No room came in time.
+    #[error("no room to send came in time")]
+    Timeout,
+    /// This node has stopped.
+    #[error("this node has stopped")]
+    NotAlive,
+    /// The session has no such channel: neither end has it in its configuration.
+    #[error("neither end is configured with the channel {0:?}")]
+    NoChannel(Arc<str>),
+    /// The message is larger than this node may send; the text names the limit.
+    #[error("the message is over the limit {0}")]
+    Limit(&'static str),
+    /// The name is empty, too long or reserved.
+    #[error("nothing can be sent to the name {0:?}")]
+    BadDestination(Box<str>),
+}
+
+/// What came of a first attempt.
+enum Attempt {
+    Done,
+    /// The connection has no room.
+    Full(Arc<Outbox>),
+    /// The mailbox of this node has no room.
+    FullHere(Arc<Slot>),
+}
+
+impl Node {
+    /// Sends with the default options: by the default channel, waiting for room.
+    ///
+    /// `Ok` means that the message is queued, and will be delivered in order unless the node goes
+    /// down. As in Erlang a message to a name or pid that nobody has is dropped.
+    ///
+    /// # Errors
+    /// See [`SendError`]; nothing has been sent.
+    pub async fn send(&self, to: impl Into<Destination<'_>>, term: &Term) -> Result<(), SendError> {
+        self.send_with(to, term, &SendOptions::default()).await
+    }
+
+    /// Sends with options. A future that is dropped before it is ready has sent nothing.
+    ///
+    /// # Errors
+    /// See [`SendError`]; nothing has been sent.
+    pub async fn send_with(
+        &self,
+        to: impl Into<Destination<'_>>,
+        term: &Term,
+        options: &SendOptions,
+    ) -> Result<(), SendError> {
+        let to = to.into();
+        let wait = match self.attempt(to, term, options)? {
+            Attempt::Done => return Ok(()),
+            _ if options.nosuspend => return Err(SendError::Busy),
+            wait => wait,
+        };
+        let waiting = async {
+            match wait {
+                Attempt::Done => Ok(()),
+                Attempt::FullHere(slot) => {
+                    let put = slot.put_waiting(self.message(term)).await;
+                    // A mailbox that is closed has nobody to read it.
+                    put.or_else(|_| self.alive())
+                }
+                Attempt::Full(outbox) => self.wait(&outbox, to.at_node(), term).await,
+            }
+        };
+        match options.timeout {
+            None => waiting.await,
+            Some(timeout) => {
+                let timer = Timer::start(self.inner().runtime.timers(), timeout);
+                tokio::select! {
+                    biased;
+                    outcome = waiting => outcome,
+                    () = timer.fired() => Err(SendError::Timeout),
+                }
+            }
+        }
+    }
+
+    /// [`Node::send_with`] for threads: blocks. Not to be called by an asynchronous task.
+    ///
+    /// # Errors
+    /// See [`SendError`]; nothing has been sent.
+    pub fn send_blocking<'a>(
+        &self,
+        to: impl Into<Destination<'a>>,
+        term: &Term,
+        options: &SendOptions,
+    ) -> Result<(), SendError> {
+        block_on(self.send_with(to, term, options))
+    }
+
+    /// Sends if there is room now, without waiting, whatever the options say.
+    ///
+    /// # Errors
+    /// See [`SendError`]; nothing has been sent.
+    pub fn try_send<'a>(
+        &self,
+        to: impl Into<Destination<'a>>,
+        term: &Term,
+        options: &SendOptions,
+    ) -> Result<(), SendError> {
+        match self.attempt(to.into(), term, options)? {
+            Attempt::Done => Ok(()),
+            Attempt::Full(_) | Attempt::FullHere(_) => Err(SendError::Busy),
+        }
+    }
+
+    fn alive(&self) -> Result<(), SendError> {
+        if self.inner().view.is_alive() {
+            Ok(())
+        } else {
+            Err(SendError::NotAlive)
+        }
+    }
+
+    fn message(&self, term: &Term) -> Message {
+        Message {
+            from: self.inner().registry.identity.node.clone(),
+            term: term.clone(),
+        }
+    }
+
+    fn attempt(
+        &self,
+        to: Destination<'_>,
+        term: &Term,
+        options: &SendOptions,
+    ) -> Result<Attempt, SendError> {
+        self.alive()?;
+        let inner = self.inner();
+        if let Destination::Name { name, .. } = to
+            && !is_free_name(name)
+        {
+            return Err(SendError::BadDestination(name.into()));
+        }
+        if term.skeleton().len() > inner.limits.term.bytes {
+            return Err(SendError::Limit("max_term_bytes"));
+        }
+        if term.len() as u64 > inner.limits.message_bytes {
+            return Err(SendError::Limit("max_message_bytes"));
+        }
+        if *to.node() == *inner.registry.identity.node {
+            let Some(slot) = inner.registry.find(to.at_node()) else {
+                return Ok(Attempt::Done);
+            };
+            return match slot.admit(term.len(), 0, None) {
+                Ok(()) => {
+                    slot.put(self.message(term));
+                    Ok(Attempt::Done)
+                }
+                Err(Refused::Closed) => Ok(Attempt::Done),
+                Err(Refused::Full) => Ok(Attempt::FullHere(slot)),
+            };
+        }
+        let outbox = self.outbox(to.node(), options)?;
+        match self.push(&outbox, to.at_node(), term, Pressure::Refuse)? {
+            Sent::Queued => Ok(Attempt::Done),
+            _ => Ok(Attempt::Full(outbox)),
+        }
+    }
+
+    /// The connection that a message goes by.
+    fn outbox(&self, node: &str, options: &SendOptions) -> Result<Arc<Outbox>, SendError> {
+        let session = match self.inner().view.route(node) {
+            Route::Session(session) => session,
+            Route::Down => return Err(SendError::Disconnected),
+            Route::Unknown => return Err(SendError::NotYetConnected),
+        };
+        let key = options.partition_key.unwrap_or(self.sender());
+        let channel = options.channel.as_deref().unwrap_or(DEFAULT_CHANNEL);
+        let found = match session.route(channel, key) {
+            None if options.fallback => session.route(DEFAULT_CHANNEL, key),
+            found => found,
+        };
+        found
+            .cloned()
+            .ok_or_else(|| SendError::NoChannel(channel.into()))
+    }
+
+    fn push(
+        &self,
+        outbox: &Arc<Outbox>,
+        dest: Dest<'_>,
+        term: &Term,
+        pressure: Pressure,
+    ) -> Result<Sent, SendError> {
+        let elided = term.form() == Form::Elided;
+        let message = Outgoing::of(dest, term.skeleton(), term.blobs(), elided);
+        match outbox.send(self.sender(), message, pressure) {
+            Sent::Closed => {
+                self.alive()?;
+                Err(SendError::Disconnected)
+            }
+            Sent::Invalid => Err(SendError::BadDestination(match dest {
+                Dest::Name(name) => name.into(),
+                Dest::Pid { .. } => "".into(),
+            })),
+            sent => Ok(sent),
+        }
+    }
+
+    async fn wait(
+        &self,
+        outbox: &Arc<Outbox>,
+        dest: Dest<'_>,
+        term: &Term,
+    ) -> Result<(), SendError> {
+        let (waker, woken) = oneshot::channel();
+        let waiter = Arc::new(Waiting(Mutex::new(Some(waker))));
+        let ticket = match self.push(outbox, dest, term, Pressure::Wait(waiter))? {
+            Sent::Waiting(ticket) => ticket,
+            _ => return Ok(()),
+        };
+        let mut place = Place {
+            outbox,
+            ticket: Some(ticket),
+        };
+        match woken.await {
+            Ok(Wake::Granted) => {
+                place.ticket = None;
+                self.push(outbox, dest, term, Pressure::Granted(ticket))
+                    .map(|_| ())
+            }
+            Ok(Wake::NotAlive) => Err(SendError::NotAlive),
+            Ok(Wake::Disconnected) | Err(_) => {
+                self.alive()?;
+                Err(SendError::Disconnected)
+            }
+        }
+    }
+}
+
+struct Waiting(Mutex<Option<oneshot::Sender<Wake>>>);
+
+impl Waiter for Waiting {
+    fn wake(&self, why: Wake) {
+        if let Some(waker) = self.0.lock().take() {
+            // The future may have been dropped; its place is given back by then.
+            let _ = waker.send(why);
+        }
+    }
+}
+
+/// A place in a queue of senders, given back unless it is used.
+struct Place<'a> {
+    outbox: &'a Arc<Outbox>,
+    ticket: Option<Ticket>,
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        if let Some(ticket) = self.ticket.take() {
+            self.outbox.cancel(ticket);
+        }
+    }
+}
+
+/// A timer of the node's own runtime, so that callers need none.
+struct Timer {
+    fired: oneshot::Receiver<()>,
+    task: AbortOnDrop,
+}
+
+struct AbortOnDrop(AbortHandle);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl Timer {
+    fn start(runtime: &Handle, after: Duration) -> Self {
+        let (fire, fired) = oneshot::channel();
+        let task = runtime.spawn(async move {
+            tokio::time::sleep(after).await;
+            let _ = fire.send(());
+        });
+        Self {
+            fired,
+            task: AbortOnDrop(task.abort_handle()),
+        }
+    }
+
+    async fn fired(self) {
+        let _task = self.task;
+        if self.fired.await.is_err() {
+            // The runtime has ended, and with it every session: the sender is told by that.
+            std::future::pending::<()>().await;
+        }
+    }
+}
