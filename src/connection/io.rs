@@ -26,6 +26,9 @@ use crate::limits;
 
 const WAKER: Token = Token(usize::MAX);
 
+/// How often a thread without work yields and looks again before it sleeps.
+const IDLE_ROUNDS: u32 = 4;
+
 /// How often threads look at the clock for their connections.
 const TICK: Duration = Duration::from_millis(250);
 
@@ -265,20 +268,31 @@ impl<H: Host> Thread<H> {
         let mut events = Events::with_capacity(256);
         let mut scratch = vec![0; SCRATCH_BYTES];
         let mut next_tick = Instant::now() + TICK;
+        let mut idle = 0;
         loop {
             self.receive_inbox();
             if self.mailboxes[self.index].stop.load(Ordering::Acquire) {
                 self.drop_all();
                 return;
             }
-            let timeout = if !self.running.is_empty() {
+            // Going to sleep and being woken costs both ends more than a few messages do. So a
+            // thread that has just worked lets others run and looks again before it sleeps; the
+            // longer they run, the more there is to do in one go.
+            let sleeping = self.running.is_empty() && idle >= IDLE_ROUNDS;
+            if self.running.is_empty() && !sleeping {
+                idle += 1;
+                std::thread::yield_now();
+            }
+            let timeout = if !sleeping || !self.may_sleep() {
                 Some(Duration::ZERO)
             } else if self.links.is_empty() {
                 None
             } else {
                 Some(next_tick.saturating_duration_since(Instant::now()))
             };
-            if let Err(e) = self.poll.poll(&mut events, timeout) {
+            let polled = self.poll.poll(&mut events, timeout);
+            self.mailboxes[self.index].notified.store(true, Ordering::Release);
+            if let Err(e) = polled {
                 if e.kind() != io::ErrorKind::Interrupted {
                     tracing::error!(error = %e, "poll failed");
                 }
@@ -296,6 +310,9 @@ impl<H: Host> Thread<H> {
             }
             self.receive_inbox();
             let now = Instant::now();
+            if !self.running.is_empty() {
+                idle = 0;
+            }
             for _ in 0..self.running.len() {
                 let Some(id) = self.running.pop_front() else {
                     break;
@@ -309,9 +326,18 @@ impl<H: Host> Thread<H> {
         }
     }
 
+    /// From here on senders have to wake the thread; false if something has come before that.
+    fn may_sleep(&self) -> bool {
+        let mailbox = &self.mailboxes[self.index];
+        mailbox.notified.store(false, Ordering::SeqCst);
+        let inbox = mailbox.inbox.lock();
+        inbox.ready.is_empty()
+            && inbox.arriving.is_empty()
+            && !mailbox.stop.load(Ordering::Acquire)
+    }
+
     fn receive_inbox(&mut self) {
         let mailbox = &self.mailboxes[self.index];
-        mailbox.notified.store(false, Ordering::Release);
         let (ready, arriving) = {
             let mut inbox = mailbox.inbox.lock();
             (

@@ -280,6 +280,7 @@ impl<B: Blob> Receiver<B> {
         buffer: &[u8],
         ctx: &mut Context<'_, H>,
     ) -> Result<usize, CloseReason> {
+        ctx.host.batch(ctx.thread);
         let mut at = 0;
         while self.stalled.is_none() {
             let rest = &buffer[at..];

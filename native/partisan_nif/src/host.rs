@@ -122,6 +122,8 @@ impl Blob for VmBlob {
 pub(crate) struct VmThread {
     env: OwnEnv,
     names: HashMap<Box<str>, ErlNifTerm>,
+    /// The last name looked up for the present batch, and who has it.
+    last: Option<(ErlNifTerm, ErlNifPid)>,
     atoms: HashSet<Box<str>>,
     mapped: Vec<u8>,
 }
@@ -153,7 +155,14 @@ impl VmHost {
                         atom
                     }
                 };
-                raw::whereis(atom)
+                if let Some((name, pid)) = thread.last
+                    && name == atom
+                {
+                    return Some(pid);
+                }
+                let pid = raw::whereis(atom)?;
+                thread.last = Some((atom, pid));
+                Some(pid)
             }
             Dest::Pid {
                 id,
@@ -245,6 +254,7 @@ impl Host for VmHost {
         VmThread {
             env: OwnEnv::new(),
             names: HashMap::new(),
+            last: None,
             atoms: HashSet::new(),
             mapped: Vec::new(),
         }
@@ -265,6 +275,10 @@ impl Host for VmHost {
         // Once admitted it exists.
         thread.atoms.insert(atom.into());
         known
+    }
+
+    fn batch(&self, thread: &mut VmThread) {
+        thread.last = None;
     }
 
     fn deliver(
