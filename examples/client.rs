@@ -12,7 +12,10 @@ use partisan::{Node, SendOptions, Value};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn Error>> {
-    tracing_subscriber::fmt().with_writer(std::io::stderr).with_ansi(false).init();
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_ansi(false)
+        .init();
     let mut args = std::env::args().skip(1);
     let (Some(peer), Some(addr)) = (args.next(), args.next()) else {
         return Err("usage: client NAME ADDRESS [TEXT]".into());
@@ -30,7 +33,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let tag = Value::from(1);
     let question = Value::tuple(vec![mailbox.pid().clone().into(), tag, Value::binary(text)]);
     let options = SendOptions::new().timeout(Duration::from_secs(5));
-    mailbox.send_with((peer.as_str(), "echo"), &question.encode()?, &options).await?;
+    mailbox
+        .send_with((peer.as_str(), "echo"), &question.encode()?, &options)
+        .await?;
     match mailbox.recv().await {
         Some(answer) => println!("{} says {:?}", answer.from, answer.term.decode()),
         None => println!("the node has stopped"),

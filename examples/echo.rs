@@ -10,11 +10,25 @@
 
 use std::error::Error;
 use std::net::{SocketAddr, ToSocketAddrs};
+use std::process::ExitCode;
 
 use partisan::{Message, Node, SendOptions, Term, Value};
 
-fn main() -> Result<(), Box<dyn Error>> {
-    tracing_subscriber::fmt().with_writer(std::io::stderr).with_ansi(false).init();
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("echo: {e}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<(), Box<dyn Error>> {
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_ansi(false)
+        .init();
     let mut name = None;
     let mut listen: Vec<SocketAddr> = Vec::new();
     let mut cookie = None;
@@ -56,7 +70,9 @@ fn main() -> Result<(), Box<dyn Error>> {
                 tracing::warn!(from = %message.from, "that was no {{Pid, Ref, Term}}");
                 continue;
             };
-            let Value::Pid(to) = to.decode() else { continue };
+            let Value::Pid(to) = to.decode() else {
+                continue;
+            };
             if let Err(e) = mailbox.send_with(&to, &reply, &options).await {
                 tracing::warn!(to = %to.node, "no echo: {e}");
             }

@@ -44,7 +44,13 @@ impl Inner {
         view: Arc<View>,
         limits: ReceiveLimits,
     ) -> Self {
-        Self { runtime, registry, view, limits, senders: AtomicU64::new(0) }
+        Self {
+            runtime,
+            registry,
+            view,
+            limits,
+            senders: AtomicU64::new(0),
+        }
     }
 
     fn stop(&self) {
@@ -101,7 +107,9 @@ impl Clone for Node {
 
 impl fmt::Debug for Node {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Node").field("identity", self.identity()).finish_non_exhaustive()
+        f.debug_struct("Node")
+            .field("identity", self.identity())
+            .finish_non_exhaustive()
     }
 }
 
@@ -114,7 +122,10 @@ impl Node {
 
     pub(crate) fn of(inner: &Arc<Inner>) -> Self {
         let sender = inner.senders.fetch_add(1, Ordering::Relaxed);
-        Self { inner: inner.clone(), sender }
+        Self {
+            inner: inner.clone(),
+            sender,
+        }
     }
 
     pub(crate) fn inner(&self) -> &Arc<Inner> {
@@ -170,7 +181,11 @@ impl Node {
         &self,
         command: impl FnOnce(Reply<T>) -> Command,
     ) -> Result<T, ClusterError> {
-        self.inner.runtime.ask(command).await.ok_or(ClusterError::NotAlive)
+        self.inner
+            .runtime
+            .ask(command)
+            .await
+            .ok_or(ClusterError::NotAlive)
     }
 
     async fn change(
@@ -271,14 +286,22 @@ impl Node {
 impl From<(&str, SocketAddr)> for NodeSpec {
     /// A node by its name and the address that it listens on.
     fn from((name, addr): (&str, SocketAddr)) -> Self {
-        Self { name: name.into(), listen_addrs: vec![addr], channels: Vec::new() }
+        Self {
+            name: name.into(),
+            listen_addrs: vec![addr],
+            channels: Vec::new(),
+        }
     }
 }
 
 impl From<(&str, Vec<SocketAddr>)> for NodeSpec {
     /// A node by its name and the addresses that it listens on, in the order of trying them.
     fn from((name, listen_addrs): (&str, Vec<SocketAddr>)) -> Self {
-        Self { name: name.into(), listen_addrs, channels: Vec::new() }
+        Self {
+            name: name.into(),
+            listen_addrs,
+            channels: Vec::new(),
+        }
     }
 }
 

@@ -32,14 +32,23 @@ pub struct Builder {
 }
 
 fn plain(name: impl Into<Arc<str>>, parallelism: u16) -> ChannelSpec {
-    ChannelSpec { name: name.into(), parallelism, monotonic: false, compression: 0 }
+    ChannelSpec {
+        name: name.into(),
+        parallelism,
+        monotonic: false,
+        compression: 0,
+    }
 }
 
 impl Builder {
     pub(crate) fn new(name: Arc<str>) -> Self {
         let mut config = Config::new(name);
         config.channels = vec![plain(DEFAULT_CHANNEL, 1), plain(MEMBERSHIP_CHANNEL, 1)];
-        Self { config, mailbox_bytes: MAILBOX_BYTES, event_backlog: EVENT_BACKLOG }
+        Self {
+            config,
+            mailbox_bytes: MAILBOX_BYTES,
+            event_backlog: EVENT_BACKLOG,
+        }
     }
 
     /// The secret that the nodes of the cluster share. Default: the environment's
@@ -82,7 +91,10 @@ impl Builder {
     /// Adds a channel of which only the newest message of a sender to a receiver is kept while
     /// it waits.
     pub fn monotonic_channel(self, name: impl Into<Arc<str>>, parallelism: u16) -> Self {
-        self.channel_spec(ChannelSpec { monotonic: true, ..plain(name, parallelism) })
+        self.channel_spec(ChannelSpec {
+            monotonic: true,
+            ..plain(name, parallelism)
+        })
     }
 
     /// Adds a channel, or replaces the one of the same name.
@@ -190,7 +202,11 @@ impl Builder {
     /// # Errors
     /// See [`StartError`]; nothing is left running.
     pub fn start(self) -> Result<Node, StartError> {
-        let Self { mut config, mailbox_bytes, event_backlog } = self;
+        let Self {
+            mut config,
+            mailbox_bytes,
+            event_backlog,
+        } = self;
         if config.cookie.is_empty() {
             config.cookie = default_cookie().ok_or(StartError::NoCookie)?;
         }
@@ -198,16 +214,22 @@ impl Builder {
         let creation = rand::rng().random_range(4..=u32::MAX);
         let identity = Identity::new(config.name.clone(), creation);
         let registry = Arc::new(Registry::new(identity.clone(), mailbox_bytes));
-        let host = Arc::new(RustHost { registry: registry.clone() });
+        let host = Arc::new(RustHost {
+            registry: registry.clone(),
+        });
         let view = Arc::new(View::new(event_backlog));
         let limits = config.io.limits.clone();
         let runtime = Runtime::start(host, identity, config, Box::new(Telling(view.clone())))?;
-        Ok(Node::of(&Arc::new(Inner::new(runtime, registry, view, limits))))
+        Ok(Node::of(&Arc::new(Inner::new(
+            runtime, registry, view, limits,
+        ))))
     }
 }
 
 fn default_cookie() -> Option<Vec<u8>> {
-    let given = std::env::var("PARTISAN_COOKIE").ok().filter(|c| !c.is_empty());
+    let given = std::env::var("PARTISAN_COOKIE")
+        .ok()
+        .filter(|c| !c.is_empty());
     let cookie = match given {
         Some(cookie) => cookie,
         None => {

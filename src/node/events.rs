@@ -109,7 +109,11 @@ impl View {
     pub(crate) fn connected(&self) -> Vec<Arc<str>> {
         let routes = self.routes.load();
         let open = |s: &Option<Arc<Session>>| s.as_ref().is_some_and(|s| s.is_open());
-        routes.iter().filter(|(_, s)| open(s)).map(|(name, _)| name.clone()).collect()
+        routes
+            .iter()
+            .filter(|(_, s)| open(s))
+            .map(|(name, _)| name.clone())
+            .collect()
     }
 
     pub(crate) fn is_alive(&self) -> bool {
@@ -170,7 +174,10 @@ impl Observer for Telling {
         {
             self.0.set(&node, None);
         }
-        self.0.tell(NodeEvent::Down { node, reason: reason.clone() });
+        self.0.tell(NodeEvent::Down {
+            node,
+            reason: reason.clone(),
+        });
     }
 
     fn members(&mut self, members: &[NodeSpec]) {

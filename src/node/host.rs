@@ -28,8 +28,14 @@ const STEP: usize = 64 << 10;
 impl VecBlob {
     fn new(len: u64) -> Option<Self> {
         let mut bytes = Vec::new();
-        bytes.try_reserve_exact(len.min(ALLOCATE_AT_ONCE_BYTES) as usize).ok()?;
-        Some(Self { bytes, filled: 0, len })
+        bytes
+            .try_reserve_exact(len.min(ALLOCATE_AT_ONCE_BYTES) as usize)
+            .ok()?;
+        Some(Self {
+            bytes,
+            filled: 0,
+            len,
+        })
     }
 
     /// Makes room for at least one byte behind the filled part, as long as bytes are missing.
@@ -37,7 +43,9 @@ impl VecBlob {
         if self.bytes.len() == self.bytes.capacity() && (self.bytes.len() as u64) < self.len {
             let wanted = (self.bytes.len() as u64 * 2).clamp(STEP as u64, self.len);
             let more = wanted as usize - self.bytes.len();
-            self.bytes.try_reserve_exact(more).map_err(|_| io::ErrorKind::OutOfMemory)?;
+            self.bytes
+                .try_reserve_exact(more)
+                .map_err(|_| io::ErrorKind::OutOfMemory)?;
         }
         Ok(())
     }
@@ -78,7 +86,8 @@ impl Blob for VecBlob {
         if self.filled == self.bytes.len() {
             self.grow()?;
             let room = self.bytes.capacity().min(self.len as usize) - self.filled;
-            self.bytes.resize(self.filled + room.min(limit).min(STEP), 0);
+            self.bytes
+                .resize(self.filled + room.min(limit).min(STEP), 0);
         }
         let end = self.bytes.len().min(self.filled + limit);
         let got = source.read(&mut self.bytes[self.filled..end])?;
@@ -114,7 +123,9 @@ impl Host for RustHost {
         outbox: &Arc<Outbox>,
         message: Incoming<'_, VecBlob>,
     ) -> Delivery {
-        let Some(slot) = self.registry.find(message.dest) else { return Delivery::NoProcess };
+        let Some(slot) = self.registry.find(message.dest) else {
+            return Delivery::NoProcess;
+        };
         let blobs = message.blobs.iter().map(Blob::len).sum();
         match slot.admit(message.term.len(), blobs, Some(outbox)) {
             Ok(()) => {}
@@ -125,7 +136,12 @@ impl Host for RustHost {
         let skeleton = Bytes::copy_from_slice(message.term);
         match Term::from_scanned(skeleton, whole, message.facts) {
             Ok(term) => {
-                slot.put(Message { from: session.peer.node.clone(), term });
+                let from = session.peer.node.clone();
+                slot.put(Message {
+                    from,
+                    session: Some(session.id),
+                    term,
+                });
                 Delivery::Done
             }
             Err(_) => {

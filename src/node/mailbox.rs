@@ -19,6 +19,7 @@ use crate::node::api::{Inner, Node};
 use crate::node::block::{block_on, block_on_until};
 use crate::node::send::{Destination, SendError, SendOptions};
 use crate::wire::frame::{Dest, MAX_DEST_NAME};
+use crate::wire::handshake::SessionId;
 use crate::wire::identity::Identity;
 use crate::wire::term::{Pid, Term};
 
@@ -33,6 +34,9 @@ const OVERHEAD: u64 = 64;
 pub struct Message {
     /// Name of the node that has sent it.
     pub from: Arc<str>,
+    /// The session that it came by; `None` for a message of this node. While this stays the same,
+    /// no message of a sender is missing between two others of one channel and partition key.
+    pub session: Option<SessionId>,
     /// The message.
     pub term: Term,
 }
@@ -194,7 +198,11 @@ impl Slot {
         let mut state = self.state.lock();
         state.closed = true;
         let stalled = std::mem::take(&mut state.stalled);
-        let queue = if discard { std::mem::take(&mut state.queue) } else { VecDeque::new() };
+        let queue = if discard {
+            std::mem::take(&mut state.queue)
+        } else {
+            VecDeque::new()
+        };
         drop(state);
         drop(queue);
         // What the connections keep now finds nobody.
@@ -223,14 +231,22 @@ pub(crate) struct Registry {
 
 impl Registry {
     pub(crate) fn new(identity: Identity, capacity: u64) -> Self {
-        Self { identity, capacity, names: RwLock::default() }
+        Self {
+            identity,
+            capacity,
+            names: RwLock::default(),
+        }
     }
 
     pub(crate) fn find(&self, dest: Dest<'_>) -> Option<Arc<Slot>> {
         let names = self.names.read();
         match dest {
             Dest::Name(name) => names.names.get(name).cloned(),
-            Dest::Pid { id, serial, creation } => {
+            Dest::Pid {
+                id,
+                serial,
+                creation,
+            } => {
                 let own = creation == 0 || creation == self.identity.creation;
                 names.pids.get(&(id, serial)).filter(|_| own).cloned()
             }
@@ -253,7 +269,11 @@ impl Registry {
         let (id, serial) = loop {
             // As many bits as pids have in any release of Erlang.
             let (id, serial) = names.last;
-            names.last = if id + 1 < 1 << 28 { (id + 1, serial) } else { (1, (serial + 1) % (1 << 13)) };
+            names.last = if id + 1 < 1 << 28 {
+                (id + 1, serial)
+            } else {
+                (1, (serial + 1) % (1 << 13))
+            };
             if !names.pids.contains_key(&names.last) {
                 break names.last;
             }
@@ -264,7 +284,15 @@ impl Registry {
             names.names.insert(name.clone(), slot.clone());
         }
         let Identity { node, creation } = self.identity.clone();
-        Ok((slot, Pid { node, id, serial, creation }))
+        Ok((
+            slot,
+            Pid {
+                node,
+                id,
+                serial,
+                creation,
+            },
+        ))
     }
 
     fn close(&self, name: Option<&str>, pid: &Pid) {
@@ -303,14 +331,22 @@ pub struct Mailbox {
 
 impl fmt::Debug for Mailbox {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Mailbox").field("name", &self.name).field("pid", &self.pid).finish()
+        f.debug_struct("Mailbox")
+            .field("name", &self.name)
+            .field("pid", &self.pid)
+            .finish()
     }
 }
 
 impl Mailbox {
     pub(crate) fn open(inner: &Arc<Inner>, name: Option<Arc<str>>) -> Result<Self, RegisterError> {
         let (slot, pid) = inner.registry.open(name.as_ref())?;
-        Ok(Self { node: Node::of(inner), slot, name, pid })
+        Ok(Self {
+            node: Node::of(inner),
+            slot,
+            name,
+            pid,
+        })
     }
 
     /// Its pid, valid on every node of the cluster.
@@ -394,7 +430,10 @@ impl Mailbox {
 
 impl Drop for Mailbox {
     fn drop(&mut self) {
-        self.node.inner().registry.close(self.name.as_deref(), &self.pid);
+        self.node
+            .inner()
+            .registry
+            .close(self.name.as_deref(), &self.pid);
         self.slot.close(true);
     }
 }

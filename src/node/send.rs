@@ -61,9 +61,11 @@ impl<'a> Destination<'a> {
     fn at_node(&self) -> Dest<'a> {
         match *self {
             Self::Name { name, .. } => Dest::Name(name),
-            Self::Pid(pid) => {
-                Dest::Pid { id: pid.id, serial: pid.serial, creation: pid.creation }
-            }
+            Self::Pid(pid) => Dest::Pid {
+                id: pid.id,
+                serial: pid.serial,
+                creation: pid.creation,
+            },
         }
     }
 }
@@ -249,11 +251,20 @@ impl Node {
     }
 
     fn alive(&self) -> Result<(), SendError> {
-        if self.inner().view.is_alive() { Ok(()) } else { Err(SendError::NotAlive) }
+        if self.inner().view.is_alive() {
+            Ok(())
+        } else {
+            Err(SendError::NotAlive)
+        }
     }
 
     fn message(&self, term: &Term) -> Message {
-        Message { from: self.inner().registry.identity.node.clone(), term: term.clone() }
+        let from = self.inner().registry.identity.node.clone();
+        Message {
+            from,
+            session: None,
+            term: term.clone(),
+        }
     }
 
     fn attempt(
@@ -276,7 +287,9 @@ impl Node {
             return Err(SendError::Limit("max_message_bytes"));
         }
         if *to.node() == *inner.registry.identity.node {
-            let Some(slot) = inner.registry.find(to.at_node()) else { return Ok(Attempt::Done) };
+            let Some(slot) = inner.registry.find(to.at_node()) else {
+                return Ok(Attempt::Done);
+            };
             return match slot.admit(term.len(), 0, None) {
                 Ok(()) => {
                     slot.put(self.message(term));
@@ -306,7 +319,9 @@ impl Node {
             None if options.fallback => session.route(DEFAULT_CHANNEL, key),
             found => found,
         };
-        found.cloned().ok_or_else(|| SendError::NoChannel(channel.into()))
+        found
+            .cloned()
+            .ok_or_else(|| SendError::NoChannel(channel.into()))
     }
 
     fn push(
@@ -343,11 +358,15 @@ impl Node {
             Sent::Waiting(ticket) => ticket,
             _ => return Ok(()),
         };
-        let mut place = Place { outbox, ticket: Some(ticket) };
+        let mut place = Place {
+            outbox,
+            ticket: Some(ticket),
+        };
         match woken.await {
             Ok(Wake::Granted) => {
                 place.ticket = None;
-                self.push(outbox, dest, term, Pressure::Granted(ticket)).map(|_| ())
+                self.push(outbox, dest, term, Pressure::Granted(ticket))
+                    .map(|_| ())
             }
             Ok(Wake::NotAlive) => Err(SendError::NotAlive),
             Ok(Wake::Disconnected) | Err(_) => {
@@ -404,7 +423,10 @@ impl Timer {
             tokio::time::sleep(after).await;
             let _ = fire.send(());
         });
-        Self { fired, task: AbortOnDrop(task.abort_handle()) }
+        Self {
+            fired,
+            task: AbortOnDrop(task.abort_handle()),
+        }
     }
 
     async fn fired(self) {

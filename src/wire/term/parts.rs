@@ -13,12 +13,17 @@ impl Term {
     #[must_use]
     pub fn elements(&self) -> Option<Vec<Term>> {
         let skeleton = self.skeleton();
-        if !matches!(skeleton.get(1), Some(&(tag::SMALL_TUPLE | tag::LARGE_TUPLE))) {
+        if !matches!(
+            skeleton.get(1),
+            Some(&(tag::SMALL_TUPLE | tag::LARGE_TUPLE))
+        ) {
             return None;
         }
         // The term was checked when it was made, so the walk meets no error.
         let mut walker = Walker::new(skeleton, self.form(), MAX_TERM_DEPTH).ok()?;
-        let Some(Token::Tuple(arity)) = walker.next().ok()? else { return None };
+        let Some(Token::Tuple(arity)) = walker.next().ok()? else {
+            return None;
+        };
         let mut elements = Vec::with_capacity(arity as usize);
         let mut blobs = self.blobs().iter().cloned();
         let mut own: Vec<Bytes> = Vec::new();
@@ -136,11 +141,18 @@ mod tests {
     #[test]
     fn tuples_come_apart_and_together() {
         check(vec![]);
-        check(vec![Value::from(1), Value::tuple(vec![]), Value::list(vec![])]);
+        check(vec![
+            Value::from(1),
+            Value::tuple(vec![]),
+            Value::list(vec![]),
+        ]);
         check(vec![
             Value::tuple(vec![large(1), Value::Map(vec![(Value::from(1), large(2))])]),
             large(3),
-            Value::list(vec![Value::atom("a"), Value::tuple(vec![Value::list(vec![large(4)])])]),
+            Value::list(vec![
+                Value::atom("a"),
+                Value::tuple(vec![Value::list(vec![large(4)])]),
+            ]),
             Value::Map(vec![]),
             Value::atom("end"),
         ]);
@@ -149,7 +161,9 @@ mod tests {
 
     #[test]
     fn binaries_are_shared() {
-        let term = Value::tuple(vec![Value::atom("x"), large(1)]).encode().unwrap();
+        let term = Value::tuple(vec![Value::atom("x"), large(1)])
+            .encode()
+            .unwrap();
         let parts = term.elements().unwrap();
         assert_eq!(parts[1].blobs()[0].as_ptr(), term.blobs()[0].as_ptr());
     }
@@ -157,19 +171,31 @@ mod tests {
     #[test]
     fn a_whole_term_joins_an_elided_one() {
         let whole = Term::from_external(
-            Value::list(vec![large(5), Value::from(2)]).encode().unwrap().to_external(),
+            Value::list(vec![large(5), Value::from(2)])
+                .encode()
+                .unwrap()
+                .to_external(),
         )
         .unwrap();
         assert_eq!(whole.form(), Form::Whole);
         let elided = large(6).encode().unwrap();
         let both = Term::tuple(&[whole.clone(), elided.clone()]).unwrap();
         assert_eq!(both.blobs().len(), 2);
-        assert_eq!(both.decode(), Value::tuple(vec![whole.decode(), elided.decode()]));
+        assert_eq!(
+            both.decode(),
+            Value::tuple(vec![whole.decode(), elided.decode()])
+        );
     }
 
     #[test]
     fn only_tuples_have_elements() {
-        assert!(Value::list(vec![Value::from(1), Value::atom("a")]).encode().unwrap().elements().is_none());
+        assert!(
+            Value::list(vec![Value::from(1), Value::atom("a")])
+                .encode()
+                .unwrap()
+                .elements()
+                .is_none()
+        );
     }
 
     #[test]
