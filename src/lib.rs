@@ -29,5 +29,6 @@ pub use node::mailbox::{Mailbox, Message, RegisterError};
 pub use node::runtime::StartError;
 pub use node::send::{Destination, SendError, SendOptions};
 pub use overlay::NodeSpec;
+pub use wire::handshake::SessionId;
 pub use wire::hello::ChannelSpec;
 pub use wire::term::{Atom, Pid, Reference, Term, TermError, Value};

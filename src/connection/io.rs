@@ -291,7 +291,9 @@ impl<H: Host> Thread<H> {
                 Some(next_tick.saturating_duration_since(Instant::now()))
             };
             let polled = self.poll.poll(&mut events, timeout);
-            self.mailboxes[self.index].notified.store(true, Ordering::Release);
+            self.mailboxes[self.index]
+                .notified
+                .store(true, Ordering::Release);
             if let Err(e) = polled {
                 if e.kind() != io::ErrorKind::Interrupted {
                     tracing::error!(error = %e, "poll failed");
@@ -331,9 +333,7 @@ impl<H: Host> Thread<H> {
         let mailbox = &self.mailboxes[self.index];
         mailbox.notified.store(false, Ordering::SeqCst);
         let inbox = mailbox.inbox.lock();
-        inbox.ready.is_empty()
-            && inbox.arriving.is_empty()
-            && !mailbox.stop.load(Ordering::Acquire)
+        inbox.ready.is_empty() && inbox.arriving.is_empty() && !mailbox.stop.load(Ordering::Acquire)
     }
 
     fn receive_inbox(&mut self) {

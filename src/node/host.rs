@@ -136,8 +136,10 @@ impl Host for RustHost {
         let skeleton = Bytes::copy_from_slice(message.term);
         match Term::from_scanned(skeleton, whole, message.facts) {
             Ok(term) => {
+                let from = session.peer.node.clone();
                 slot.put(Message {
-                    from: session.peer.node.clone(),
+                    from,
+                    session: Some(session.id),
                     term,
                 });
                 Delivery::Done

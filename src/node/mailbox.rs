@@ -19,6 +19,7 @@ use crate::node::api::{Inner, Node};
 use crate::node::block::{block_on, block_on_until};
 use crate::node::send::{Destination, SendError, SendOptions};
 use crate::wire::frame::{Dest, MAX_DEST_NAME};
+use crate::wire::handshake::SessionId;
 use crate::wire::identity::Identity;
 use crate::wire::term::{Pid, Term};
 
@@ -33,6 +34,9 @@ const OVERHEAD: u64 = 64;
 pub struct Message {
     /// Name of the node that has sent it.
     pub from: Arc<str>,
+    /// The session that it came by; `None` for a message of this node. While this stays the same,
+    /// no message of a sender is missing between two others of one channel and partition key.
+    pub session: Option<SessionId>,
     /// The message.
     pub term: Term,
 }

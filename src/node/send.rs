@@ -259,8 +259,10 @@ impl Node {
     }
 
     fn message(&self, term: &Term) -> Message {
+        let from = self.inner().registry.identity.node.clone();
         Message {
-            from: self.inner().registry.identity.node.clone(),
+            from,
+            session: None,
             term: term.clone(),
         }
     }
