@@ -19,7 +19,7 @@ use parking_lot::Mutex;
 use crate::channel::{self, Ceiling};
 use crate::connection::host::Host;
 use crate::connection::link::{Link, Next};
-use crate::connection::outbox::{Outbox, Shared, Starved, Waker};
+use crate::connection::outbox::{Outbox, Shared, Starved, Wake, Waker};
 use crate::connection::receive::{ReceiveLimits, SCRATCH_BYTES};
 use crate::connection::session::{CloseReason, Session};
 use crate::limits;
@@ -435,9 +435,14 @@ impl<H: Host> Thread<H> {
             return;
         };
         let _ = self.poll.registry().deregister(&mut link.socket);
-        let session = link.session.clone();
+        let (session, outbox) = (link.session.clone(), link.outbox.clone());
         drop(link);
-        session.close(reason);
+        if session.is_draining() && matches!(reason, CloseReason::Lost(_)) {
+            // The agreed end of one connection; the others may still bring something.
+            outbox.close(Wake::Disconnected);
+        } else {
+            session.close(reason);
+        }
         session.released();
     }
 

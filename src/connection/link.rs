@@ -28,6 +28,9 @@ const IOVECS: usize = 64;
 /// How long a connection that has been shut down waits for the peer's end.
 const GOODBYE: Duration = Duration::from_secs(1);
 
+/// How long a session that is to end may take to write what is queued.
+const FLUSH: Duration = Duration::from_secs(5);
+
 /// What a connection wants after its turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Next {
@@ -50,6 +53,9 @@ pub(crate) struct Link<H: Host> {
     spoke: Instant,
     asked: u32,
     bulk_until: Option<Instant>,
+    /// When the end of the session was first noticed here.
+    draining: Option<Instant>,
+    /// When the last byte was written.
     goodbye: Option<Instant>,
 }
 
@@ -72,6 +78,7 @@ impl<H: Host> Link<H> {
             spoke: now,
             asked: 0,
             bulk_until: None,
+            draining: None,
             goodbye: None,
         }
     }
@@ -194,8 +201,11 @@ impl<H: Host> Link<H> {
         if self.bulk_until.is_some_and(|until| now >= until) {
             self.bulk_until = None;
         }
-        if self.goodbye.is_some_and(|since| now >= since + GOODBYE) {
-            return Err(CloseReason::Local("session closed"));
+        if self.session.is_draining() {
+            let since = *self.draining.get_or_insert(now);
+            if now >= since + FLUSH || self.goodbye.is_some_and(|since| now >= since + GOODBYE) {
+                return Err(CloseReason::Local("session closed"));
+            }
         }
         if !liveness.enabled {
             return Ok(());

@@ -358,9 +358,12 @@ impl<B: Blob> Receiver<B> {
                 }
                 Ok(())
             }
-            Kind::Close => Err(CloseReason::Peer(
-                frame::parse_close(body).map_err(protocol)?.1,
-            )),
+            Kind::Close => {
+                // Other connections of the session may still bring what was sent before.
+                let (_, why) = frame::parse_close(body).map_err(protocol)?;
+                ctx.session.close_after_flush(CloseReason::Peer(why));
+                Ok(())
+            }
             other => Err(protocol(format!("frame {other:?} inside a session"))),
         }
     }

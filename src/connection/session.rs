@@ -196,7 +196,8 @@ impl Session {
         }
     }
 
-    /// Ends the session once everything queued has been written. The peer sees an orderly end.
+    /// Ends the session once everything queued has been written on each connection and the peer
+    /// has done the same: what either end sent before is delivered. Bounded by a few seconds.
     pub fn close_after_flush(&self, reason: CloseReason) {
         {
             let mut slot = self.reason.lock();
