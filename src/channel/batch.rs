@@ -71,7 +71,9 @@ impl Batch {
 
     /// Whether parts of large messages are left to be written.
     pub fn has_fragments(&self) -> bool {
-        self.pieces.iter().any(|piece| matches!(piece, Piece::Part(_)))
+        self.pieces
+            .iter()
+            .any(|piece| matches!(piece, Piece::Part(_)))
     }
 
     /// Fills `out` from the start with what is to be written next; returns how many slices it set.

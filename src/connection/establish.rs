@@ -111,7 +111,10 @@ impl Local {
     }
 
     fn hello(&self) -> Result<Vec<u8>, EstablishError> {
-        let body = Hello { channels: self.channels.clone() }.encode()?;
+        let body = Hello {
+            channels: self.channels.clone(),
+        }
+        .encode()?;
         let mut out = Vec::with_capacity(body.len() + frame::HEADER);
         frame::put_frame(&mut out, Kind::Hello, &body)
             .map_err(|e| EstablishError::Unexpected(e.to_string()))?;
@@ -181,8 +184,16 @@ impl Desk {
         origin: Origin,
     ) -> Result<Permit, EstablishError> {
         let (admit, permit) = oneshot::channel();
-        let request = Authenticated { name, instance, origin, admit };
-        self.authenticated.send(request).await.map_err(|_| EstablishError::GivenUp)?;
+        let request = Authenticated {
+            name,
+            instance,
+            origin,
+            admit,
+        };
+        self.authenticated
+            .send(request)
+            .await
+            .map_err(|_| EstablishError::GivenUp)?;
         permit.await.map_err(|_| EstablishError::GivenUp)
     }
 }
@@ -231,7 +242,11 @@ impl Pending {
     fn register(self: &Arc<Self>, id: SessionId) -> Registration {
         let (sender, extras) = mpsc::channel(limits::MAX_CONNECTIONS);
         self.0.lock().insert(id, sender);
-        Registration { pending: self.clone(), id, extras }
+        Registration {
+            pending: self.clone(),
+            id,
+            extras,
+        }
     }
 
     fn offer(&self, id: SessionId, extra: Extra) -> bool {
@@ -264,8 +279,9 @@ pub async fn dial(
     dial: u64,
 ) -> Result<(u64, Ready), Failure> {
     let early = |e| (None, e);
-    let (first, established) =
-        dial_one(&local, peer.clone(), addr, Purpose::First).await.map_err(early)?;
+    let (first, established) = dial_one(&local, peer.clone(), addr, Purpose::First)
+        .await
+        .map_err(early)?;
     let (Some(trailer), Link::First(id)) = (&established.peer.trailer, established.link) else {
         return Err(early(EstablishError::Stock(peer)));
     };
@@ -274,7 +290,11 @@ pub async fn dial(
         .admission(peer.clone(), instance, Origin::Dialled(dial))
         .await
         .map_err(early)?;
-    permitted(permit, bind_dialled(local, peer, addr, first, established, id, instance)).await
+    permitted(
+        permit,
+        bind_dialled(local, peer, addr, first, established, id, instance),
+    )
+    .await
 }
 
 async fn bind_dialled(
@@ -299,9 +319,14 @@ async fn bind_dialled(
             let mut batch = tokio::task::JoinSet::new();
             for i in index..(index + DIALS_AT_ONCE).min(plan.total()) {
                 let (local, peer) = (local.clone(), peer.clone());
-                let purpose = Purpose::Extra { session: id, index: i as u16 };
+                let purpose = Purpose::Extra {
+                    session: id,
+                    index: i as u16,
+                };
                 batch.spawn(async move {
-                    dial_one(&local, peer, addr, purpose).await.map(|(s, _)| (i, s))
+                    dial_one(&local, peer, addr, purpose)
+                        .await
+                        .map(|(s, _)| (i, s))
                 });
             }
             let mut bound = Vec::new();
@@ -317,7 +342,9 @@ async fn bind_dialled(
             (kind, _) => Err(EstablishError::Unexpected(format!("{kind:?} for ready"))),
         }
     };
-    timeout(BIND_TIMEOUT, bind).await.map_err(|_| EstablishError::Timeout("binding"))??;
+    timeout(BIND_TIMEOUT, bind)
+        .await
+        .map_err(|_| EstablishError::Timeout("binding"))??;
     ready(&established, id, instance, plan, streams)
 }
 
@@ -327,12 +354,14 @@ async fn dial_one(
     addr: SocketAddr,
     purpose: Purpose,
 ) -> Result<(TcpStream, Established), EstablishError> {
-    let role =
-        Role::Dialer { peer: peer.clone(), cookie: local.cookie_for(&peer), purpose };
+    let role = Role::Dialer {
+        peer: peer.clone(),
+        cookie: local.cookie_for(&peer),
+        purpose,
+    };
     let attempt = async {
         let connect = TcpStream::connect(addr).await;
-        let mut stream =
-            connect.map_err(|source| EstablishError::Connect { addr, source })?;
+        let mut stream = connect.map_err(|source| EstablishError::Connect { addr, source })?;
         tune(&stream);
         let mut machine = local.machine(role);
         let established = shake(&mut stream, &mut machine, None).await?;
@@ -361,7 +390,11 @@ pub async fn accept(
     let early = |e| (None, e);
     tune(&stream);
     let mut machine = local.machine(Role::Listener);
-    let judging = Judging { local: &local, judge: &desk.judge, attempt };
+    let judging = Judging {
+        local: &local,
+        judge: &desk.judge,
+        attempt,
+    };
     // Deciding about a name in use may take this long on top of the peer's time.
     let patience = limits::HANDSHAKE_TIMEOUT + limits::DUPLICATE_NAME_PATIENCE;
     let established = timeout(patience, shake(&mut stream, &mut machine, Some(judging)))
@@ -377,7 +410,12 @@ pub async fn accept(
         Link::Stock => return Err(early(EstablishError::Stock(name))),
         Link::First(id) => id,
         Link::Extra { session, index } => {
-            let extra = Extra { peer: name.clone(), instance, index, stream };
+            let extra = Extra {
+                peer: name.clone(),
+                instance,
+                index,
+                stream,
+            };
             if !pending.offer(session, extra) {
                 return Err(early(EstablishError::Unexpected(format!(
                     "extra connection of {name} for a session that is not being set up"
@@ -386,8 +424,10 @@ pub async fn accept(
             return Ok(None);
         }
     };
-    let permit =
-        desk.admission(name, instance, Origin::Accepted(attempt)).await.map_err(early)?;
+    let permit = desk
+        .admission(name, instance, Origin::Accepted(attempt))
+        .await
+        .map_err(early)?;
     let bound = bind_accepted(local, pending, stream, established, id, instance);
     permitted(permit, bound).await.map(Some)
 }
@@ -420,7 +460,9 @@ async fn bind_accepted(
                 _ = peek(&streams[0], &mut probe) => None,
             };
             let Some(extra) = extra else {
-                return Err(EstablishError::Unexpected("end of the first connection".into()));
+                return Err(EstablishError::Unexpected(
+                    "end of the first connection".into(),
+                ));
             };
             let ours = extra.peer == established.peer.name && extra.instance == instance;
             match streams.get_mut(usize::from(extra.index)) {
@@ -436,7 +478,9 @@ async fn bind_accepted(
         }
         Ok(())
     };
-    timeout(BIND_TIMEOUT, bind).await.map_err(|_| EstablishError::Timeout("binding"))??;
+    timeout(BIND_TIMEOUT, bind)
+        .await
+        .map_err(|_| EstablishError::Timeout("binding"))??;
     let mut streams: Vec<TcpStream> = streams.into_iter().flatten().collect();
     write(&mut streams[0], &frame::ready(), "ready").await?;
     ready(&established, id, instance, plan, streams)
@@ -461,11 +505,16 @@ fn ready(
 ) -> Result<Ready, EstablishError> {
     let mut sockets = Vec::with_capacity(streams.len());
     let mut connections = Vec::with_capacity(streams.len());
-    let broken =
-        |source| EstablishError::Broken { step: "the hand-over", source };
+    let broken = |source| EstablishError::Broken {
+        step: "the hand-over",
+        source,
+    };
     for stream in streams {
         let remote = stream.peer_addr().map_err(broken)?;
-        connections.push(ConnectionInfo { remote, since: SystemTime::now() });
+        connections.push(ConnectionInfo {
+            remote,
+            since: SystemTime::now(),
+        });
         sockets.push(stream.into_std().map_err(broken)?);
     }
     Ok(Ready {
@@ -494,10 +543,21 @@ impl Judging<'_> {
             };
         }
         let (answer, verdict) = oneshot::channel();
-        if self.judge.send(Judgement { attempt: self.attempt, peer, answer }).await.is_err() {
+        if self
+            .judge
+            .send(Judgement {
+                attempt: self.attempt,
+                peer,
+                answer,
+            })
+            .await
+            .is_err()
+        {
             return Verdict::NotAllowed("node is stopping");
         }
-        verdict.await.unwrap_or(Verdict::NotAllowed("node is stopping"))
+        verdict
+            .await
+            .unwrap_or(Verdict::NotAllowed("node is stopping"))
     }
 }
 
@@ -563,11 +623,16 @@ async fn read_packet(
         std::io::ErrorKind::UnexpectedEof | std::io::ErrorKind::ConnectionReset => {
             EstablishError::Handshake(machine.closed())
         }
-        _ => EstablishError::Broken { step: "the handshake", source },
+        _ => EstablishError::Broken {
+            step: "the handshake",
+            source,
+        },
     };
     let length = usize::from(stream.read_u16().await.map_err(broken)?);
     if length > limits::MAX_HANDSHAKE_PACKET {
-        return Err(EstablishError::Unexpected(format!("handshake packet of {length} bytes")));
+        return Err(EstablishError::Unexpected(format!(
+            "handshake packet of {length} bytes"
+        )));
     }
     packet.resize(length, 0);
     stream.read_exact(packet).await.map_err(broken)?;

@@ -26,7 +26,10 @@ pub struct Source<'a> {
 impl<'a> Source<'a> {
     /// Reads from this non-blocking socket.
     pub fn new(socket: BorrowedFd<'a>) -> Self {
-        Self { socket, short: Cell::new(false) }
+        Self {
+            socket,
+            short: Cell::new(false),
+        }
     }
 
     /// Reads once and returns how many bytes of `buffer`, from the first, have been filled.
@@ -130,6 +133,12 @@ pub trait Host: Send + Sync + Sized + 'static {
 
     /// True if the atom exists already, so that it costs a peer nothing of its budget.
     fn knows_atom(&self, thread: &mut Self::Thread, atom: &str) -> bool;
+
+    /// Called before the messages of one read are delivered. They had all arrived by then, so
+    /// what the host looks up for one of them, it may use for the rest.
+    fn batch(&self, thread: &mut Self::Thread) {
+        let _ = thread;
+    }
 
     /// Delivers a message of `session` that came by the connection of `outbox`.
     fn deliver(

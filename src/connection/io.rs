@@ -26,6 +26,9 @@ use crate::limits;
 
 const WAKER: Token = Token(usize::MAX);
 
+/// How often a thread without work yields and looks again before it sleeps.
+const IDLE_ROUNDS: u32 = 4;
+
 /// How often threads look at the clock for their connections.
 const TICK: Duration = Duration::from_millis(250);
 
@@ -132,7 +135,9 @@ impl<H: Host> Io<H> {
     /// # Errors
     /// What the operating system says when it has no thread or no poll left.
     pub fn start(host: Arc<H>, config: Config) -> io::Result<Self> {
-        let cores = std::thread::available_parallelism().map_or(1, usize::from).min(4);
+        let cores = std::thread::available_parallelism()
+            .map_or(1, usize::from)
+            .min(4);
         let or_cores = |n: usize| if n == 0 { cores } else { n };
         let (ordinary, bulk) = (or_cores(config.io_threads), or_cores(config.bulk_threads));
         let mut polls = Vec::new();
@@ -140,7 +145,10 @@ impl<H: Host> Io<H> {
         for _ in 0..ordinary + bulk {
             let poll = Poll::new()?;
             mailboxes.push(Mailbox {
-                inbox: Mutex::new(Inbox { ready: Vec::new(), arriving: Vec::new() }),
+                inbox: Mutex::new(Inbox {
+                    ready: Vec::new(),
+                    arriving: Vec::new(),
+                }),
                 notified: AtomicBool::new(false),
                 stop: AtomicBool::new(false),
                 poll: PollWaker::new(poll.registry(), WAKER)?,
@@ -220,7 +228,11 @@ impl<H: Host> Io<H> {
             let id = link.outbox.id();
             let thread = id as usize % self.ordinary;
             link.outbox.moved_to(thread);
-            self.mailboxes[thread].inbox.lock().arriving.push((id, link));
+            self.mailboxes[thread]
+                .inbox
+                .lock()
+                .arriving
+                .push((id, link));
             self.mailboxes[thread].notify();
         }
         Ok(())
@@ -256,20 +268,33 @@ impl<H: Host> Thread<H> {
         let mut events = Events::with_capacity(256);
         let mut scratch = vec![0; SCRATCH_BYTES];
         let mut next_tick = Instant::now() + TICK;
+        let mut idle = 0;
         loop {
             self.receive_inbox();
             if self.mailboxes[self.index].stop.load(Ordering::Acquire) {
                 self.drop_all();
                 return;
             }
-            let timeout = if !self.running.is_empty() {
+            // Going to sleep and being woken costs both ends more than a few messages do. So a
+            // thread that has just worked lets others run and looks again before it sleeps; the
+            // longer they run, the more there is to do in one go.
+            let sleeping = self.running.is_empty() && idle >= IDLE_ROUNDS;
+            if self.running.is_empty() && !sleeping {
+                idle += 1;
+                std::thread::yield_now();
+            }
+            let timeout = if !sleeping || !self.may_sleep() {
                 Some(Duration::ZERO)
             } else if self.links.is_empty() {
                 None
             } else {
                 Some(next_tick.saturating_duration_since(Instant::now()))
             };
-            if let Err(e) = self.poll.poll(&mut events, timeout) {
+            let polled = self.poll.poll(&mut events, timeout);
+            self.mailboxes[self.index]
+                .notified
+                .store(true, Ordering::Release);
+            if let Err(e) = polled {
                 if e.kind() != io::ErrorKind::Interrupted {
                     tracing::error!(error = %e, "poll failed");
                 }
@@ -287,8 +312,13 @@ impl<H: Host> Thread<H> {
             }
             self.receive_inbox();
             let now = Instant::now();
+            if !self.running.is_empty() {
+                idle = 0;
+            }
             for _ in 0..self.running.len() {
-                let Some(id) = self.running.pop_front() else { break };
+                let Some(id) = self.running.pop_front() else {
+                    break;
+                };
                 self.turn(id, state, &mut scratch, now);
             }
             if now >= next_tick {
@@ -298,12 +328,22 @@ impl<H: Host> Thread<H> {
         }
     }
 
+    /// From here on senders have to wake the thread; false if something has come before that.
+    fn may_sleep(&self) -> bool {
+        let mailbox = &self.mailboxes[self.index];
+        mailbox.notified.store(false, Ordering::SeqCst);
+        let inbox = mailbox.inbox.lock();
+        inbox.ready.is_empty() && inbox.arriving.is_empty() && !mailbox.stop.load(Ordering::Acquire)
+    }
+
     fn receive_inbox(&mut self) {
         let mailbox = &self.mailboxes[self.index];
-        mailbox.notified.store(false, Ordering::Release);
         let (ready, arriving) = {
             let mut inbox = mailbox.inbox.lock();
-            (std::mem::take(&mut inbox.ready), std::mem::take(&mut inbox.arriving))
+            (
+                std::mem::take(&mut inbox.ready),
+                std::mem::take(&mut inbox.arriving),
+            )
         };
         self.running.extend(ready);
         for (id, mut link) in arriving {
@@ -311,7 +351,9 @@ impl<H: Host> Thread<H> {
             link.arrived();
             let interest = Interest::READABLE | Interest::WRITABLE;
             let registered =
-                self.poll.registry().register(&mut link.socket, Token(id as usize), interest);
+                self.poll
+                    .registry()
+                    .register(&mut link.socket, Token(id as usize), interest);
             self.links.insert(id, link);
             match registered {
                 Ok(()) => self.running.push_back(id),
@@ -321,7 +363,9 @@ impl<H: Host> Thread<H> {
     }
 
     fn turn(&mut self, id: u64, state: &mut H::Thread, scratch: &mut [u8], now: Instant) {
-        let Some(link) = self.links.get_mut(&id) else { return };
+        let Some(link) = self.links.get_mut(&id) else {
+            return;
+        };
         match link.turn(&self.host, state, scratch, &self.config.limits, now) {
             Ok(next) => {
                 let home = self.index >= self.ordinary;
@@ -337,7 +381,9 @@ impl<H: Host> Thread<H> {
 
     /// Moves a connection to a thread of the other kind.
     fn migrate(&mut self, id: u64) {
-        let Some(mut link) = self.links.remove(&id) else { return };
+        let Some(mut link) = self.links.remove(&id) else {
+            return;
+        };
         if let Err(e) = self.poll.registry().deregister(&mut link.socket) {
             self.links.insert(id, link);
             self.close(id, CloseReason::Lost(e.to_string()));
@@ -349,7 +395,11 @@ impl<H: Host> Thread<H> {
         } else {
             id as usize % self.ordinary
         };
-        self.mailboxes[target].inbox.lock().arriving.push((id, link));
+        self.mailboxes[target]
+            .inbox
+            .lock()
+            .arriving
+            .push((id, link));
         self.mailboxes[target].notify();
     }
 
@@ -381,7 +431,9 @@ impl<H: Host> Thread<H> {
     }
 
     fn close(&mut self, id: u64, reason: CloseReason) {
-        let Some(mut link) = self.links.remove(&id) else { return };
+        let Some(mut link) = self.links.remove(&id) else {
+            return;
+        };
         let _ = self.poll.registry().deregister(&mut link.socket);
         let session = link.session.clone();
         drop(link);

@@ -11,7 +11,7 @@ use crate::channel::Batch;
 use crate::connection::host::Host;
 use crate::connection::io::Liveness;
 use crate::connection::outbox::Outbox;
-use crate::connection::receive::{Context, Receiver, ReceiveLimits, Turn};
+use crate::connection::receive::{Context, ReceiveLimits, Receiver, Turn};
 use crate::connection::session::{CloseReason, Session};
 use crate::limits;
 use crate::wire::frame;
@@ -119,8 +119,9 @@ impl<H: Host> Link<H> {
                 outbox: &self.outbox,
                 limits,
             };
-            let (turn, bytes) =
-                self.receiver.turn(&self.socket, scratch, TURN_BYTES, &mut ctx)?;
+            let (turn, bytes) = self
+                .receiver
+                .turn(&self.socket, scratch, TURN_BYTES, &mut ctx)?;
             if bytes > 0 {
                 self.heard = now;
                 self.asked = 0;

@@ -91,11 +91,18 @@ pub async fn serve(
         let attempt = attempts.fetch_add(1, Ordering::Relaxed);
         handshakes.spawn(async move {
             let release = || drop(permit);
-            let accepted =
-                establish::accept(local, pending, desk, attempt, stream, release).await;
-            let Some(outcome) = accepted.transpose() else { return };
+            let accepted = establish::accept(local, pending, desk, attempt, stream, release).await;
+            let Some(outcome) = accepted.transpose() else {
+                return;
+            };
             // Fails only when the node has stopped.
-            let _ = arrivals.send(Arrival { attempt, from, outcome }).await;
+            let _ = arrivals
+                .send(Arrival {
+                    attempt,
+                    from,
+                    outcome,
+                })
+                .await;
         });
     }
 }
@@ -103,5 +110,8 @@ pub async fn serve(
 /// Errors of `accept` that concern the one connection only.
 fn is_about_peer(e: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
-    matches!(e.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
+    matches!(
+        e.kind(),
+        ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted
+    )
 }

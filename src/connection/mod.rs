@@ -9,8 +9,8 @@
 pub mod establish;
 pub mod host;
 pub mod io;
+mod link;
 pub mod listen;
 pub mod outbox;
-mod link;
 pub mod receive;
 pub mod session;

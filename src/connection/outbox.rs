@@ -86,7 +86,12 @@ impl<'a> Outgoing<'a> {
             Self::Small { dest, term } => {
                 (frame::HEADER + head(*dest, false).encoded_len() + term.len()) as u64
             }
-            Self::Large { dest, term, elided, blobs } => {
+            Self::Large {
+                dest,
+                term,
+                elided,
+                blobs,
+            } => {
                 let table = if *elided { 4 } else { 0 };
                 (head(*dest, *elided).encoded_len() + table + term.len()) as u64
                     + blobs.iter().map(|b| b.len() as u64).sum::<u64>()
@@ -99,7 +104,12 @@ impl<'a> Outgoing<'a> {
         if !elided && term.len() <= limits::FRAGMENT_SHARED_BYTES {
             Self::Small { dest, term }
         } else {
-            Self::Large { dest, term: term.clone(), elided, blobs: blobs.to_vec() }
+            Self::Large {
+                dest,
+                term: term.clone(),
+                elided,
+                blobs: blobs.to_vec(),
+            }
         }
     }
 }
@@ -121,7 +131,10 @@ pub struct Starved(Mutex<Vec<Weak<Outbox>>>);
 impl Starved {
     fn add(&self, outbox: &Arc<Outbox>) {
         let mut list = self.0.lock();
-        if !list.iter().any(|o| std::ptr::eq(o.as_ptr(), Arc::as_ptr(outbox))) {
+        if !list
+            .iter()
+            .any(|o| std::ptr::eq(o.as_ptr(), Arc::as_ptr(outbox)))
+        {
             list.push(Arc::downgrade(outbox));
         }
     }
@@ -184,16 +197,14 @@ impl Outbox {
     /// True if a message of `sender` would be admitted now. Only a hint: used to spare the work
     /// of encoding a message that will have to wait.
     pub fn has_room(&self, sender: u64) -> bool {
-        self.queue.lock().admit(sender, self.shared.ceiling.has_room()) == Admission::Admitted
+        self.queue
+            .lock()
+            .admit(sender, self.shared.ceiling.has_room())
+            == Admission::Admitted
     }
 
     /// Queues a message of `sender`, or does what `pressure` says.
-    pub fn send(
-        self: &Arc<Self>,
-        sender: u64,
-        message: Outgoing<'_>,
-        pressure: Pressure,
-    ) -> Sent {
+    pub fn send(self: &Arc<Self>, sender: u64, message: Outgoing<'_>, pressure: Pressure) -> Sent {
         let mut queue = self.queue.lock();
         let mut reserved = 0;
         match pressure {
@@ -235,7 +246,12 @@ impl Outbox {
                 queue.push_frame(sender, |out| put = frame::put_message(out, dest, term));
                 put.is_err()
             }
-            Outgoing::Large { dest, term, elided, blobs } => {
+            Outgoing::Large {
+                dest,
+                term,
+                elided,
+                blobs,
+            } => {
                 let mut start = Vec::with_capacity(300);
                 let put = head(dest, elided).encode(&mut start);
                 if put.is_ok() {
@@ -305,7 +321,9 @@ impl Outbox {
     /// Wakes the I/O thread unless a wake-up is under way.
     pub fn signal(&self) {
         if !self.signaled.swap(true, Ordering::AcqRel) {
-            self.shared.waker.wake(self.thread.load(Ordering::Acquire), self.id);
+            self.shared
+                .waker
+                .wake(self.thread.load(Ordering::Acquire), self.id);
         }
     }
 
@@ -380,7 +398,11 @@ fn key_of(dest: Dest<'_>) -> u64 {
     let mut hasher = std::hash::DefaultHasher::new();
     match dest {
         Dest::Name(name) => name.hash(&mut hasher),
-        Dest::Pid { id, serial, creation } => (id, serial, creation).hash(&mut hasher),
+        Dest::Pid {
+            id,
+            serial,
+            creation,
+        } => (id, serial, creation).hash(&mut hasher),
     }
     hasher.finish()
 }

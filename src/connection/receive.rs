@@ -103,8 +103,16 @@ struct Stream<B> {
 enum Phase<B> {
     /// Head, and for an elided message the length of its term.
     Head(Vec<u8>),
-    Term { dest: DestBuf, elided: bool, length: usize, term: Vec<u8> },
-    Blobs { message: Assembled<B>, next: usize },
+    Term {
+        dest: DestBuf,
+        elided: bool,
+        length: usize,
+        term: Vec<u8>,
+    },
+    Blobs {
+        message: Assembled<B>,
+        next: usize,
+    },
 }
 
 /// A message that is whole, or whole but for its binaries.
@@ -209,8 +217,12 @@ impl<B: Blob> Receiver<B> {
         drained: bool,
         ctx: &mut Context<'_, H>,
     ) -> Result<Read, CloseReason> {
-        let Some(bytes) = Read::of(outcome, drained)? else { return Ok(Read::WOULD_BLOCK) };
-        let Some(current) = &mut self.current else { return Err(protocol("no fragment")) };
+        let Some(bytes) = Read::of(outcome, drained)? else {
+            return Ok(Read::WOULD_BLOCK);
+        };
+        let Some(current) = &mut self.current else {
+            return Err(protocol("no fragment"));
+        };
         let stream = current.stream;
         current.left -= bytes.bytes.min(current.left);
         let at_end = current.left == 0;
@@ -231,7 +243,11 @@ impl<B: Blob> Receiver<B> {
         ctx: &mut Context<'_, H>,
     ) -> Result<Read, CloseReason> {
         let kept = self.carry.len();
-        let wish = if self.in_blobs() { BULK_READ_BYTES } else { READ_BYTES };
+        let wish = if self.in_blobs() {
+            BULK_READ_BYTES
+        } else {
+            READ_BYTES
+        };
         let end = (kept + wish).min(scratch.len());
         let (Some(front), true) = (scratch.get_mut(..kept), end > kept) else {
             return Err(protocol("frame longer than the read buffer"));
@@ -241,7 +257,9 @@ impl<B: Blob> Receiver<B> {
             .map(|(n, _)| n)
             .map_err(io::Error::from);
         let drained = outcome.as_ref().is_ok_and(|&bytes| bytes < end - kept);
-        let Some(read) = Read::of(outcome, drained)? else { return Ok(Read::WOULD_BLOCK) };
+        let Some(read) = Read::of(outcome, drained)? else {
+            return Ok(Read::WOULD_BLOCK);
+        };
         self.carry.clear();
         let buffer = &scratch[..kept + read.bytes];
         let used = self.parse(buffer, ctx)?;
@@ -251,7 +269,9 @@ impl<B: Blob> Receiver<B> {
 
     /// True while the bytes to come are mostly those of out-of-band binaries.
     fn in_blobs(&self) -> bool {
-        self.streams.values().any(|s| matches!(s.phase, Phase::Blobs { .. }))
+        self.streams
+            .values()
+            .any(|s| matches!(s.phase, Phase::Blobs { .. }))
     }
 
     /// Consumes what it can of `buffer` and returns how much that was.
@@ -260,6 +280,7 @@ impl<B: Blob> Receiver<B> {
         buffer: &[u8],
         ctx: &mut Context<'_, H>,
     ) -> Result<usize, CloseReason> {
+        ctx.host.batch(ctx.thread);
         let mut at = 0;
         while self.stalled.is_none() {
             let rest = &buffer[at..];
@@ -278,28 +299,38 @@ impl<B: Blob> Receiver<B> {
                 }
                 break;
             }
-            let Some(header) = frame::parse_header(rest).map_err(protocol)? else { break };
+            let Some(header) = frame::parse_header(rest).map_err(protocol)? else {
+                break;
+            };
             let body = &rest[frame::HEADER..];
             match header.kind {
                 Kind::First => {
-                    let Some(fixed) = body.get(..frame::FIRST_FIXED) else { break };
+                    let Some(fixed) = body.get(..frame::FIRST_FIXED) else {
+                        break;
+                    };
                     let (stream, total) = frame::parse_first(fixed).map_err(protocol)?;
                     at += frame::HEADER + frame::FIRST_FIXED;
                     self.open(stream, total, header.body, ctx)?;
                 }
                 Kind::More => {
-                    let Some(fixed) = body.get(..frame::MORE_FIXED) else { break };
+                    let Some(fixed) = body.get(..frame::MORE_FIXED) else {
+                        break;
+                    };
                     let stream = frame::parse_more(fixed).map_err(protocol)?;
                     at += frame::HEADER + frame::MORE_FIXED;
                     if !self.streams.contains_key(&stream) {
                         return Err(protocol(format!("fragment of unknown message {stream}")));
                     }
                     let left = header.body.checked_sub(frame::MORE_FIXED);
-                    self.current =
-                        Some(Current { stream, left: left.ok_or_else(|| protocol("short"))? });
+                    self.current = Some(Current {
+                        stream,
+                        left: left.ok_or_else(|| protocol("short"))?,
+                    });
                 }
                 kind => {
-                    let Some(body) = body.get(..header.body) else { break };
+                    let Some(body) = body.get(..header.body) else {
+                        break;
+                    };
                     at += frame::HEADER + header.body;
                     self.whole(kind, body, ctx)?;
                 }
@@ -327,7 +358,9 @@ impl<B: Blob> Receiver<B> {
                 }
                 Ok(())
             }
-            Kind::Close => Err(CloseReason::Peer(frame::parse_close(body).map_err(protocol)?.1)),
+            Kind::Close => Err(CloseReason::Peer(
+                frame::parse_close(body).map_err(protocol)?.1,
+            )),
             other => Err(protocol(format!("frame {other:?} inside a session"))),
         }
     }
@@ -350,8 +383,16 @@ impl<B: Blob> Receiver<B> {
             return control(term, ctx);
         }
         let mut blobs = Vec::new();
-        let message = Incoming { dest: head.dest, term, facts: &facts, blobs: &mut blobs };
-        match ctx.host.deliver(ctx.thread, ctx.session, ctx.outbox, message) {
+        let message = Incoming {
+            dest: head.dest,
+            term,
+            facts: &facts,
+            blobs: &mut blobs,
+        };
+        match ctx
+            .host
+            .deliver(ctx.thread, ctx.session, ctx.outbox, message)
+        {
             Delivery::Full => {
                 self.stalled = Some(Assembled {
                     dest: head.dest.into(),
@@ -390,7 +431,11 @@ impl<B: Blob> Receiver<B> {
         };
         self.bulk |= total > limits::BULK_FRAME_BYTES as u64;
         self.open_bytes += total;
-        let fresh = Stream { total, received: 0, phase: Phase::Head(Vec::new()) };
+        let fresh = Stream {
+            total,
+            received: 0,
+            phase: Phase::Head(Vec::new()),
+        };
         if self.streams.insert(stream, fresh).is_some() {
             return Err(protocol(format!("message {stream} begins twice")));
         }
@@ -445,8 +490,16 @@ impl<B: Blob> Receiver<B> {
         id: u32,
         ctx: &mut Context<'_, H>,
     ) -> Result<(), CloseReason> {
-        let Some(stream) = self.streams.get_mut(&id) else { return Ok(()) };
-        if let Phase::Term { dest, elided, length, term } = &mut stream.phase {
+        let Some(stream) = self.streams.get_mut(&id) else {
+            return Ok(());
+        };
+        if let Phase::Term {
+            dest,
+            elided,
+            length,
+            term,
+        } = &mut stream.phase
+        {
             if term.len() < *length {
                 return Ok(());
             }
@@ -473,15 +526,23 @@ impl<B: Blob> Receiver<B> {
                 (message.facts.blobs.get(*next), message.blobs.len() == *next)
             {
                 let Some(blob) = ctx.host.blob(u64::from(length)) else {
-                    return Err(protocol(format!("no memory for a binary of {length} bytes")));
+                    return Err(protocol(format!(
+                        "no memory for a binary of {length} bytes"
+                    )));
                 };
                 message.blobs.push(blob);
             }
             if *next == message.facts.blobs.len() {
-                let Some(stream) = self.streams.remove(&id) else { return Ok(()) };
+                let Some(stream) = self.streams.remove(&id) else {
+                    return Ok(());
+                };
                 self.open_bytes -= stream.total;
                 if let Phase::Blobs { message, .. } = stream.phase {
-                    if self.current.as_ref().is_some_and(|c| c.stream == id && c.left > 0) {
+                    if self
+                        .current
+                        .as_ref()
+                        .is_some_and(|c| c.stream == id && c.left > 0)
+                    {
                         return Err(protocol("fragment is longer than its message"));
                     }
                     return self.complete(message, ctx);
@@ -514,7 +575,10 @@ impl<B: Blob> Receiver<B> {
             facts: &message.facts,
             blobs: &mut message.blobs,
         };
-        match ctx.host.deliver(ctx.thread, ctx.session, ctx.outbox, incoming) {
+        match ctx
+            .host
+            .deliver(ctx.thread, ctx.session, ctx.outbox, incoming)
+        {
             Delivery::Full => self.stalled = Some(message),
             Delivery::Done => {}
             Delivery::NoProcess | Delivery::Undecodable => self.undelivered += 1,
@@ -544,7 +608,10 @@ fn parse_head<B>(
         (used + 4, u64::from(u32::from_be_bytes([a, b, c, d])))
     } else {
         let length = total.checked_sub(used as u64);
-        (used, length.ok_or_else(|| protocol("message shorter than its head"))?)
+        (
+            used,
+            length.ok_or_else(|| protocol("message shorter than its head"))?,
+        )
     };
     if length > limits.term.bytes as u64 {
         return Err(protocol(format!(
@@ -555,16 +622,28 @@ fn parse_head<B>(
     if length + used as u64 > total || length == 0 {
         return Err(protocol("term does not fit its message"));
     }
-    let phase = Phase::Term { dest, elided, length: length as usize, term: Vec::new() };
+    let phase = Phase::Term {
+        dest,
+        elided,
+        length: length as usize,
+        term: Vec::new(),
+    };
     Ok((used.saturating_sub(before), Some(phase)))
 }
 
 fn control<H: Host>(term: &[u8], ctx: &mut Context<'_, H>) -> Result<(), CloseReason> {
     let bytes = match term {
         [131, 109, _, _, _, _, bytes @ ..] if bytes.len() <= limits::MAX_CONTROL_BYTES => bytes,
-        _ => return Err(protocol("membership message is not a binary within its limit")),
+        _ => {
+            return Err(protocol(
+                "membership message is not a binary within its limit",
+            ));
+        }
     };
-    let message = ControlMessage { session: ctx.session.clone(), bytes: bytes.to_vec() };
+    let message = ControlMessage {
+        session: ctx.session.clone(),
+        bytes: bytes.to_vec(),
+    };
     if ctx.session.control.try_send(message).is_err() {
         // Membership gossip repeats itself; a flood of it must not grow a queue.
         tracing::debug!(peer = %ctx.session.peer.node, "membership message dropped: too many");
@@ -578,7 +657,10 @@ struct Read {
 }
 
 impl Read {
-    const WOULD_BLOCK: Self = Self { bytes: 0, drained: true };
+    const WOULD_BLOCK: Self = Self {
+        bytes: 0,
+        drained: true,
+    };
 
     /// Sorts out the result of a `recv`; `None` if there was nothing. `drained`: it brought less
     /// than it might have.
@@ -588,9 +670,10 @@ impl Read {
             // An edge-triggered poll reports again what arrives after a short read.
             Ok(bytes) => Ok(Some(Self { bytes, drained })),
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(None),
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => {
-                Ok(Some(Self { bytes: 0, drained: false }))
-            }
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => Ok(Some(Self {
+                bytes: 0,
+                drained: false,
+            })),
             Err(e) => Err(CloseReason::Lost(e.to_string())),
         }
     }

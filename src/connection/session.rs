@@ -106,7 +106,9 @@ pub struct Session {
 
 impl fmt::Debug for Session {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Session").field("peer", &self.peer).finish_non_exhaustive()
+        f.debug_struct("Session")
+            .field("peer", &self.peer)
+            .finish_non_exhaustive()
     }
 }
 
@@ -230,9 +232,15 @@ impl Session {
     /// An I/O thread has let go of one connection.
     pub(crate) fn released(self: &Arc<Self>) {
         if self.remaining.fetch_sub(1, Ordering::AcqRel) == 1 {
-            let reason =
-                self.reason.lock().clone().unwrap_or_else(|| CloseReason::Lost("closed".into()));
-            let _ = self.events.send(SessionEvent::Ended { session: self.clone(), reason });
+            let reason = self
+                .reason
+                .lock()
+                .clone()
+                .unwrap_or_else(|| CloseReason::Lost("closed".into()));
+            let _ = self.events.send(SessionEvent::Ended {
+                session: self.clone(),
+                reason,
+            });
         }
     }
 }

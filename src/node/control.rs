@@ -24,9 +24,7 @@ use crate::connection::host::Host;
 use crate::connection::io::Io;
 use crate::connection::listen::{self, Arrival};
 use crate::connection::outbox::{Outgoing, Pressure, Sent, Wake};
-use crate::connection::session::{
-    self, CloseReason, ControlMessage, Session, SessionEvent,
-};
+use crate::connection::session::{self, CloseReason, ControlMessage, Session, SessionEvent};
 use crate::limits;
 use crate::node::links;
 use crate::node::persist::Store;
@@ -130,7 +128,10 @@ impl<H: Host> Control<H> {
         let (dialled_in, dialled) = mpsc::channel(limits::MAX_UNAUTHENTICATED);
         let (control_in, control) = mpsc::channel(limits::MAX_CONTROL_BACKLOG);
         let (events_in, events) = mpsc::unbounded_channel();
-        let desk = Desk { judge, authenticated: authenticated_in };
+        let desk = Desk {
+            judge,
+            authenticated: authenticated_in,
+        };
         let mut tasks = JoinSet::new();
         let pending = Arc::new(Pending::default());
         let permits = Arc::new(Semaphore::new(limits::MAX_UNAUTHENTICATED));
@@ -196,7 +197,9 @@ impl<H: Host> Control<H> {
 
     /// Works until told to stop.
     pub(crate) async fn run(&mut self, mut commands: mpsc::UnboundedReceiver<Command>) {
-        let Some(mut inputs) = self.inputs.take() else { return };
+        let Some(mut inputs) = self.inputs.take() else {
+            return;
+        };
         let mut periodic = tokio::time::interval(self.periodic.max(Duration::from_millis(10)));
         periodic.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -327,7 +330,16 @@ impl<H: Host> Control<H> {
                     let _ = admit.send(Permit { session, withdrawn });
                 }
             }
-            Effect::Kill { name, session, reason } | Effect::Close { name, session, reason } => {
+            Effect::Kill {
+                name,
+                session,
+                reason,
+            }
+            | Effect::Close {
+                name,
+                session,
+                reason,
+            } => {
                 if let Some(up) = self.sessions.get(&session) {
                     up.close(CloseReason::Local(reason));
                 } else if self.setups.remove(&session).is_some() {
@@ -343,17 +355,28 @@ impl<H: Host> Control<H> {
         let task = self.tasks.spawn(async move {
             let outcome = establish::dial(local, desk, peer.clone(), addr, dial).await;
             // Fails only when the node has stopped.
-            let _ = report.send(Dialled { name: peer, dial, outcome }).await;
+            let _ = report
+                .send(Dialled {
+                    name: peer,
+                    dial,
+                    outcome,
+                })
+                .await;
         });
         self.dials.insert(dial, task);
     }
 
     fn verdict(&mut self, attempt: u64, verdict: links::Verdict) {
-        let Some((name, answer)) = self.attempts.remove(&attempt) else { return };
+        let Some((name, answer)) = self.attempts.remove(&attempt) else {
+            return;
+        };
         let verdict = match verdict {
             links::Verdict::Accept { simultaneous } => {
                 self.judged.insert(attempt, name.clone());
-                Verdict::Accept { cookie: self.local.cookie_for(&name), simultaneous }
+                Verdict::Accept {
+                    cookie: self.local.cookie_for(&name),
+                    simultaneous,
+                }
             }
             links::Verdict::Nok => Verdict::Nok,
             links::Verdict::NotAllowed(why) => {
@@ -365,7 +388,11 @@ impl<H: Host> Control<H> {
     }
 
     fn judge(&mut self, judgement: Judgement) {
-        let Judgement { attempt, peer, answer } = judgement;
+        let Judgement {
+            attempt,
+            peer,
+            answer,
+        } = judgement;
         let Some(trailer) = peer.trailer else {
             if self.complaints.is_new(&peer.name) {
                 tracing::warn!(
@@ -387,7 +414,12 @@ impl<H: Host> Control<H> {
     }
 
     fn authenticated(&mut self, request: Authenticated) {
-        let Authenticated { name, instance, origin, admit } = request;
+        let Authenticated {
+            name,
+            instance,
+            origin,
+            admit,
+        } = request;
         let session = self.next_session;
         self.next_session += 1;
         let origin = match origin {
@@ -397,13 +429,26 @@ impl<H: Host> Control<H> {
                 links::Origin::Accepted(attempt)
             }
         };
-        let setup = Setup { name: name.clone(), admit: Some(admit), keep: None };
+        let setup = Setup {
+            name: name.clone(),
+            admit: Some(admit),
+            keep: None,
+        };
         self.setups.insert(session, setup);
-        self.link(links::Event::Established { name, instance, session, origin });
+        self.link(links::Event::Established {
+            name,
+            instance,
+            session,
+            origin,
+        });
     }
 
     fn dialled(&mut self, dialled: Dialled) {
-        let Dialled { name, dial, outcome } = dialled;
+        let Dialled {
+            name,
+            dial,
+            outcome,
+        } = dialled;
         self.dials.remove(&dial);
         match outcome {
             Ok((number, ready)) => self.bring_up(number, ready),
@@ -428,7 +473,11 @@ impl<H: Host> Control<H> {
     }
 
     fn arrived(&mut self, arrival: Arrival) {
-        let Arrival { attempt, from, outcome } = arrival;
+        let Arrival {
+            attempt,
+            from,
+            outcome,
+        } = arrival;
         match outcome {
             Ok((number, ready)) => self.bring_up(number, ready),
             Err((Some(number), error)) => self.setup_failed(number, &error),
@@ -441,7 +490,9 @@ impl<H: Host> Control<H> {
                     EstablishError::GivenUp
                         | EstablishError::Handshake(HandshakeError::RefusedByUs { .. })
                 );
-                let origin = judged.clone().unwrap_or_else(|| from.ip().to_string().into());
+                let origin = judged
+                    .clone()
+                    .unwrap_or_else(|| from.ip().to_string().into());
                 if !refused && self.complaints.is_new(&origin) {
                     tracing::warn!(%from, peer = %origin, "handshake failed: {error}");
                 }
@@ -453,15 +504,22 @@ impl<H: Host> Control<H> {
     }
 
     fn setup_failed(&mut self, number: u64, error: &EstablishError) {
-        let Some(setup) = self.setups.remove(&number) else { return };
+        let Some(setup) = self.setups.remove(&number) else {
+            return;
+        };
         if !matches!(error, EstablishError::GivenUp) && self.complaints.is_new(&setup.name) {
             tracing::warn!(peer = %setup.name, "session did not come up: {error}");
         }
-        self.link(links::Event::Down { name: setup.name, session: number });
+        self.link(links::Event::Down {
+            name: setup.name,
+            session: number,
+        });
     }
 
     fn bring_up(&mut self, number: u64, ready: Ready) {
-        let Some(setup) = self.setups.remove(&number) else { return };
+        let Some(setup) = self.setups.remove(&number) else {
+            return;
+        };
         let name = setup.name;
         let mut outboxes = Vec::with_capacity(ready.sockets.len());
         for channel in ready.plan.channels() {
@@ -500,7 +558,10 @@ impl<H: Host> Control<H> {
             connections = session.connections.len(),
             "session is up"
         );
-        self.link(links::Event::Up { name: name.clone(), session: number });
+        self.link(links::Event::Up {
+            name: name.clone(),
+            session: number,
+        });
         self.overlay(full_mesh::Event::LinkUp(name));
     }
 
@@ -509,11 +570,18 @@ impl<H: Host> Control<H> {
             SessionEvent::Alive(session) => (session, None),
             SessionEvent::Ended { session, reason } => (session, Some(reason)),
         };
-        let number = self.sessions.iter().find(|(_, s)| Arc::ptr_eq(s, &session)).map(|(&n, _)| n);
+        let number = self
+            .sessions
+            .iter()
+            .find(|(_, s)| Arc::ptr_eq(s, &session))
+            .map(|(&n, _)| n);
         let Some(number) = number else { return };
         let name = session.peer.node.clone();
         let Some(reason) = ended else {
-            self.link(links::Event::Pong { name, session: number });
+            self.link(links::Event::Pong {
+                name,
+                session: number,
+            });
             return;
         };
         self.sessions.remove(&number);
@@ -523,7 +591,10 @@ impl<H: Host> Control<H> {
         tracing::info!(peer = %name, "session has ended: {reason}");
         self.observer.lock().session_down(&session, &reason);
         self.overlay(full_mesh::Event::LinkDown(name.clone()));
-        self.link(links::Event::Down { name, session: number });
+        self.link(links::Event::Down {
+            name,
+            session: number,
+        });
     }
 
     fn session(&self, name: &str) -> Option<&Arc<Session>> {
@@ -533,13 +604,21 @@ impl<H: Host> Control<H> {
     fn message(&mut self, message: ControlMessage) {
         let from = message.session.peer.node.clone();
         // What an ended session left behind must not count for its successor.
-        if self.session(&from).is_some_and(|s| Arc::ptr_eq(s, &message.session)) {
-            self.overlay(full_mesh::Event::Message { from, bytes: message.bytes });
+        if self
+            .session(&from)
+            .is_some_and(|s| Arc::ptr_eq(s, &message.session))
+        {
+            self.overlay(full_mesh::Event::Message {
+                from,
+                bytes: message.bytes,
+            });
         }
     }
 
     fn send(&self, to: &str, bytes: &[u8]) {
-        let Some(session) = self.session(to) else { return };
+        let Some(session) = self.session(to) else {
+            return;
+        };
         let route = session
             .route(MEMBERSHIP_CHANNEL, 0)
             .or_else(|| session.outbox(0));
@@ -582,7 +661,13 @@ impl<H: Host> Control<H> {
             }
             Command::Members(reply) => reply(self.members.clone()),
             Command::Sessions(reply) => {
-                reply(self.sessions.values().filter(|s| s.is_open()).cloned().collect());
+                reply(
+                    self.sessions
+                        .values()
+                        .filter(|s| s.is_open())
+                        .cloned()
+                        .collect(),
+                );
             }
             Command::Disconnect(name, reply) => {
                 let session = self.session(&name);
@@ -599,8 +684,9 @@ impl<H: Host> Control<H> {
     fn ask_overlay(&mut self, event: full_mesh::Event) -> Result<(), String> {
         self.settle();
         let mut effects = Vec::new();
-        let outcome =
-            self.overlay.handle(self.now(), event, &mut rand::rng(), &mut effects);
+        let outcome = self
+            .overlay
+            .handle(self.now(), event, &mut rand::rng(), &mut effects);
         for effect in effects {
             self.do_overlay(effect);
         }
@@ -633,7 +719,9 @@ impl<H: Host> Control<H> {
         }
         let ended = async {
             while !self.sessions.is_empty() {
-                let Some(event) = events.recv().await else { break };
+                let Some(event) = events.recv().await else {
+                    break;
+                };
                 self.session_event(event);
             }
         };
@@ -646,7 +734,10 @@ fn is_nok(error: &EstablishError) -> bool {
     use crate::wire::handshake::Refusal;
     matches!(
         error,
-        EstablishError::Handshake(HandshakeError::Refused { refusal: Refusal::Nok, .. })
+        EstablishError::Handshake(HandshakeError::Refused {
+            refusal: Refusal::Nok,
+            ..
+        })
     )
 }
 
@@ -668,7 +759,11 @@ fn own_spec(config: &Config, listeners: &[TcpListener]) -> Result<NodeSpec, Star
             compression: c.compression,
         })
         .collect();
-    Ok(NodeSpec { name: config.name.clone(), listen_addrs, channels })
+    Ok(NodeSpec {
+        name: config.name.clone(),
+        listen_addrs,
+        channels,
+    })
 }
 
 /// Peers that were complained about, so that each is logged once until it has connected.

@@ -13,7 +13,9 @@ pub(crate) struct Store {
 
 impl Store {
     pub(crate) fn new(data_dir: PathBuf) -> Self {
-        Self { path: data_dir.join("default_peer_service").join("membership") }
+        Self {
+            path: data_dir.join("default_peer_service").join("membership"),
+        }
     }
 
     /// What was saved last; `None` if nothing was.
@@ -24,7 +26,8 @@ impl Store {
             Err(e) => return Err(e),
         };
         let mut bytes = Vec::new();
-        file.take(2 * MAX_CONTROL_BYTES as u64).read_to_end(&mut bytes)?;
+        file.take(2 * MAX_CONTROL_BYTES as u64)
+            .read_to_end(&mut bytes)?;
         Ok(Some(bytes))
     }
 

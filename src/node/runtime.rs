@@ -169,9 +169,11 @@ impl<H: Host> Runtime<H> {
         let (started, outcome) = std::sync::mpsc::channel();
         let thread = {
             let (local, io) = (local.clone(), io.clone());
-            std::thread::Builder::new().name("partisan-control".into()).spawn(move || {
-                run(local, io, config, observer, inbox, &started);
-            })
+            std::thread::Builder::new()
+                .name("partisan-control".into())
+                .spawn(move || {
+                    run(local, io, config, observer, inbox, &started);
+                })
         };
         let failed = |e: StartError| {
             io.stop();
@@ -184,7 +186,14 @@ impl<H: Host> Runtime<H> {
         match outcome.recv() {
             Ok(Ok((spec, timers))) => {
                 let thread = Mutex::new(Some(thread));
-                Ok(Self { commands, io, local, spec, timers, thread })
+                Ok(Self {
+                    commands,
+                    io,
+                    local,
+                    spec,
+                    timers,
+                    thread,
+                })
             }
             Ok(Err(e)) => failed(e),
             Err(_) => failed(StartError::Overlay("the control thread has died".into())),
@@ -275,7 +284,10 @@ fn run<H: Host>(
     inbox: mpsc::UnboundedReceiver<Command>,
     started: &Started,
 ) {
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+    let runtime = match tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+    {
         Ok(runtime) => runtime,
         Err(e) => {
             let _ = started.send(Err(e.into()));

@@ -19,7 +19,10 @@ pub struct Identity {
 impl Identity {
     /// The identity of `node` in its incarnation `creation`.
     pub fn new(node: impl Into<Arc<str>>, creation: u32) -> Self {
-        Self { node: node.into(), creation }
+        Self {
+            node: node.into(),
+            creation,
+        }
     }
 }
 

@@ -53,7 +53,12 @@ fn channels(terms: Vec<ChannelTerm<'_>>) -> Result<Vec<ChannelSpec>, String> {
     terms
         .into_iter()
         .map(|(channel, parallelism, monotonic, compression)| {
-            Ok(ChannelSpec { name: name(channel)?, parallelism, monotonic, compression })
+            Ok(ChannelSpec {
+                name: name(channel)?,
+                parallelism,
+                monotonic,
+                compression,
+            })
         })
         .collect()
 }
@@ -67,12 +72,14 @@ impl Start {
         let cookies: HashMap<Atom, Binary<'_>> = get(map, "cookies")?;
         for (peer, cookie) in cookies {
             let peer = name(peer.to_term(map.get_env()))?;
-            node.cookies.insert(peer.to_string(), cookie.as_slice().to_vec());
+            node.cookies
+                .insert(peer.to_string(), cookie.as_slice().to_vec());
         }
         for (ip, port) in get::<Vec<(Binary<'_>, u16)>>(map, "listen_addrs")? {
             let text = String::from_utf8_lossy(ip.as_slice()).into_owned();
-            let ip: IpAddr =
-                text.parse().map_err(|_| format!("listen_addrs: {text:?} is no IP address"))?;
+            let ip: IpAddr = text
+                .parse()
+                .map_err(|_| format!("listen_addrs: {text:?} is no IP address"))?;
             node.listen.push(SocketAddr::new(ip, port));
         }
         node.channels = channels(get(map, "channels")?)?;
@@ -84,8 +91,7 @@ impl Start {
             .decode::<Binary<'_>>()
             .ok()
             .map(|dir| PathBuf::from(String::from_utf8_lossy(dir.as_slice()).into_owned()));
-        let (enabled, idle, timeout, max_attempts) =
-            get::<(bool, u64, u64, u32)>(map, "ping")?;
+        let (enabled, idle, timeout, max_attempts) = get::<(bool, u64, u64, u32)>(map, "ping")?;
         node.io = io::Config {
             io_threads: get(map, "io_threads")?,
             bulk_threads: get(map, "bulk_threads")?,
@@ -118,7 +124,11 @@ impl Start {
             },
             uri_padding: get(map, "uri_padding")?,
         };
-        Ok(Self { node, encoding, owner: get(map, "owner")? })
+        Ok(Self {
+            node,
+            encoding,
+            owner: get(map, "owner")?,
+        })
     }
 }
 
@@ -140,7 +150,11 @@ pub(crate) fn decode_spec(term: Term<'_>) -> Result<NodeSpec, String> {
             compression: c.compression,
         })
         .collect();
-    Ok(NodeSpec { name: name(node)?, listen_addrs, channels })
+    Ok(NodeSpec {
+        name: name(node)?,
+        listen_addrs,
+        channels,
+    })
 }
 
 fn decode_ip(term: Term<'_>) -> Result<IpAddr, String> {
@@ -150,8 +164,11 @@ fn decode_ip(term: Term<'_>) -> Result<IpAddr, String> {
     rustler::types::tuple::get_tuple(term)
         .ok()
         .and_then(|parts| {
-            let words: Vec<u16> =
-                parts.iter().map(|p| p.decode()).collect::<NifResult<_>>().ok()?;
+            let words: Vec<u16> = parts
+                .iter()
+                .map(|p| p.decode())
+                .collect::<NifResult<_>>()
+                .ok()?;
             <[u16; 8]>::try_from(words).ok()
         })
         .map(IpAddr::from)
@@ -195,8 +212,10 @@ pub(crate) fn make_atom<'a>(env: Env<'a>, text: &str) -> Term<'a> {
     use rustler::Encoder;
     // Latin-1 is all that NIF 2.16 makes; other names come from the VM's own decoder.
     if text.is_ascii() {
-        return Atom::from_str(env, text)
-            .map_or_else(|_| rustler::types::atom::undefined().encode(env), |a| a.encode(env));
+        return Atom::from_str(env, text).map_or_else(
+            |_| rustler::types::atom::undefined().encode(env),
+            |a| a.encode(env),
+        );
     }
     let mut bytes = vec![131, 118];
     bytes.extend_from_slice(&(text.len() as u16).to_be_bytes());
@@ -206,5 +225,8 @@ pub(crate) fn make_atom<'a>(env: Env<'a>, text: &str) -> Term<'a> {
             // SAFETY: the bytes are one well-formed atom.
             unsafe { env.binary_to_term_trusted(&bytes) }
         })
-        .map_or_else(|| rustler::types::atom::undefined().encode(env), |(term, _)| term)
+        .map_or_else(
+            || rustler::types::atom::undefined().encode(env),
+            |(term, _)| term,
+        )
 }

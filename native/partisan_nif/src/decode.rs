@@ -17,7 +17,11 @@ pub(crate) fn decode(
     skeleton: &[u8],
     blobs: &mut dyn Iterator<Item = ErlNifBinary>,
 ) -> Option<ErlNifTerm> {
-    let mut decoder = Decoder { env, rest: skeleton.get(1..)?, blobs };
+    let mut decoder = Decoder {
+        env,
+        rest: skeleton.get(1..)?,
+        blobs,
+    };
     let term = decoder.term()?;
     decoder.rest.is_empty().then_some(term)
 }

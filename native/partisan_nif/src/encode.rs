@@ -5,14 +5,15 @@
 //! `erlang:term_to_iovec/1`, which yields. So a NIF call stays below 100 µs.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
 use std::ffi::{c_char, c_int, c_uint};
 use std::mem::MaybeUninit;
+use std::rc::Rc;
 
 use partisan::limits::OUT_OF_BAND_BYTES;
 use rustler::sys::{self, ErlNifCharEncoding, ErlNifEnv, ErlNifTerm, ErlNifTermType};
 
 use crate::raw;
+use crate::routes::Words;
 
 /// Terms visited in one walk.
 const MAX_NODES: u32 = 512;
@@ -49,15 +50,12 @@ impl Encoded {
 pub(crate) struct Slow;
 
 thread_local! {
-    static ATOMS: RefCell<HashMap<usize, Box<[u8]>>> = RefCell::new(HashMap::new());
+    static ATOMS: RefCell<Words<Box<[u8]>>> = RefCell::default();
+    static NAMES: RefCell<Words<Rc<str>>> = RefCell::default();
 }
 
 /// Encodes `term` into `out`, which is cleared first.
-pub(crate) fn encode(
-    env: *mut ErlNifEnv,
-    term: ErlNifTerm,
-    out: &mut Encoded,
-) -> Result<(), Slow> {
+pub(crate) fn encode(env: *mut ErlNifEnv, term: ErlNifTerm, out: &mut Encoded) -> Result<(), Slow> {
     out.clear();
     out.term.push(131);
     Encoder { env, out, nodes: 0 }.put(term, 0)
@@ -96,7 +94,11 @@ impl Encoder<'_> {
     }
 
     fn by_vm(&mut self, term: ErlNifTerm) -> Result<(), Slow> {
-        if raw::term_to_binary(self.env, term, &mut self.out.term) { Ok(()) } else { Err(Slow) }
+        if raw::term_to_binary(self.env, term, &mut self.out.term) {
+            Ok(())
+        } else {
+            Err(Slow)
+        }
     }
 
     fn atom(&mut self, term: ErlNifTerm) -> Result<(), Slow> {
@@ -138,7 +140,9 @@ impl Encoder<'_> {
         } else {
             let magnitude = value.unsigned_abs().to_le_bytes();
             let used = magnitude.iter().rposition(|&b| b != 0).map_or(1, |i| i + 1);
-            self.out.term.extend_from_slice(&[110, used as u8, u8::from(value < 0)]);
+            self.out
+                .term
+                .extend_from_slice(&[110, used as u8, u8::from(value < 0)]);
             self.out.term.extend_from_slice(&magnitude[..used]);
         }
         Ok(())
@@ -189,10 +193,14 @@ impl Encoder<'_> {
             Ok(arity) => self.out.term.extend_from_slice(&[104, arity]),
             Err(_) => {
                 self.out.term.push(105);
-                self.out.term.extend_from_slice(&(elements.len() as u32).to_be_bytes());
+                self.out
+                    .term
+                    .extend_from_slice(&(elements.len() as u32).to_be_bytes());
             }
         }
-        elements.iter().try_for_each(|&element| self.put(element, depth + 1))
+        elements
+            .iter()
+            .try_for_each(|&element| self.put(element, depth + 1))
     }
 
     fn list(&mut self, term: ErlNifTerm, depth: u32) -> Result<(), Slow> {
@@ -235,7 +243,9 @@ impl Encoder<'_> {
             return Err(Slow);
         }
         self.out.term.push(116);
-        self.out.term.extend_from_slice(&(size as u32).to_be_bytes());
+        self.out
+            .term
+            .extend_from_slice(&(size as u32).to_be_bytes());
         let env = self.env;
         let whole = raw::map_pairs(env, term, |key, value| {
             self.put(key, depth + 1).is_ok() && self.put(value, depth + 1).is_ok()
@@ -285,9 +295,22 @@ pub(crate) fn atom_text(env: *mut ErlNifEnv, atom: ErlNifTerm) -> Option<String>
         return None;
     }
     match bytes.as_slice() {
-        [119, _, text @ ..] | [118, _, _, text @ ..] => {
-            String::from_utf8(text.to_vec()).ok()
-        }
+        [119, _, text @ ..] | [118, _, _, text @ ..] => String::from_utf8(text.to_vec()).ok(),
         _ => None,
     }
+}
+
+/// The text of an atom, remembered per scheduler.
+pub(crate) fn cached_text(env: *mut ErlNifEnv, atom: ErlNifTerm) -> Option<Rc<str>> {
+    NAMES.with_borrow_mut(|names| {
+        if let Some(name) = names.get(&raw::word(atom)) {
+            return Some(name.clone());
+        }
+        if names.len() >= MAX_CACHED_ATOMS {
+            names.clear();
+        }
+        let name: Rc<str> = atom_text(env, atom)?.into();
+        names.insert(raw::word(atom), name.clone());
+        Some(name)
+    })
 }

@@ -1,10 +1,10 @@
 //! The VM as the host of a node: memory for binaries, delivery, atoms.
 
-use std::collections::{HashMap, HashSet};
 use std::io;
 use std::mem::MaybeUninit;
 use std::sync::Arc;
 
+use foldhash::{HashMap, HashMapExt, HashSet, HashSetExt};
 use partisan::connection::host::{Blob, Delivery, Host, Incoming, Source};
 use partisan::connection::outbox::Outbox;
 use partisan::connection::session::Session;
@@ -39,7 +39,11 @@ impl VmBlob {
             if sys::enif_alloc_binary(at_once, binary.as_mut_ptr()) == 0 {
                 return None;
             }
-            Some(Self { binary: binary.assume_init(), filled: 0, len })
+            Some(Self {
+                binary: binary.assume_init(),
+                filled: 0,
+                len,
+            })
         }
     }
 
@@ -69,7 +73,8 @@ impl VmBlob {
     /// The complete binary; its owner has to release it or make it a term.
     fn into_raw(self) -> ErlNifBinary {
         let this = std::mem::ManuallyDrop::new(self);
-        ErlNifBinary { ..this.binary }
+        // SAFETY: `this` is never used or dropped again, so the binary keeps one owner.
+        unsafe { std::ptr::read(&this.binary) }
     }
 }
 
@@ -117,6 +122,8 @@ impl Blob for VmBlob {
 pub(crate) struct VmThread {
     env: OwnEnv,
     names: HashMap<Box<str>, ErlNifTerm>,
+    /// The last name looked up for the present batch, and who has it.
+    last: Option<(ErlNifTerm, ErlNifPid)>,
     atoms: HashSet<Box<str>>,
     mapped: Vec<u8>,
 }
@@ -148,9 +155,20 @@ impl VmHost {
                         atom
                     }
                 };
-                raw::whereis(atom)
+                if let Some((name, pid)) = thread.last
+                    && name == atom
+                {
+                    return Some(pid);
+                }
+                let pid = raw::whereis(atom)?;
+                thread.last = Some((atom, pid));
+                Some(pid)
             }
-            Dest::Pid { id, serial, creation } => {
+            Dest::Pid {
+                id,
+                serial,
+                creation,
+            } => {
                 if creation != 0 && creation != self.mapper.wire().creation {
                     return None;
                 }
@@ -176,7 +194,11 @@ impl VmHost {
         message: &mut Incoming<'_, VmBlob>,
     ) -> Option<ErlNifTerm> {
         let env = thread.env.as_ptr();
-        let form = if message.facts.blobs.is_empty() { Form::Whole } else { Form::Elided };
+        let form = if message.facts.blobs.is_empty() {
+            Form::Whole
+        } else {
+            Form::Elided
+        };
         let mut blobs = std::mem::take(message.blobs);
         if !message.facts.identities {
             return build(env, message.term, &mut blobs);
@@ -202,11 +224,7 @@ impl VmHost {
     }
 }
 
-fn build(
-    env: *mut sys::ErlNifEnv,
-    bytes: &[u8],
-    blobs: &mut Vec<VmBlob>,
-) -> Option<ErlNifTerm> {
+fn build(env: *mut sys::ErlNifEnv, bytes: &[u8], blobs: &mut Vec<VmBlob>) -> Option<ErlNifTerm> {
     if blobs.is_empty() {
         return raw::binary_to_term(env, bytes);
     }
@@ -221,8 +239,10 @@ fn build(
 
 /// The atom of a registered name, if there is one.
 fn find_atom(env: &mut OwnEnv, name: &str) -> Option<ErlNifTerm> {
-    let latin1: Option<Vec<u8>> =
-        name.chars().map(|c| u8::try_from(u32::from(c)).ok()).collect();
+    let latin1: Option<Vec<u8>> = name
+        .chars()
+        .map(|c| u8::try_from(u32::from(c)).ok())
+        .collect();
     raw::existing_atom(env.as_ptr(), &latin1?)
 }
 
@@ -234,6 +254,7 @@ impl Host for VmHost {
         VmThread {
             env: OwnEnv::new(),
             names: HashMap::new(),
+            last: None,
             atoms: HashSet::new(),
             mapped: Vec::new(),
         }
@@ -254,6 +275,10 @@ impl Host for VmHost {
         // Once admitted it exists.
         thread.atoms.insert(atom.into());
         known
+    }
+
+    fn batch(&self, thread: &mut VmThread) {
+        thread.last = None;
     }
 
     fn deliver(

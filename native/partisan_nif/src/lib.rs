@@ -1,1 +1,475 @@
 //! The NIF that puts a Partisan node inside a BEAM node.
+//!
+//! `send/7` and `cancel/1` run on ordinary schedulers and are bounded to well under 100 µs;
+//! `send_iov/7`, `start/1` and `stop/0` run on dirty ones; `command/2` answers by a message. No
+//! NIF holds a lock over a system call, and rustler turns panics into exceptions.
+//!
+//! `erlang/partisan_nif.erl` is the other side, with the types of every function.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::UNIX_EPOCH;
+
+use partisan::connection::outbox::Pressure;
+use partisan::connection::session::Session;
+use partisan::node::runtime::Command;
+use partisan::overlay::NodeSpec;
+use partisan::wire::frame::Dest;
+use rustler::{Encoder, Env, LocalPid, NifResult, OwnedEnv, Reference, ResourceArc, Term};
+
+mod config;
+mod decode;
+mod encode;
+mod host;
+mod log;
+mod node;
+mod observer;
+mod raw;
+mod routes;
+mod send;
+mod vm;
+mod waiter;
+
+use config::{decode_spec, encode_ip, encode_spec, make_atom};
+use node::Running;
+use send::Outcome;
+use waiter::{Place, ProcessWaiter};
+
+mod atoms {
+    rustler::atoms! {
+        badarg, busy, creation, down, error, failed, false_ = "false", granted, left, limit,
+        listen_addrs, members, name, notalive, ok, partisan_event, slow, true_ = "true", up, wait,
+        any, none, undefined, connections, leave, join, update_members, disconnect,
+    }
+}
+
+rustler::init!("partisan_nif");
+
+/// Starts the node; see `partisan_nif:start/1`.
+#[rustler::nif(schedule = "DirtyIo")]
+fn start<'a>(env: Env<'a>, map: Term<'a>) -> Term<'a> {
+    let started = config::Start::decode(map).and_then(node::start);
+    match started {
+        Ok(running) => {
+            let spec = running.runtime.spec();
+            let addrs: Vec<Term<'a>> = spec
+                .listen_addrs
+                .iter()
+                .map(|addr| (encode_ip(env, addr.ip()), addr.port()).encode(env))
+                .collect();
+            let identity = running.runtime.identity();
+            let map = Term::map_from_pairs(
+                env,
+                &[
+                    (atoms::name().encode(env), make_atom(env, &identity.node)),
+                    (atoms::creation().encode(env), identity.creation.encode(env)),
+                    (atoms::listen_addrs().encode(env), addrs.encode(env)),
+                ],
+            );
+            match map {
+                Ok(map) => (atoms::ok(), map).encode(env),
+                Err(_) => (atoms::error(), "no memory").encode(env),
+            }
+        }
+        Err(reason) => (atoms::error(), reason).encode(env),
+    }
+}
+
+/// Stops the node; see `partisan_nif:stop/0`.
+#[rustler::nif(schedule = "DirtyIo")]
+fn stop() -> rustler::Atom {
+    node::stop();
+    atoms::ok()
+}
+
+/// A destination as Erlang names it.
+enum DestTerm {
+    Name(Rc<str>),
+    Pid { id: u32, serial: u32, creation: u32 },
+}
+
+impl DestTerm {
+    fn decode(term: Term<'_>) -> Option<Self> {
+        if term.is_atom() {
+            return encode::cached_text(term.get_env().as_c_arg(), term.as_c_arg()).map(Self::Name);
+        }
+        if let Ok((id, serial, creation)) = term.decode::<(u32, u32, u32)>() {
+            return Some(Self::Pid {
+                id,
+                serial,
+                creation,
+            });
+        }
+        if !term.is_pid() {
+            return None;
+        }
+        let mut bytes = Vec::with_capacity(64);
+        if !raw::term_to_binary(term.get_env().as_c_arg(), term.as_c_arg(), &mut bytes) {
+            return None;
+        }
+        let tail: [u8; 12] = bytes.get(bytes.len().checked_sub(12)?..)?.try_into().ok()?;
+        let word =
+            |at: usize| u32::from_be_bytes([tail[at], tail[at + 1], tail[at + 2], tail[at + 3]]);
+        Some(Self::Pid {
+            id: word(0),
+            serial: word(4),
+            creation: word(8),
+        })
+    }
+
+    fn as_dest(&self) -> Dest<'_> {
+        match self {
+            Self::Name(name) => Dest::Name(name),
+            Self::Pid {
+                id,
+                serial,
+                creation,
+            } => Dest::Pid {
+                id: *id,
+                serial: *serial,
+                creation: *creation,
+            },
+        }
+    }
+}
+
+/// Everything that `send/7` and `send_iov/7` do before and after the encoding.
+fn sending<'a>(
+    env: Env<'a>,
+    to: (Term<'a>, Term<'a>, i64, Term<'a>),
+    flags: u32,
+    wait: Term<'a>,
+    encode: impl FnOnce(&Running, send::Target, Dest<'_>, Pressure) -> Outcome,
+) -> Term<'a> {
+    let (node, channel, key, dest) = to;
+    let badarg = || (atoms::error(), atoms::badarg()).encode(env);
+    let Some(caller) = raw::caller(env.as_c_arg()) else {
+        return badarg();
+    };
+    let Some(dest) = DestTerm::decode(dest) else {
+        return badarg();
+    };
+    let mut waiter = None;
+    let outcome = node::with(|running| {
+        let (node, channel) = (raw::word(node.as_c_arg()), raw::word(channel.as_c_arg()));
+        let target = match send::route(running, node, channel, key, flags, &caller) {
+            Ok(target) => target,
+            Err(why) => return Outcome::Error(why),
+        };
+        let mut target = target;
+        let pressure = if wait.is_atom() {
+            Pressure::Refuse
+        } else if wait.is_ref() && wait.decode::<ResourceArc<Place>>().is_err() {
+            let fresh = Arc::new(ProcessWaiter::new(caller, wait.as_c_arg()));
+            waiter = Some(fresh.clone());
+            Pressure::Wait(fresh)
+        } else {
+            let place = wait
+                .decode::<(rustler::Atom, ResourceArc<Place>)>()
+                .map(|(_, p)| p);
+            let Ok(place) = place else {
+                return Outcome::Error("badarg");
+            };
+            match place.take() {
+                Some((outbox, ticket)) => {
+                    target.outbox = outbox;
+                    Pressure::Granted(ticket)
+                }
+                None => return Outcome::Error("badarg"),
+            }
+        };
+        encode(running, target, dest.as_dest(), pressure)
+    });
+    match outcome.unwrap_or(Outcome::Error("notalive")) {
+        Outcome::Ok => atoms::ok().encode(env),
+        Outcome::Slow => atoms::slow().encode(env),
+        Outcome::Busy => atoms::busy().encode(env),
+        Outcome::Waiting(outbox, ticket) => match waiter {
+            Some(waiter) => {
+                let place = Place::new(outbox, ticket, waiter);
+                (atoms::wait(), ResourceArc::new(place)).encode(env)
+            }
+            None => badarg(),
+        },
+        Outcome::Error(why) => (atoms::error(), make_atom(env, why)).encode(env),
+        Outcome::Limit(which) => {
+            (atoms::error(), (atoms::limit(), make_atom(env, which))).encode(env)
+        }
+    }
+}
+
+/// Sends a term; see `partisan_nif:send/7`.
+#[rustler::nif]
+#[expect(
+    clippy::too_many_arguments,
+    reason = "a tuple would cost every message an allocation"
+)]
+fn send<'a>(
+    env: Env<'a>,
+    node: Term<'a>,
+    channel: Term<'a>,
+    key: i64,
+    dest: Term<'a>,
+    message: Term<'a>,
+    flags: u32,
+    wait: Term<'a>,
+) -> Term<'a> {
+    sending(
+        env,
+        (node, channel, key, dest),
+        flags,
+        wait,
+        |running, target, dest, pressure| {
+            let message = message.as_c_arg();
+            send::send(
+                running,
+                env.as_c_arg(),
+                target,
+                dest,
+                message,
+                flags,
+                pressure,
+            )
+        },
+    )
+}
+
+/// Sends a term that `erlang:term_to_iovec/1` has encoded; see `partisan_nif:send_iov/7`.
+#[rustler::nif(schedule = "DirtyCpu")]
+#[expect(clippy::too_many_arguments, reason = "the same as send/7")]
+fn send_iov<'a>(
+    env: Env<'a>,
+    node: Term<'a>,
+    channel: Term<'a>,
+    key: i64,
+    dest: Term<'a>,
+    parts: Vec<Term<'a>>,
+    flags: u32,
+    wait: Term<'a>,
+) -> Term<'a> {
+    sending(
+        env,
+        (node, channel, key, dest),
+        flags,
+        wait,
+        |running, target, dest, pressure| {
+            let parts: Vec<_> = parts.iter().map(|p| p.as_c_arg()).collect();
+            send::send_iov(
+                running,
+                env.as_c_arg(),
+                target,
+                dest,
+                &parts,
+                flags,
+                pressure,
+            )
+        },
+    )
+}
+
+/// Gives up a place in a queue; see `partisan_nif:cancel/1`.
+#[rustler::nif]
+fn cancel(place: ResourceArc<Place>) -> rustler::Atom {
+    place.cancel();
+    atoms::ok()
+}
+
+/// Sends `{Ref, Value}` to the caller of a command, from the control thread.
+struct Answer {
+    pid: LocalPid,
+    env: OwnedEnv,
+    reference: rustler::env::SavedTerm,
+}
+
+impl Answer {
+    fn new(pid: LocalPid, reference: Term<'_>) -> Self {
+        let env = OwnedEnv::new();
+        let reference = env.save(reference);
+        Self {
+            pid,
+            env,
+            reference,
+        }
+    }
+
+    fn send<F>(mut self, value: F)
+    where
+        F: for<'b> FnOnce(Env<'b>) -> Term<'b>,
+    {
+        let Self { pid, reference, .. } = self;
+        // Fails only if the caller is dead.
+        let _ = self
+            .env
+            .send_and_clear(&pid, |env| (reference.load(env), value(env)));
+    }
+
+    fn outcome(self, outcome: Result<(), String>) {
+        self.send(|env| match outcome {
+            Ok(()) => atoms::ok().encode(env),
+            Err(why) => (atoms::error(), why).encode(env),
+        });
+    }
+}
+
+/// Asks the control thread for something; see `partisan_nif:command/2`.
+#[rustler::nif]
+fn command<'a>(env: Env<'a>, reference: Reference<'a>, request: Term<'a>) -> NifResult<Term<'a>> {
+    let Some(running) = node::running() else {
+        return Ok((atoms::error(), atoms::notalive()).encode(env));
+    };
+    let answer = Answer::new(env.pid(), reference.encode(env));
+    match parse_command(request, answer) {
+        Ok(command) => {
+            running.runtime.command(command);
+            Ok(atoms::ok().encode(env))
+        }
+        Err(why) => Ok((atoms::error(), why).encode(env)),
+    }
+}
+
+fn parse_command(request: Term<'_>, answer: Answer) -> Result<Command, String> {
+    if let Ok(atom) = request.decode::<rustler::Atom>() {
+        return if atom == atoms::leave() {
+            Ok(Command::Leave(Box::new(|outcome| answer.outcome(outcome))))
+        } else if atom == atoms::members() {
+            Ok(Command::Members(Box::new(|members: Vec<NodeSpec>| {
+                answer.send(|env| {
+                    let specs: Vec<Term<'_>> =
+                        members.iter().map(|spec| encode_spec(env, spec)).collect();
+                    (atoms::ok(), specs).encode(env)
+                });
+            })))
+        } else if atom == atoms::connections() {
+            Ok(Command::Sessions(Box::new(|sessions| {
+                answer.send(|env| {
+                    let all: Vec<Term<'_>> = sessions
+                        .iter()
+                        .flat_map(|s| encode_connections(env, s))
+                        .collect();
+                    (atoms::ok(), all).encode(env)
+                });
+            })))
+        } else {
+            Err("unknown command".into())
+        };
+    }
+    let (verb, argument) = request
+        .decode::<(rustler::Atom, Term<'_>)>()
+        .map_err(|_| "unknown command".to_string())?;
+    if verb == atoms::join() {
+        let spec = decode_spec(argument)?;
+        Ok(Command::Join(
+            spec,
+            Box::new(|outcome| answer.outcome(outcome)),
+        ))
+    } else if verb == atoms::leave() {
+        let name = config::name(argument)?;
+        Ok(Command::Remove(
+            name,
+            Box::new(|outcome| answer.outcome(outcome)),
+        ))
+    } else if verb == atoms::update_members() {
+        let terms: Vec<Term<'_>> = argument
+            .decode()
+            .map_err(|_| "a list of specifications is wanted".to_string())?;
+        let specs = terms
+            .into_iter()
+            .map(decode_spec)
+            .collect::<Result<_, _>>()?;
+        Ok(Command::Update(
+            specs,
+            Box::new(|outcome| answer.outcome(outcome)),
+        ))
+    } else if verb == atoms::disconnect() {
+        let name = config::name(argument)?;
+        Ok(Command::Disconnect(
+            name,
+            Box::new(|was_up: bool| answer.send(|env| was_up.encode(env))),
+        ))
+    } else {
+        Err("unknown command".into())
+    }
+}
+
+/// `{Node, Channel, Index, Ip, Port, Nanoseconds}` for each connection.
+fn encode_connections<'a>(env: Env<'a>, session: &Session) -> Vec<Term<'a>> {
+    let node = make_atom(env, &session.peer.node);
+    let mut infos = session.connections.iter();
+    let mut all = Vec::new();
+    for channel in session.plan.channels() {
+        for (index, info) in (0..channel.count).zip(infos.by_ref()) {
+            let since = info
+                .since
+                .duration_since(UNIX_EPOCH)
+                .unwrap_or_default()
+                .as_nanos() as u64;
+            let (ip, port) = (encode_ip(env, info.remote.ip()), info.remote.port());
+            let name = make_atom(env, &channel.name);
+            all.push((node, name, index, ip, port, since).encode(env));
+        }
+    }
+    all
+}
+
+/// The nodes with a session; see `partisan_nif:nodes/0`.
+#[rustler::nif]
+fn nodes(env: Env<'_>) -> Vec<Term<'_>> {
+    node::with(|running| {
+        let routes = running.routes.load();
+        routes
+            .values()
+            .filter(|route| route.session.is_some())
+            .map(|route| make_atom(env, &route.name))
+            .collect()
+    })
+    .unwrap_or_default()
+}
+
+/// Whether there is a session, and one with this channel; see `partisan_nif:is_connected/2`.
+#[rustler::nif]
+fn is_connected(node: Term<'_>, channel: Term<'_>) -> bool {
+    let any = channel
+        .decode::<rustler::Atom>()
+        .is_ok_and(|atom| atom == atoms::any());
+    let channel = raw::word(channel.as_c_arg());
+    node::with(|running| {
+        let routes = running.routes.load();
+        routes
+            .get(&raw::word(node.as_c_arg()))
+            .is_some_and(|route| {
+                route.session.is_some() && (any || route.channels.iter().any(|c| c.atom == channel))
+            })
+    })
+    .unwrap_or(false)
+}
+
+/// The channels of a session; see `partisan_nif:channels_of/1`.
+#[rustler::nif]
+fn channels_of<'a>(env: Env<'a>, node: Term<'a>) -> Vec<Term<'a>> {
+    node::with(|running| {
+        let routes = running.routes.load();
+        let route = routes.get(&raw::word(node.as_c_arg()));
+        route.map_or_else(Vec::new, |route| {
+            let channels = route.channels.iter();
+            channels
+                .map(|c| (make_atom(env, &c.name), c.outboxes.len()).encode(env))
+                .collect()
+        })
+    })
+    .unwrap_or_default()
+}
+
+/// The node's name and creation on the wire; see `partisan_nif:identity/0`.
+#[rustler::nif]
+fn identity(env: Env<'_>) -> Term<'_> {
+    match node::with(|running| running.runtime.identity().clone()) {
+        Some(identity) => (make_atom(env, &identity.node), identity.creation).encode(env),
+        None => atoms::undefined().encode(env),
+    }
+}
+
+/// Bytes queued over all connections; see `partisan_nif:queued/0`.
+#[rustler::nif]
+fn queued() -> u64 {
+    node::with(|running| running.runtime.queued()).unwrap_or(0)
+}

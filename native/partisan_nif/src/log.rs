@@ -75,7 +75,9 @@ impl Subscriber for Forward {
         if rustler::thread::is_scheduler_thread() {
             return;
         }
-        let Some(owner) = *BRIDGE.owner.read() else { return };
+        let Some(owner) = *BRIDGE.owner.read() else {
+            return;
+        };
         if !admitted() {
             BRIDGE.suppressed.fetch_add(1, Ordering::Relaxed);
             return;
@@ -109,7 +111,10 @@ fn admitted() -> bool {
             rate.sent <= BURST
         }
         slot => {
-            *slot = Some(Rate { since: now, sent: 1 });
+            *slot = Some(Rate {
+                since: now,
+                sent: 1,
+            });
             true
         }
     }
@@ -118,9 +123,14 @@ fn admitted() -> bool {
 fn send(owner: &ErlNifPid, level: &[u8], text: &str) {
     let mut env = OwnEnv::new();
     let raw_env = env.as_ptr();
-    let Some(text) = raw::make_binary(raw_env, text.as_bytes()) else { return };
-    let elements =
-        [raw::make_atom(raw_env, b"partisan_log"), raw::make_atom(raw_env, level), text];
+    let Some(text) = raw::make_binary(raw_env, text.as_bytes()) else {
+        return;
+    };
+    let elements = [
+        raw::make_atom(raw_env, b"partisan_log"),
+        raw::make_atom(raw_env, level),
+        text,
+    ];
     // SAFETY: the elements were made in this environment.
     let message = unsafe { sys::enif_make_tuple_from_array(raw_env, elements.as_ptr(), 3) };
     raw::send(owner, &mut env, message);

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use partisan::connection::session::{CloseReason, Session};
 use partisan::node::runtime::Observer;
-use partisan::overlay::NodeSpec;
+use partisan::overlay::{MemberChannel, NodeSpec};
+use partisan::wire::hello::PlannedChannel;
 use rustler::{Encoder, Env, LocalPid, OwnedEnv, Term};
 
 use crate::atoms;
@@ -34,6 +35,15 @@ fn atom_word(name: &str) -> usize {
     OwnedEnv::new().run(|env| raw::word(make_atom(env, name).as_c_arg()))
 }
 
+fn announced(channel: &PlannedChannel) -> MemberChannel {
+    MemberChannel {
+        name: channel.name.clone(),
+        parallelism: channel.count,
+        monotonic: channel.monotonic,
+        compression: channel.compression,
+    }
+}
+
 impl Observer for Owner {
     fn session_up(&mut self, session: &Arc<Session>, spec: Option<&NodeSpec>) {
         let name = session.peer.node.clone();
@@ -50,16 +60,19 @@ impl Observer for Owner {
             });
             base += count;
         }
-        let route = Route { name: name.clone(), session: Some(session.clone()), channels };
+        let route = Route {
+            name: name.clone(),
+            session: Some(session.clone()),
+            channels,
+        };
         self.routes.set(atom_word(&name), route);
-        let spec = spec.cloned();
-        self.tell(|env| {
-            let spec = spec.map_or_else(
-                || rustler::types::atom::undefined().encode(env),
-                |spec| encode_spec(env, &spec),
-            );
-            (atoms::up(), make_atom(env, &name), spec).encode(env)
+        // Who has connected but is no member yet has told its channels only.
+        let spec = spec.cloned().unwrap_or_else(|| NodeSpec {
+            name: name.clone(),
+            listen_addrs: Vec::new(),
+            channels: session.plan.channels().iter().map(announced).collect(),
         });
+        self.tell(|env| (atoms::up(), make_atom(env, &name), encode_spec(env, &spec)).encode(env));
     }
 
     fn session_down(&mut self, session: &Arc<Session>, reason: &CloseReason) {

@@ -143,8 +143,13 @@ pub(crate) fn binary_to_term(env: *mut ErlNifEnv, bytes: &[u8]) -> Option<ErlNif
     let mut term = MaybeUninit::<ErlNifTerm>::uninit();
     // SAFETY: the VM reads `bytes` and writes the term if it succeeds.
     unsafe {
-        let used =
-            sys::enif_binary_to_term(env, bytes.as_ptr(), bytes.len(), term.as_mut_ptr().cast(), 0);
+        let used = sys::enif_binary_to_term(
+            env,
+            bytes.as_ptr(),
+            bytes.len(),
+            term.as_mut_ptr().cast(),
+            0,
+        );
         (used != 0).then(|| term.assume_init())
     }
 }
@@ -231,8 +236,10 @@ pub(crate) fn map_pairs(
         let mut iterator = iterator.assume_init();
         let mut whole = true;
         loop {
-            let (mut key, mut value) =
-                (MaybeUninit::<ErlNifTerm>::uninit(), MaybeUninit::<ErlNifTerm>::uninit());
+            let (mut key, mut value) = (
+                MaybeUninit::<ErlNifTerm>::uninit(),
+                MaybeUninit::<ErlNifTerm>::uninit(),
+            );
             if sys::enif_map_iterator_get_pair(
                 env,
                 &mut iterator,

@@ -28,7 +28,9 @@ impl Hasher for WordHasher {
     }
 
     fn write_u64(&mut self, word: u64) {
-        self.0 = (self.0 ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(23);
+        self.0 = (self.0 ^ word)
+            .wrapping_mul(0x9e37_79b9_7f4a_7c15)
+            .rotate_left(23);
     }
 
     fn write_usize(&mut self, word: usize) {
@@ -36,7 +38,8 @@ impl Hasher for WordHasher {
     }
 }
 
-type Words<V> = HashMap<usize, V, BuildHasherDefault<WordHasher>>;
+/// A map with the words of atoms as keys.
+pub(crate) type Words<V> = HashMap<usize, V, BuildHasherDefault<WordHasher>>;
 
 /// A channel of a session.
 #[derive(Clone)]
@@ -81,7 +84,10 @@ impl Routes {
         let _one_writer = self.writing.lock();
         let mut routes = Words::clone(&self.current.load());
         if let Some(route) = routes.get_mut(&node)
-            && route.session.as_ref().is_some_and(|s| Arc::ptr_eq(s, session))
+            && route
+                .session
+                .as_ref()
+                .is_some_and(|s| Arc::ptr_eq(s, session))
         {
             route.session = None;
             route.channels.clear();

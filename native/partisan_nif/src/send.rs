@@ -49,7 +49,9 @@ pub(crate) fn route(
     caller: &ErlNifPid,
 ) -> Result<Target, &'static str> {
     let routes = running.routes.load();
-    let Some(route) = routes.get(&node) else { return Err("not_yet_connected") };
+    let Some(route) = routes.get(&node) else {
+        return Err("not_yet_connected");
+    };
     if route.session.is_none() {
         return Err("disconnected");
     }
@@ -103,17 +105,29 @@ pub(crate) fn send(
             }
         }
         let outgoing = if elided {
-            let Some(blobs) = raw::pin(&encoded.blobs) else { return Outcome::Error("badarg") };
+            let Some(blobs) = raw::pin(&encoded.blobs) else {
+                return Outcome::Error("badarg");
+            };
             let bytes: u64 = blobs.iter().map(|b| b.len() as u64).sum();
             if bytes > running.limits.message_bytes {
                 return Outcome::Limit("max_message_bytes");
             }
-            Outgoing::Large { dest, term: Bytes::copy_from_slice(term), elided, blobs }
+            Outgoing::Large {
+                dest,
+                term: Bytes::copy_from_slice(term),
+                elided,
+                blobs,
+            }
         } else if term.len() <= limits::FRAGMENT_SHARED_BYTES {
             Outgoing::Small { dest, term }
         } else {
             let term = Bytes::copy_from_slice(term);
-            Outgoing::Large { dest, term, elided, blobs: Vec::new() }
+            Outgoing::Large {
+                dest,
+                term,
+                elided,
+                blobs: Vec::new(),
+            }
         };
         queue(target, outgoing, pressure)
     })
@@ -130,12 +144,18 @@ pub(crate) fn send_iov(
     flags: u32,
     pressure: Pressure,
 ) -> Outcome {
-    let Some(parts) = raw::pin(parts) else { return Outcome::Error("badarg") };
+    let Some(parts) = raw::pin(parts) else {
+        return Outcome::Error("badarg");
+    };
     let total: u64 = parts.iter().map(|p| p.len() as u64).sum();
     if total > running.limits.message_bytes {
         return Outcome::Limit("max_message_bytes");
     }
-    let inline: usize = parts.iter().map(Bytes::len).filter(|&l| l < limits::OUT_OF_BAND_BYTES).sum();
+    let inline: usize = parts
+        .iter()
+        .map(Bytes::len)
+        .filter(|&l| l < limits::OUT_OF_BAND_BYTES)
+        .sum();
     if inline > running.limits.term.bytes {
         return Outcome::Limit("max_term_bytes");
     }
@@ -157,7 +177,11 @@ pub(crate) fn send_iov(
     }
     let out_of_band = elided.form == Form::Elided && !elided.blobs.is_empty();
     let term = Bytes::from(term);
-    queue(target, Outgoing::of(dest, &term, &elided.blobs, out_of_band), pressure)
+    queue(
+        target,
+        Outgoing::of(dest, &term, &elided.blobs, out_of_band),
+        pressure,
+    )
 }
 
 fn queue(target: Target, outgoing: Outgoing<'_>, pressure: Pressure) -> Outcome {

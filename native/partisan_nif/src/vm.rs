@@ -18,7 +18,7 @@ use crate::raw;
 const MAX_PAST: usize = 16;
 
 /// Remote references that messages are rewritten to, unless a message asks for none.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Encoding {
     pub(crate) pids: bool,
     pub(crate) refs: bool,
@@ -49,7 +49,11 @@ impl Mapper {
     pub(crate) fn new(wire: Identity, encoding: Encoding) -> Self {
         let nobody = Identity::new("nonode@nohost", 0);
         let mapping = build(&wire, encoding, Vec::new(), nobody, Vec::new());
-        Self { wire, encoding, current: ArcSwap::from_pointee(mapping) }
+        Self {
+            wire,
+            encoding,
+            current: ArcSwap::from_pointee(mapping),
+        }
     }
 
     pub(crate) fn wire(&self) -> &Identity {
@@ -63,7 +67,9 @@ impl Mapper {
         if !raw::term_to_binary(env, raw::pid_term(own), &mut bytes) {
             return current.clone();
         }
-        let Some((node, creation, key)) = parse_pid(&bytes) else { return current.clone() };
+        let Some((node, creation, key)) = parse_pid(&bytes) else {
+            return current.clone();
+        };
         if current.key == key {
             return current.clone();
         }
@@ -133,9 +139,20 @@ fn build(
         refs: encoding.refs.then_some(encoding.format),
         ..plain.clone()
     };
-    let inbound = Inbound { wire: wire.clone(), local: present.clone() };
+    let inbound = Inbound {
+        wire: wire.clone(),
+        local: present.clone(),
+    };
     let same = present == *wire;
-    Mapping { key, present, past, encoded, plain, inbound, same }
+    Mapping {
+        key,
+        present,
+        past,
+        encoded,
+        plain,
+        inbound,
+        same,
+    }
 }
 
 /// Node, creation and their encoded form, from the encoding of a pid without version byte.

@@ -17,24 +17,34 @@ use crate::raw::{self, OwnEnv};
 pub(crate) struct Place {
     outbox: Arc<Outbox>,
     ticket: Mutex<Option<Ticket>>,
+    waiter: Arc<ProcessWaiter>,
 }
 
 #[rustler::resource_impl]
 impl rustler::Resource for Place {}
 
 impl Place {
-    pub(crate) fn new(outbox: Arc<Outbox>, ticket: Ticket) -> Self {
-        Self { outbox, ticket: Mutex::new(Some(ticket)) }
+    pub(crate) fn new(outbox: Arc<Outbox>, ticket: Ticket, waiter: Arc<ProcessWaiter>) -> Self {
+        Self {
+            outbox,
+            ticket: Mutex::new(Some(ticket)),
+            waiter,
+        }
     }
 
     /// The ticket, to be redeemed for one message, and the connection that it is for.
     pub(crate) fn take(&self) -> Option<(Arc<Outbox>, Ticket)> {
-        self.ticket.lock().take().map(|ticket| (self.outbox.clone(), ticket))
+        self.ticket
+            .lock()
+            .take()
+            .map(|ticket| (self.outbox.clone(), ticket))
     }
 
+    /// Gives the place up. No wake-up is sent after the call.
     pub(crate) fn cancel(&self) {
         if let Some((outbox, ticket)) = self.take() {
             outbox.cancel(ticket);
+            self.waiter.silence();
         }
     }
 }
@@ -60,13 +70,25 @@ impl ProcessWaiter {
     pub(crate) fn new(pid: ErlNifPid, reference: ErlNifTerm) -> Self {
         let mut env = OwnEnv::new();
         let reference = env.copy(reference);
-        Self { pid, message: Mutex::new(Some((env, reference))) }
+        Self {
+            pid,
+            message: Mutex::new(Some((env, reference))),
+        }
+    }
+
+    /// Waits for a wake-up that is being sent, and prevents any other.
+    fn silence(&self) {
+        *self.message.lock() = None;
     }
 }
 
 impl Waiter for ProcessWaiter {
     fn wake(&self, why: Wake) {
-        let Some((mut env, reference)) = self.message.lock().take() else { return };
+        // Held while sending, so that `silence` can promise that nothing follows.
+        let mut slot = self.message.lock();
+        let Some((mut env, reference)) = slot.take() else {
+            return;
+        };
         let why: &[u8] = match why {
             Wake::Granted => b"granted",
             Wake::Disconnected => b"disconnected",

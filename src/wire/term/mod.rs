@@ -75,4 +75,8 @@ mod hostile_tests;
 #[cfg(test)]
 mod map_tests;
 #[cfg(test)]
+mod property_tests;
+#[cfg(test)]
 mod samples;
+#[cfg(test)]
+mod value_tests;

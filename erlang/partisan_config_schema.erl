@@ -1,0 +1,238 @@
+%% @doc What may be configured: keys, what their values must look like, defaults.
+-module(partisan_config_schema).
+
+-include("partisan.hrl").
+
+-export([canonical/1, status/1, check/2, defaults/0, later_defaults/0]).
+-export([supported_forward_options/1]).
+
+%% @doc The present name of a key: some have been renamed, and the old names still work.
+-spec canonical(atom()) -> atom().
+canonical(peer_ip) -> listen_ip;
+canonical(peer_port) -> listen_port;
+canonical(partisan_peer_service_manager) -> peer_service_manager;
+canonical(remote_ref_binary_padding) -> remote_ref_uri_padding;
+canonical(Key) -> Key.
+
+%% @doc `supported': it works. `later': documented by lasp-lang/partisan, not built yet; stored so
+%% that it can be read back, otherwise without effect. `unknown': nobody documents it.
+-spec status(atom()) -> supported | later | unknown.
+status(Key) ->
+    case type(Key) of
+        undefined ->
+            case maps:is_key(Key, later_defaults()) orelse lists:member(Key, later_unset()) of
+                true -> later;
+                false -> unknown
+            end;
+        _ ->
+            supported
+    end.
+
+%% @doc Brings a value of a supported key into its one form, or says what it should have been.
+%% Values of other keys pass.
+-spec check(atom(), term()) -> {ok, term()} | {error, Expected :: string()}.
+check(Key, Value) ->
+    case type(Key) of
+        undefined ->
+            {ok, Value};
+        {Check, Expected} ->
+            try
+                {ok, Check(Value)}
+            catch
+                error:_ -> {error, Expected}
+            end
+    end.
+
+type(name) -> {fun partisan_util:node_name/1, "a node name of the form name@host"};
+type(listen_ip) -> {fun partisan_util:parse_ip_address/1, "an IP address"};
+type(listen_port) -> integer(0, 65535);
+type(listen_addrs) ->
+    {fun is_listen_addrs/1, "a non-empty list of \"ip:port\", {Ip, Port} or #{ip, port}"};
+type(channels) ->
+    {fun is_channels/1, "a list or map of channels, at most 64, of parallelism 1..256"};
+type(parallelism) -> integer(1, 256);
+type(channel_fallback) -> boolean();
+type(pid_encoding) -> boolean();
+type(ref_encoding) -> boolean();
+type(remote_ref_format) -> one_of([improper_list, uri, tuple]);
+type(remote_ref_uri_padding) -> boolean();
+type(forward_options) -> {fun forward_options/1, "a map or property list of options"};
+type(connection_interval) -> integer(1, ?MAX_INT_TIMEOUT);
+type(connection_jitter) -> integer(0, ?MAX_INT_TIMEOUT);
+type(connection_ping) -> {fun connection_ping/1, "#{enabled, idle_timeout, timeout, max_attempts}"};
+type(periodic_interval) -> integer(1, ?MAX_INT_TIMEOUT);
+type(partisan_data_dir) -> {fun directory/1, "a directory"};
+type(metadata) -> {fun(M) when is_map(M) -> M end, "a map"};
+type(random_seed) -> {fun(Seed) -> Seed end, "a seed"};
+type(tracing) -> boolean();
+type(cookie) -> {fun cookie/1, "an atom, string or binary of 1 to 255 characters"};
+type(tls) -> boolean();
+type(io_threads) -> integer(0, 64);
+type(bulk_threads) -> integer(0, 64);
+type(queue_bytes) -> integer(64 bsl 10, 1 bsl 40);
+type(node_queue_bytes) -> integer(64 bsl 10, 1 bsl 44);
+type(max_term_bytes) -> integer(64 bsl 10, 1 bsl 31);
+type(max_term_heap) -> integer(64 bsl 10, 1 bsl 40);
+type(max_message_bytes) -> integer(64 bsl 10, 1 bsl 40);
+type(max_new_atoms) -> integer(0, 16#7fffffff);
+type(_) -> undefined.
+
+boolean() ->
+    {fun(B) when is_boolean(B) -> B end, "true or false"}.
+
+integer(Min, Max) ->
+    {
+        fun(N) when is_integer(N), N >= Min, N =< Max -> N end,
+        lists:flatten(io_lib:format("an integer between ~b and ~b", [Min, Max]))
+    }.
+
+one_of(Atoms) ->
+    {
+        fun(Atom) ->
+            true = lists:member(Atom, Atoms),
+            Atom
+        end,
+        lists:flatten(io_lib:format("one of ~p", [Atoms]))
+    }.
+
+%% Addresses and channels take their final form in `partisan_config', which knows the defaults.
+is_listen_addrs([_ | _] = Addrs) ->
+    _ = [partisan_util:parse_listen_address(A) || A <- Addrs],
+    Addrs.
+
+is_channels(Channels) ->
+    _ = partisan_util:channels(Channels, ?PARALLELISM),
+    Channels.
+
+forward_options(Options) when is_map(Options) -> Options;
+forward_options(Options) when is_list(Options) -> proplists:to_map(Options).
+
+connection_ping(Options) when is_list(Options) ->
+    connection_ping(proplists:to_map(Options));
+connection_ping(Options) when is_map(Options) ->
+    Ping = maps:merge(ping_defaults(), Options),
+    true = is_boolean(maps:get(enabled, Ping)),
+    [
+        true = is_integer(N) andalso N > 0
+     || N <- [maps:get(Key, Ping) || Key <- [idle_timeout, timeout, max_attempts]]
+    ],
+    Ping.
+
+ping_defaults() ->
+    #{enabled => true, idle_timeout => 20000, timeout => 10000, max_attempts => 5}.
+
+directory(Dir) ->
+    Binary = unicode:characters_to_binary(Dir),
+    true = byte_size(Binary) > 0,
+    Dir.
+
+cookie(Cookie) when is_atom(Cookie) ->
+    cookie(atom_to_binary(Cookie));
+cookie(Cookie) ->
+    Binary = unicode:characters_to_binary(Cookie),
+    Size = string:length(Binary),
+    true = Size > 0 andalso Size =< 255,
+    Binary.
+
+%% @doc Values of the supported keys that have a constant default.
+-spec defaults() -> #{atom() => term()}.
+defaults() ->
+    #{
+        parallelism => ?PARALLELISM,
+        channel_fallback => true,
+        pid_encoding => true,
+        ref_encoding => true,
+        remote_ref_format => improper_list,
+        remote_ref_uri_padding => false,
+        forward_options => #{},
+        connection_interval => 1000,
+        connection_jitter => ?CONNECTION_JITTER,
+        connection_ping => ping_defaults(),
+        periodic_interval => ?PERIODIC_INTERVAL,
+        metadata => #{},
+        tracing => false,
+        tls => false,
+        io_threads => 0,
+        bulk_threads => 0,
+        queue_bytes => 16 bsl 20,
+        node_queue_bytes => 1 bsl 30,
+        max_term_bytes => 64 bsl 20,
+        max_term_heap => 256 bsl 20,
+        max_message_bytes => 2 bsl 30,
+        max_new_atoms => 100000
+    }.
+
+%% @doc Defaults of the keys that are not built yet. Setting one of them to its default is no
+%% reason for a warning.
+-spec later_defaults() -> #{atom() => term()}.
+later_defaults() ->
+    #{
+        peer_service_manager => ?DEFAULT_PEER_SERVICE_MANAGER,
+        membership_strategy => ?DEFAULT_MEMBERSHIP_STRATEGY,
+        membership_binary_compression => true,
+        membership_strategy_tracing => false,
+        gossip => true,
+        fanout => ?FANOUT,
+        periodic_enabled => true,
+        retransmit_interval => 1000,
+        disable_fast_forward => false,
+        disable_fast_receive => false,
+        egress_delay => 0,
+        ingress_delay => 0,
+        binary_padding => false,
+        register_pid_for_encoding => false,
+        broadcast => false,
+        broadcast_mods => ?BROADCAST_MODS,
+        exchange_selection => optimized,
+        lazy_tick_period => ?DEFAULT_LAZY_TICK_PERIOD,
+        exchange_tick_period => ?DEFAULT_EXCHANGE_TICK_PERIOD,
+        transmission_logging_mfa => undefined,
+        causal_labels => ?CAUSAL_LABELS,
+        reservations => [],
+        tag => undefined,
+        distance_enabled => false,
+        peer_discovery => #{enabled => false},
+        tls_server_options => [],
+        tls_client_options => [],
+        connect_disterl => false,
+        replaying => false,
+        shrinking => false,
+        orchestration_strategy => undefined
+    }.
+
+%% Keys of later work that have no value unless the user gives one.
+later_unset() ->
+    [
+        remote_ref_as_uri,
+        broadcast_start_exchange_limit,
+        broadcast_heartbeat_interval,
+        tree_refresh,
+        relay_ttl,
+        redelivery_interval,
+        hyparview,
+        scamp_c,
+        distance_interval,
+        acceptor_pool_size,
+        persist_state,
+        send_window,
+        jitter,
+        instrumentation,
+        deployment_identifier,
+        deployment_timestamp,
+        evaluation_identifier,
+        evaluation_timestamp,
+        lasp_server
+    ].
+
+%% @doc Options of `forward_message' that are set but not built yet.
+-spec supported_forward_options(map()) -> ok | {error, {not_supported, atom()}}.
+supported_forward_options(Options) ->
+    Later = [
+        Key
+     || Key <- [ack, causal_label, transitive],
+        not lists:member(maps:get(Key, Options, false), [false, undefined])
+    ],
+    case Later of
+        [] -> ok;
+        [Key | _] -> {error, {not_supported, Key}}
+    end.

@@ -1,0 +1,271 @@
+%% @doc Sends messages: finds out where a destination is, hands the message to the native library,
+%% waits where the queue is full.
+%%
+%% The forms that occur in hot code (a name or pid, a channel, a partition key, no default options)
+%% are matched first and cost a few reductions.
+-module(partisan_forward).
+
+-include("partisan.hrl").
+
+-export([message/3, message/4, cast/3, cast/4, control/3]).
+
+%% Bits of a message's flags. Bit 0, "the default channel may stand in", is in the defaults.
+-define(FLAG_FALLBACK, 1).
+-define(FLAG_VERBATIM, 2).
+
+%% Larger keys are folded into what the native library takes.
+-define(MAX_KEY, 16#3ffffffffffffff).
+
+%% How long a sender waits for its queue: milliseconds, for ever, or not at all.
+-type patience() :: timeout() | nosuspend.
+-type opts() :: map() | list().
+-type result() :: ok | {error, term()}.
+
+%% @doc Sends to a destination that says itself where it is. Error `badarg' for a name that isn't
+%% registered here, as `erlang:send/2', and for what is no destination.
+-spec message(partisan:server_ref(), term(), opts()) -> result().
+message(Name, Msg, _) when is_atom(Name) ->
+    Name ! Msg,
+    ok;
+message({Name, Node} = Dest, Msg, Opts) when is_atom(Name), is_atom(Node), Name =/= global ->
+    case partisan_config:send_defaults() of
+        {Node, _, _} ->
+            Name ! Msg,
+            ok;
+        Defaults ->
+            route(Dest, Node, Msg, Opts, Defaults)
+    end;
+message(Dest, Msg, Opts) ->
+    route(Dest, undefined, Msg, Opts, partisan_config:send_defaults()).
+
+%% @doc Sends to a destination on `Node'. A pid or remote reference that names another node goes
+%% there. Delivery on the own node never fails.
+-spec message(node(), partisan:server_ref(), term(), opts()) -> result().
+message(Node, Dest, Msg, Opts) when is_atom(Node) ->
+    route(Dest, Node, Msg, Opts, partisan_config:send_defaults());
+message(_, _, _, _) ->
+    error(badarg).
+
+%% @doc As `message/3', as a gen_server's cast; errors of delivery are not told.
+-spec cast(partisan:server_ref(), term(), opts()) -> ok.
+cast(Dest, Msg, Opts) ->
+    Defaults = partisan_config:send_defaults(),
+    _ = route(Dest, partisan:node(), {'$gen_cast', Msg}, Opts, Defaults),
+    ok.
+
+%% @doc As `message/4', as a gen_server's cast; errors of delivery are not told.
+-spec cast(node(), partisan:server_ref(), term(), opts()) -> ok.
+cast(Node, Dest, Msg, Opts) ->
+    _ = message(Node, Dest, {'$gen_cast', Msg}, Opts),
+    ok.
+
+%% @doc Sends a message between two nodes' own processes: pids and references in it stay what
+%% they are. Never waits.
+-spec control(node(), partisan_nif:destination(), term()) -> result().
+control(Node, Dest, Msg) ->
+    Flags = ?FLAG_FALLBACK bor ?FLAG_VERBATIM,
+    transmit(Node, ?MEMBERSHIP_CHANNEL, -1, Dest, Msg, Flags, nosuspend).
+
+%%%-------------------------------------------------------------------------------------------
+%%% Where to
+%%%-------------------------------------------------------------------------------------------
+
+route(Dest, Node, Msg, Opts, Defaults) when is_atom(Dest) ->
+    to(Node, Dest, Msg, Opts, Defaults);
+route(Pid, _, Msg, Opts, Defaults) when is_pid(Pid) ->
+    case node(Pid) of
+        Here when Here =:= node() ->
+            Pid ! Msg,
+            ok;
+        Node ->
+            foreign(Node, Pid, Msg, Opts, Defaults)
+    end;
+route({via, Mod, Name}, Node, Msg, Opts, Defaults) ->
+    registered(Mod, Name, Node, Msg, Opts, Defaults);
+route({global, Name}, Node, Msg, Opts, Defaults) ->
+    registered(global, Name, Node, Msg, Opts, Defaults);
+route({Kind, _} = Target, Node, Msg, Opts, Defaults) when
+    Kind =:= encoded_pid; Kind =:= encoded_name
+->
+    case partisan_remote_ref:target_destination(Target) of
+        error -> error(badarg);
+        _ when Node =:= undefined -> error(badarg);
+        Dest -> to(Node, Dest, Msg, Opts, Defaults)
+    end;
+route({Name, Node}, _, Msg, Opts, Defaults) when is_atom(Name), is_atom(Node) ->
+    to(Node, Name, Msg, Opts, Defaults);
+route(Ref, _, Msg, Opts, Defaults) ->
+    case partisan_remote_ref:destination(Ref) of
+        {Node, Dest} -> to(Node, Dest, Msg, Opts, Defaults);
+        error -> error(badarg)
+    end.
+
+%% Names are looked up here; where the process is decides the rest. An unknown name is no error.
+registered(Mod, Name, Node, Msg, Opts, Defaults) ->
+    Found =
+        try
+            Mod:whereis_name(Name)
+        catch
+            _:_ -> undefined
+        end,
+    case Found of
+        undefined -> ok;
+        _ -> route(Found, Node, Msg, Opts, Defaults)
+    end.
+
+%% A pid of another node. Most are of Partisan peers; one that came by Distributed Erlang from a
+%% node that Partisan has never seen is still a valid destination there.
+foreign(Node, Pid, Msg, Opts, Defaults) ->
+    case to(Node, Pid, Msg, Opts, Defaults) of
+        {error, not_yet_connected} = Error ->
+            case lists:member(Node, nodes(connected)) of
+                true ->
+                    Pid ! Msg,
+                    ok;
+                false ->
+                    Error
+            end;
+        Result ->
+            Result
+    end.
+
+to(Node, Dest, Msg, _, {Node, _, _}) ->
+    deliver(Dest, Msg);
+to(Node, Dest, Msg, Opts, {_, Flags, Default}) when map_size(Default) =:= 0 ->
+    case Opts of
+        [] ->
+            transmit(Node, ?DEFAULT_CHANNEL, -1, Dest, Msg, Flags, infinity);
+        _ when Opts =:= #{} ->
+            transmit(Node, ?DEFAULT_CHANNEL, -1, Dest, Msg, Flags, infinity);
+        #{channel := Channel} when map_size(Opts) =:= 1, is_atom(Channel) ->
+            transmit(Node, Channel, -1, Dest, Msg, Flags, infinity);
+        #{channel := Channel, partition_key := Key} when
+            map_size(Opts) =:= 2, is_atom(Channel), is_integer(Key), Key >= 0, Key =< ?MAX_KEY
+        ->
+            transmit(Node, Channel, Key, Dest, Msg, Flags, infinity);
+        [{channel, Channel}] when is_atom(Channel) ->
+            transmit(Node, Channel, -1, Dest, Msg, Flags, infinity);
+        _ ->
+            with_options(Node, Dest, Msg, options(Opts), Flags)
+    end;
+to(Node, Dest, Msg, Opts, {_, Flags, Default}) ->
+    with_options(Node, Dest, Msg, maps:merge(Default, options(Opts)), Flags);
+to(_, _, _, _, undefined) ->
+    {error, notalive}.
+
+deliver({Id, Serial, _}, Msg) ->
+    try
+        partisan_remote_ref:local_pid(Id, Serial) ! Msg,
+        ok
+    catch
+        error:badarg -> ok
+    end;
+deliver(Dest, Msg) ->
+    try
+        Dest ! Msg,
+        ok
+    catch
+        error:badarg -> ok
+    end.
+
+%%%-------------------------------------------------------------------------------------------
+%%% Options
+%%%-------------------------------------------------------------------------------------------
+
+options(Opts) when is_map(Opts) ->
+    Opts;
+options(Opts) when is_list(Opts) ->
+    try
+        proplists:to_map(Opts)
+    catch
+        error:_ -> error(badarg)
+    end;
+options(_) ->
+    error(badarg).
+
+with_options(Node, Dest, Msg, Opts, Flags0) ->
+    case partisan_config_schema:supported_forward_options(Opts) of
+        ok ->
+            Flags =
+                case maps:get(channel_fallback, Opts, default) of
+                    default -> Flags0;
+                    true -> Flags0 bor ?FLAG_FALLBACK;
+                    false -> Flags0 band (bnot ?FLAG_FALLBACK);
+                    _ -> error(badarg)
+                end,
+            transmit(Node, channel(Opts), key(Opts), Dest, Msg, Flags, patience(Opts));
+        {error, _} = Error ->
+            Error
+    end.
+
+channel(#{channel := Channel}) when is_atom(Channel) -> Channel;
+channel(#{channel := _}) -> error(badarg);
+channel(_) -> ?DEFAULT_CHANNEL.
+
+key(#{partition_key := ?DEFAULT_PARTITION_KEY}) -> -1;
+key(#{partition_key := Key}) when is_integer(Key), Key >= 0 -> Key band ?MAX_KEY;
+key(#{partition_key := _}) -> error(badarg);
+key(_) -> -1.
+
+-spec patience(map()) -> patience().
+patience(#{nosuspend := true}) -> nosuspend;
+patience(#{nosuspend := NoSuspend}) when NoSuspend =/= false -> error(badarg);
+patience(#{timeout := Timeout}) when ?IS_VALID_TMO(Timeout) -> Timeout;
+patience(#{timeout := _}) -> error(badarg);
+patience(_) -> infinity.
+
+%%%-------------------------------------------------------------------------------------------
+%%% Sending and waiting
+%%%-------------------------------------------------------------------------------------------
+
+%% The first attempt never waits, so that nothing has to be prepared for waiting where there is
+%% room. A term that the native library finds too large to walk is encoded here, where that yields.
+-spec transmit(
+    node(), atom(), integer(), partisan_nif:destination(), term(), non_neg_integer(), patience()
+) -> result().
+transmit(Node, Channel, Key, Dest, Msg, Flags, Patience) ->
+    case partisan_nif:send(Node, Channel, Key, Dest, Msg, Flags, none) of
+        ok ->
+            ok;
+        busy ->
+            Send = fun(Wait) ->
+                partisan_nif:send(Node, Channel, Key, Dest, Msg, Flags, Wait)
+            end,
+            full(Send, Patience);
+        slow ->
+            Iov = term_to_iovec(Msg),
+            Send = fun(Wait) ->
+                partisan_nif:send_iov(Node, Channel, Key, Dest, Iov, Flags, Wait)
+            end,
+            case Send(none) of
+                busy -> full(Send, Patience);
+                Result -> Result
+            end;
+        {error, _} = Error ->
+            Error
+    end.
+
+full(_, nosuspend) -> {error, busy};
+full(_, 0) -> {error, timeout};
+full(Send, Timeout) -> wait(Send, Timeout).
+
+%% The reference is made in the function that receives, so that the receive skips whatever was in
+%% the mailbox before, however long it is. The library sends no wake-up after `cancel/1' has
+%% returned; one that it sent before is taken out here.
+wait(Send, Timeout) ->
+    Ref = erlang:make_ref(),
+    case Send(Ref) of
+        {wait, Ticket} ->
+            receive
+                {Ref, granted} -> Send({granted, Ticket});
+                {Ref, Reason} -> {error, Reason}
+            after Timeout ->
+                ok = partisan_nif:cancel(Ticket),
+                receive
+                    {Ref, _} -> {error, timeout}
+                after 0 -> {error, timeout}
+                end
+            end;
+        Result ->
+            Result
+    end.

@@ -1,0 +1,129 @@
+%% @doc The cluster: who is in it, joining and leaving, being told.
+%%
+%% Nodes are named by name (atom, binary or string) or by specification. Calls wait as long as the
+%% manager needs, and exit with `noproc' where Partisan doesn't run.
+-module(partisan_peer_service).
+
+-export([manager/0, join/1, sync_join/1, leave/0, leave/1]).
+-export([members/0, members_for_orchestration/0, member/1, update_members/1]).
+-export([on_up/2, on_up/3, on_down/2, on_down/3]).
+-export([connections/0, get_local_state/0, decode/1, add_sup_callback/1]).
+
+-define(MANAGER, partisan_pluggable_peer_service_manager).
+
+-type name_or_spec() :: node() | binary() | string() | map().
+
+%% @doc The module of the peer service manager, which is also its registered name.
+-spec manager() -> module().
+manager() ->
+    ?MANAGER.
+
+%% @doc Joins the cluster of another node. `ok' says that the node will be dialled until it
+%% answers, not that it did. A name without addresses must be a member or connected:
+%% `{error, not_yet_connected}' otherwise. `{error, self_join}' for this node. Error `badarg' for a
+%% specification of the wrong form.
+-spec join(name_or_spec()) -> ok | {error, term()}.
+join(Node) ->
+    with_spec(Node, fun ?MANAGER:join/1).
+
+%% @doc As `join/1', but returns when all connections with the node exist. Waits for ever for one
+%% that doesn't answer; `{error, Reason}' if it, or this node, leaves meanwhile (`left'), or if
+%% Partisan stops (`notalive').
+-spec sync_join(name_or_spec()) -> ok | {error, term()}.
+sync_join(Node) ->
+    with_spec(Node, fun ?MANAGER:sync_join/1).
+
+with_spec(Spec, Fun) when is_map(Spec) ->
+    Fun(Spec);
+with_spec(Node, Fun) ->
+    case partisan:node_spec(Node) of
+        {ok, Spec} -> Fun(Spec);
+        {error, _} = Error -> Error
+    end.
+
+%% @doc Leaves the cluster. This node goes on alone, and forgets the others.
+-spec leave() -> ok | {error, term()}.
+leave() ->
+    ?MANAGER:leave().
+
+%% @doc Removes a node from the cluster, whether it is up or not. `{error, not_a_member}' for one
+%% that nobody knows.
+-spec leave(name_or_spec()) -> ok | {error, term()}.
+leave(#{name := Node}) ->
+    leave(Node);
+leave(Name) ->
+    case partisan_util:existing_node_name(Name) of
+        {ok, Node} -> ?MANAGER:leave(Node);
+        error -> {error, not_a_member}
+    end.
+
+%% @doc The names of the members, this node among them, sorted.
+-spec members() -> {ok, [node()]}.
+members() ->
+    ?MANAGER:members().
+
+%% @doc The specifications of the members.
+-spec members_for_orchestration() -> {ok, [partisan:node_spec()]}.
+members_for_orchestration() ->
+    ?MANAGER:members_for_orchestration().
+
+%% @doc Whether a node is a member.
+-spec member(name_or_spec()) -> boolean().
+member(Name) when is_binary(Name); is_list(Name) ->
+    case partisan_util:existing_node_name(Name) of
+        {ok, Node} -> ?MANAGER:member(Node);
+        error -> false
+    end;
+member(Node) ->
+    ?MANAGER:member(Node).
+
+%% @doc Makes these the members: joins those that are missing, removes those that are not named.
+%% An empty list changes nothing.
+-spec update_members([map()]) -> ok | {error, term()}.
+update_members(Specs) ->
+    ?MANAGER:update_members(Specs).
+
+%% @doc `on_up(Node, Fun, #{})'.
+-spec on_up(any | '_' | name_or_spec(), fun()) -> ok.
+on_up(Node, Fun) ->
+    ?MANAGER:on_up(Node, Fun).
+
+%% @doc Registers a fun that runs whenever all connections with a node have been made; `any' and
+%% `'_'' mean every node. It takes nothing, the node, or node and channel. With the option
+%% `channel' it runs only for nodes that have the channel. Funs run in order in a process of their
+%% own, and what they raise is logged. They are kept until the manager ends. Error `badarg' for
+%% other arguments.
+-spec on_up(any | '_' | name_or_spec(), fun(), map() | list()) -> ok.
+on_up(Node, Fun, Opts) ->
+    ?MANAGER:on_up(Node, Fun, Opts).
+
+%% @doc `on_down(Node, Fun, #{})'.
+-spec on_down(any | '_' | name_or_spec(), fun()) -> ok.
+on_down(Node, Fun) ->
+    ?MANAGER:on_down(Node, Fun).
+
+%% @doc As `on_up/3', when the connections have been lost.
+-spec on_down(any | '_' | name_or_spec(), fun(), map() | list()) -> ok.
+on_down(Node, Fun, Opts) ->
+    ?MANAGER:on_down(Node, Fun, Opts).
+
+%% @doc The connections: `{partisan_peer_connection, Manager, Node, Channel, #{ip, port} of the
+%% peer, Time of the connection in ns}'.
+-spec connections() -> {ok, [?MANAGER:connection()]}.
+connections() ->
+    ?MANAGER:connections().
+
+%% @doc The membership as this node knows it, for `decode/1'.
+-spec get_local_state() -> {ok, term()}.
+get_local_state() ->
+    ?MANAGER:get_local_state().
+
+%% @doc The names in a membership: one that `get_local_state/0' returned or that a callback got.
+-spec decode(term()) -> [node()].
+decode(State) ->
+    ?MANAGER:decode(State).
+
+%% @doc As `partisan_peer_service_events:add_sup_callback/1'.
+-spec add_sup_callback(fun(([partisan:node_spec()]) -> term())) -> term().
+add_sup_callback(Fun) ->
+    partisan_peer_service_events:add_sup_callback(Fun).

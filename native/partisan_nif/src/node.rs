@@ -1,0 +1,86 @@
+//! The one node of this VM.
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwapOption;
+use parking_lot::Mutex;
+use partisan::node::runtime::Runtime;
+use partisan::wire::identity::Identity;
+use rand::RngExt;
+
+use crate::config::Start;
+use crate::host::VmHost;
+use crate::log;
+use crate::observer::Owner;
+use crate::routes::Routes;
+use crate::send::Limits;
+use crate::vm::Mapper;
+
+/// A running node and what sends need of it.
+pub(crate) struct Running {
+    pub(crate) runtime: Runtime<VmHost>,
+    pub(crate) host: Arc<VmHost>,
+    pub(crate) routes: Arc<Routes>,
+    pub(crate) limits: Limits,
+}
+
+static NODE: ArcSwapOption<Running> = ArcSwapOption::const_empty();
+
+/// Serialises start and stop.
+static CHANGING: Mutex<()> = Mutex::new(());
+
+/// The node, if it runs.
+pub(crate) fn running() -> Option<Arc<Running>> {
+    NODE.load_full()
+}
+
+/// Like [`running`] without touching the reference count; for sends.
+pub(crate) fn with<R>(f: impl FnOnce(&Running) -> R) -> Option<R> {
+    NODE.load().as_ref().map(|running| f(running))
+}
+
+/// Starts the node. Blocks until its sockets listen.
+pub(crate) fn start(start: Start) -> Result<Arc<Running>, String> {
+    let _one_at_a_time = CHANGING.lock();
+    if NODE.load().is_some() {
+        return Err("already started".into());
+    }
+    log::install();
+    let owner = *start.owner.as_c_arg();
+    log::send_to(Some(owner));
+    let creation = match start.node.creation {
+        // A creation of its own, never that of a VM that is not alive.
+        0 => rand::rng().random_range(1..=u32::MAX),
+        creation => creation,
+    };
+    let identity = Identity::new(start.node.name.clone(), creation);
+    let host = Arc::new(VmHost {
+        mapper: Mapper::new(identity.clone(), start.encoding),
+        owner,
+    });
+    let routes = Arc::new(Routes::default());
+    let observer = Box::new(Owner {
+        pid: start.owner,
+        routes: routes.clone(),
+    });
+    let limits = start.node.io.limits.clone();
+    let runtime =
+        Runtime::start(host.clone(), identity, start.node, observer).map_err(|e| e.to_string())?;
+    let running = Arc::new(Running {
+        runtime,
+        host,
+        routes,
+        limits,
+    });
+    NODE.store(Some(running.clone()));
+    Ok(running)
+}
+
+/// Stops the node. Blocks until its threads and sockets are gone.
+pub(crate) fn stop() {
+    let _one_at_a_time = CHANGING.lock();
+    if let Some(running) = NODE.swap(None) {
+        running.runtime.stop();
+    }
+    log::send_to(None);
+}

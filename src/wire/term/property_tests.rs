@@ -1,0 +1,302 @@
+//! The codec on generated terms, and on what becomes of them when bytes change.
+
+use super::walk::{Token, Walker};
+use super::{
+    Atom, Form, Inbound, Opaque, Outbound, Pid, Port, RefFormat, Reference, Term, TermLimits,
+    Value, elide, inline, map_in, map_out, scan,
+};
+use crate::limits::OUT_OF_BAND_BYTES;
+use crate::wire::identity::Identity;
+use bytes::Bytes;
+use num_bigint::{BigInt, Sign};
+use proptest::collection::vec;
+use proptest::prelude::*;
+
+/// Names with what may confuse the mapping: own, wire's, unnamed, long, beyond ASCII.
+fn node() -> impl Strategy<Value = std::sync::Arc<str>> {
+    prop_oneof![
+        Just("vm@host".into()),
+        Just("wire@host".into()),
+        Just("other@host".into()),
+        Just("nöde@höst".into()),
+        Just("ñ".repeat(200).into()),
+    ]
+}
+
+fn identifier() -> impl Strategy<Value = Value> {
+    let creation = 0..4u32;
+    prop_oneof![
+        (node(), any::<u32>(), any::<u32>(), creation.clone()).prop_map(
+            |(node, id, serial, creation)| Pid {
+                node,
+                id,
+                serial,
+                creation
+            }
+            .into()
+        ),
+        (node(), creation.clone(), vec(any::<u32>(), 1..=5)).prop_map(|(node, creation, words)| {
+            Reference {
+                node,
+                creation,
+                words,
+            }
+            .into()
+        }),
+        (node(), prop_oneof![0..10u64, any::<u64>()], creation)
+            .prop_map(|(node, id, creation)| Value::Port(Port { node, id, creation })),
+    ]
+}
+
+fn leaf() -> impl Strategy<Value = Value> {
+    prop_oneof![
+        "[a-zA-Zäß日_@]{0,20}".prop_map(|text| Value::Atom(Atom::new(text))),
+        any::<i64>().prop_map(Value::Integer),
+        (-300..300i64).prop_map(Value::Integer),
+        (any::<bool>(), vec(any::<u8>(), 9..300)).prop_map(|(negative, magnitude)| {
+            let sign = if negative { Sign::Minus } else { Sign::Plus };
+            Value::integer(BigInt::from_bytes_le(sign, &magnitude))
+        }),
+        any::<f64>()
+            .prop_filter("finite", |float| float.is_finite())
+            .prop_map(Value::Float),
+        vec(any::<u8>(), 0..100).prop_map(Value::binary),
+        (OUT_OF_BAND_BYTES - 2..OUT_OF_BAND_BYTES + 3, any::<u8>())
+            .prop_map(|(length, byte)| Value::binary(vec![byte; length])),
+        (vec(any::<u8>(), 1..20), 1..8u8).prop_map(|(bytes, last_bits)| Value::Bits {
+            bytes: bytes.into(),
+            last_bits
+        }),
+        vec(any::<u8>(), 0..50).prop_map(|bytes| Value::List(
+            bytes.into_iter().map(|b| i64::from(b).into()).collect()
+        )),
+        identifier(),
+        Just(Value::Fun(Opaque::export("lists", "map", 2).unwrap())),
+    ]
+}
+
+/// A fun with those variables, encoded by hand.
+fn fun(creator: Value, free: &[Value]) -> Value {
+    let inner = |value: &Value| value.encode().unwrap().to_external()[1..].to_vec();
+    let mut body = vec![2];
+    body.extend([7; 16]);
+    body.extend([0, 0, 0, 1]);
+    body.extend((free.len() as u32).to_be_bytes());
+    body.extend([119, 1, b'm', 97, 1, 98, 1, 2, 3, 4]);
+    body.extend(inner(&creator));
+    body.extend(free.iter().flat_map(inner));
+    let size = (body.len() as u32 + 4).to_be_bytes();
+    Value::Fun(Opaque::from_bytes([&[112][..], &size, &body].concat().into()).unwrap())
+}
+
+fn value() -> impl Strategy<Value = Value> {
+    leaf().prop_recursive(5, 32, 8, |inner| {
+        let creator = (node(), 0..4u32).prop_map(|(node, creation)| {
+            Value::Pid(Pid {
+                node,
+                id: 1,
+                serial: 2,
+                creation,
+            })
+        });
+        prop_oneof![
+            vec(inner.clone(), 0..8).prop_map(Value::Tuple),
+            vec(inner.clone(), 0..8).prop_map(Value::List),
+            (vec(inner.clone(), 1..5), inner.clone()).prop_map(|(elements, tail)| match tail {
+                Value::List(_) => Value::List(elements),
+                tail => Value::ImproperList(elements, Box::new(tail)),
+            }),
+            vec((inner.clone(), inner.clone()), 0..5).prop_map(Value::Map),
+            vec(identifier(), 1..4).prop_map(|elements| {
+                Value::Tuple(elements.into_iter().cycle().take(300).collect())
+            }),
+            (creator, vec(inner, 0..4)).prop_map(|(creator, free)| fun(creator, &free)),
+        ]
+    })
+}
+
+fn outbound(format: Option<RefFormat>) -> Outbound {
+    Outbound {
+        own: vec![Identity::new("vm@host", 1)],
+        wire: Identity::new("wire@host", 9),
+        pids: format,
+        refs: format,
+        uri_padding: true,
+    }
+}
+
+fn inbound() -> Inbound {
+    Inbound {
+        wire: Identity::new("wire@host", 9),
+        local: Identity::new("vm@host", 1),
+    }
+}
+
+fn format() -> impl Strategy<Value = Option<RefFormat>> {
+    prop_oneof![
+        Just(None),
+        Just(Some(RefFormat::ImproperList)),
+        Just(Some(RefFormat::Uri)),
+        Just(Some(RefFormat::Tuple)),
+    ]
+}
+
+/// Everything that reads bytes of a peer. Nothing may panic.
+fn read_all(bytes: &[u8]) {
+    for form in [Form::Whole, Form::Elided] {
+        let facts = scan(bytes, form, &TermLimits::default(), &mut ());
+        if let Ok(facts) = &facts
+            && form == Form::Whole
+        {
+            let term = Term::from_external(bytes.to_vec()).unwrap();
+            let _ = term.decode();
+            assert!(facts.heap_words <= 5 * bytes.len() as u64 + 8);
+        }
+        for format in [None, Some(RefFormat::Tuple)] {
+            let mut out = Vec::new();
+            let mapped = map_out(bytes, form, &outbound(format), &mut out);
+            if facts.is_ok() && format.is_none() {
+                mapped.unwrap();
+                scan(&out, form, &TermLimits::default(), &mut ()).unwrap();
+            }
+        }
+        let mut out = Vec::new();
+        let mapped = map_in(bytes, form, &inbound(), &mut out);
+        assert!(mapped.is_ok() || facts.is_err());
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 1024, ..ProptestConfig::default() })]
+
+    #[test]
+    fn what_is_encoded_decodes_to_the_same(value in value()) {
+        let term = value.encode().unwrap();
+        prop_assert_eq!(&term.decode(), &value);
+        let whole = Term::from_external(term.to_external()).unwrap();
+        prop_assert_eq!(&whole, &term);
+        prop_assert_eq!(whole.decode(), value);
+        let parts = Term::from_parts(term.skeleton().clone(), term.blobs()).unwrap();
+        prop_assert_eq!(&parts, &term);
+    }
+
+    #[test]
+    fn out_and_in_again_is_the_same(value in value()) {
+        let term = value.encode().unwrap();
+        let mut sent = Vec::new();
+        map_out(term.skeleton(), term.form(), &outbound(None), &mut sent).unwrap();
+        let facts = scan(&sent, term.form(), &TermLimits::default(), &mut ()).unwrap();
+        let lengths: Vec<_> = term.blobs().iter().map(|blob| blob.len() as u32).collect();
+        prop_assert_eq!(facts.blobs, lengths);
+        let mut home = Vec::new();
+        map_in(&sent, term.form(), &inbound(), &mut home).unwrap();
+        prop_assert_eq!(home, term.skeleton().to_vec());
+    }
+
+    #[test]
+    fn remote_references_leave_a_valid_term(value in value(), format in format()) {
+        let term = value.encode().unwrap();
+        let mut sent = Vec::new();
+        map_out(term.skeleton(), term.form(), &outbound(format), &mut sent).unwrap();
+        let facts = scan(&sent, term.form(), &TermLimits::default(), &mut ()).unwrap();
+        prop_assert!(format.is_none() || !facts.pids && !facts.refs);
+        prop_assert_eq!(facts.blobs.len(), term.blobs().len());
+    }
+
+    #[test]
+    fn parts_are_elided_without_loss(value in value(), cuts in vec(any::<prop::sample::Index>(), 0..4)) {
+        let term = value.encode().unwrap();
+        let whole = Bytes::from(term.to_external());
+        let parts = parts_of(&term);
+        prop_assert_eq!(parts.concat(), whole.to_vec());
+        let elided = elide(&parts);
+        prop_assert_eq!(elided.form, term.form());
+        prop_assert_eq!(&elided.skeleton, term.skeleton());
+        prop_assert_eq!(&elided.blobs, term.blobs());
+        // Cut anywhere: complete in one form or the other.
+        let mut cuts: Vec<_> = cuts.iter().map(|cut| cut.index(whole.len())).collect();
+        cuts.sort_unstable();
+        let mut parts = Vec::new();
+        let mut from = 0;
+        for cut in cuts.into_iter().chain([whole.len()]) {
+            parts.push(whole.slice(from..cut));
+            from = cut;
+        }
+        let elided = elide(&parts);
+        prop_assert_eq!(inline_if_needed(&elided), whole.to_vec());
+    }
+
+    #[test]
+    fn truncated_terms_are_refused(value in value(), at in any::<prop::sample::Index>()) {
+        let whole = value.encode().unwrap().to_external();
+        let cut = &whole[..at.index(whole.len())];
+        prop_assert!(scan(cut, Form::Whole, &TermLimits::default(), &mut ()).is_err());
+        read_all(cut);
+    }
+
+    #[test]
+    fn changed_terms_never_panic(
+        value in value(),
+        changes in vec((any::<prop::sample::Index>(), any::<u8>()), 1..6),
+    ) {
+        let mut bytes = value.encode().unwrap().to_external();
+        for (at, byte) in changes {
+            let at = at.index(bytes.len());
+            bytes[at] = byte;
+        }
+        read_all(&bytes);
+    }
+
+    #[test]
+    fn noise_never_panics(mut bytes in vec(any::<u8>(), 0..200)) {
+        bytes.insert(0, 131);
+        read_all(&bytes);
+    }
+
+    #[test]
+    fn values_pass_through_eetf(value in value()) {
+        match eetf::Term::try_from(&value) {
+            Ok(foreign) => {
+                let back = Value::try_from(&foreign).unwrap();
+                // Maps come back in another order, a key that stands twice once.
+                if !has_map(&value) {
+                    prop_assert_eq!(back, value);
+                }
+            }
+            Err(error) => prop_assert!(error.to_string().contains("fun")),
+        }
+    }
+}
+
+/// The parts in which the VM would give the term: each large binary apart.
+fn parts_of(term: &Term) -> Vec<Bytes> {
+    let mut walker = Walker::new(term.skeleton(), term.form(), u32::MAX).unwrap();
+    let mut blobs = term.blobs().iter().cloned();
+    let mut parts = Vec::new();
+    let mut from = 0;
+    while let Some(token) = walker.next().unwrap() {
+        if matches!(token, Token::Blob(_)) {
+            parts.push(term.skeleton().slice(from..walker.at()));
+            parts.extend(blobs.next());
+            from = walker.at();
+        }
+    }
+    parts.push(term.skeleton().slice(from..));
+    parts
+}
+
+fn has_map(value: &Value) -> bool {
+    match value {
+        Value::Map(_) => true,
+        Value::Tuple(elements) | Value::List(elements) => elements.iter().any(has_map),
+        Value::ImproperList(elements, tail) => elements.iter().any(has_map) || has_map(tail),
+        _ => false,
+    }
+}
+
+fn inline_if_needed(elided: &super::Elided) -> Vec<u8> {
+    match elided.form {
+        Form::Whole => elided.skeleton.clone(),
+        Form::Elided => inline(&elided.skeleton, &elided.blobs).unwrap(),
+    }
+}
