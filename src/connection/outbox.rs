@@ -268,8 +268,13 @@ impl Outbox {
             }
         };
         let after = queue.queued();
+        // While the queue is locked: else the bytes could be written, and leave the account,
+        // before they have entered it.
+        let starved = self.account(before, after, reserved);
         drop(queue);
-        self.account(before, after, reserved);
+        if starved {
+            self.shared.starved.kick();
+        }
         if invalid {
             return Sent::Invalid;
         }
@@ -323,11 +328,10 @@ impl Outbox {
     }
 
     /// Puts what a push has changed on the node's account, in place of what was reserved for it.
-    fn account(&self, before: u64, after: u64, reserved: u64) {
+    /// True if starved outboxes have to look again.
+    fn account(&self, before: u64, after: u64, reserved: u64) -> bool {
         let (pushed, removed) = (after.saturating_sub(before), before.saturating_sub(after));
-        if self.shared.ceiling.settle(reserved + removed, pushed) {
-            self.shared.starved.kick();
-        }
+        self.shared.ceiling.settle(reserved + removed, pushed)
     }
 
     fn release(&self, bytes: u64) {
