@@ -28,17 +28,20 @@ mod routes;
 mod send;
 mod vm;
 mod waiter;
+mod wide;
 
 use config::{decode_spec, encode_ip, encode_spec, make_atom};
 use node::Running;
 use send::Outcome;
 use waiter::{Place, ProcessWaiter};
+use wide::Job;
 
 mod atoms {
     rustler::atoms! {
         badarg, busy, creation, down, error, failed, false_ = "false", granted, left, limit,
         listen_addrs, members, name, notalive, ok, partisan_event, slow, true_ = "true", up, wait,
         any, none, undefined, connections, leave, join, update_members, disconnect,
+        partisan_control, partisan_decode,
     }
 }
 
@@ -270,6 +273,13 @@ fn send_iov<'a>(
 #[rustler::nif]
 fn cancel(place: ResourceArc<Place>) -> rustler::Atom {
     place.cancel();
+    atoms::ok()
+}
+
+/// Decodes a term for an I/O thread; see `partisan_nif:decode/1`.
+#[rustler::nif(schedule = "DirtyCpu")]
+fn decode(job: ResourceArc<Job>) -> rustler::Atom {
+    job.run();
     atoms::ok()
 }
 
