@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::UNIX_EPOCH;
 
 use partisan::connection::outbox::Pressure;
+use partisan::connection::receive::CONTROL_NAME;
 use partisan::connection::session::Session;
 use partisan::node::runtime::Command;
 use partisan::overlay::NodeSpec;
@@ -151,6 +152,10 @@ fn sending<'a>(
     let Some(dest) = DestTerm::decode(dest) else {
         return badarg();
     };
+    if dest.as_dest() == Dest::Name(CONTROL_NAME) {
+        // Nodes' own; a peer would end the session over anything else there.
+        return badarg();
+    }
     let mut waiter = None;
     let outcome = node::with(|running| {
         let (node, channel) = (raw::word(node.as_c_arg()), raw::word(channel.as_c_arg()));
