@@ -4,6 +4,8 @@
 %% answer `{partisan_control, reply, Ref, Result}' goes to the pid `From'. Both travel verbatim:
 %% `From' and `Ref' arrive as the pid and reference that they are. Nothing here waits for a peer,
 %% and what isn't understood is dropped: the other side has a timeout.
+%%
+%% It also lends the native library's I/O threads a scheduler, for the terms that need one.
 -module(partisan_control).
 -behaviour(gen_server).
 
@@ -74,6 +76,10 @@ handle_info({?MODULE, request, From, Ref, Request}, State) when is_pid(From), is
     catch
         error:_ -> {noreply, State}
     end;
+handle_info({partisan_decode, Job}, State) ->
+    %% Large, so each in a process of its own; if that fails, the job ends as undecodable.
+    _ = spawn(partisan_nif, decode, [Job]),
+    {noreply, State};
 handle_info(_, State) ->
     {noreply, State}.
 

@@ -8,13 +8,13 @@
 -module(partisan_nif).
 
 -export([load/0, start/1, stop/0]).
--export([send/7, send_iov/7, cancel/1, command/2]).
+-export([send/7, send_iov/7, cancel/1, command/2, decode/1]).
 -export([nodes/0, is_connected/2, channels_of/1, identity/0, queued/0]).
 
--export_type([ticket/0, spec/0, channel_spec/0, destination/0, wait/0, result/0, command/0, config/0]).
+-export_type([ticket/0, job/0, spec/0, channel_spec/0, destination/0, wait/0, result/0, command/0, config/0]).
 
 -nifs([start/1, stop/0]).
--nifs([send/7, send_iov/7, cancel/1, command/2]).
+-nifs([send/7, send_iov/7, cancel/1, command/2, decode/1]).
 -nifs([nodes/0, is_connected/2, channels_of/1, identity/0, queued/0]).
 
 -type address() :: {inet:ip_address(), inet:port_number()}.
@@ -33,6 +33,8 @@
 
 -opaque ticket() :: reference().
 %% A place in a queue. It is given back when the process dies or forgets it.
+
+-opaque job() :: reference().
 
 -type wait() :: none | reference() | {granted, ticket()}.
 %% What to do when the queue is full: give up, wait under this reference, or use a grant.
@@ -109,6 +111,12 @@ send_iov(_Node, _Channel, _Key, _Dest, _Iov, _Flags, _Wait) ->
 %% @doc Withdraws a waiting send, or gives its grant back.
 -spec cancel(ticket()) -> ok.
 cancel(_Ticket) ->
+    not_loaded(ok).
+
+%% @doc Decodes a term that has arrived and that only a scheduler may decode. `partisan_control' gets
+%% such jobs as `{partisan_decode, Job}'.
+-spec decode(job()) -> ok.
+decode(_Job) ->
     not_loaded(ok).
 
 %% @doc Asks the control plane for something; the answer comes as the message `{Ref, Result}'.

@@ -95,12 +95,12 @@ pub trait Blob: Send + 'static {
 pub struct Incoming<'a, B> {
     /// The process or name that it is for.
     pub dest: Dest<'a>,
-    /// The encoded term, elided if there are blobs.
+    /// The encoded term, elided if validation found blobs.
     pub term: &'a [u8],
     /// What validation learnt about the term.
     pub facts: &'a Facts,
-    /// The out-of-band binaries in order. The host takes them unless it answers
-    /// [`Delivery::Full`].
+    /// The out-of-band binaries in order. The host takes them, unless it answers
+    /// [`Delivery::Full`] and wants them again.
     pub blobs: &'a mut Vec<B>,
 }
 
@@ -113,8 +113,8 @@ pub enum Delivery {
     NoProcess,
     /// The host could not turn the bytes into a term. The message is dropped.
     Undecodable,
-    /// The mailbox is full. The connection keeps the message and stops reading until the host
-    /// calls [`Outbox::resume`].
+    /// The mailbox is full, or the host needs time. The connection keeps the message and stops
+    /// reading until the host calls [`Outbox::resume`]; then it delivers the message again.
     Full,
 }
 

@@ -421,6 +421,14 @@ impl<H: Host> Thread<H> {
                     "messages for names or processes that do not exist were dropped"
                 );
             }
+            let lost = link.take_undecodable();
+            if lost > 0 {
+                tracing::warn!(
+                    peer = %link.session.peer.node,
+                    messages = lost,
+                    "messages that could not be decoded were dropped: maps with a key twice"
+                );
+            }
         }
         for (id, reason) in closing {
             self.close(id, reason);

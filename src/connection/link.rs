@@ -102,6 +102,11 @@ impl<H: Host> Link<H> {
         std::mem::take(&mut self.receiver.undelivered)
     }
 
+    /// Messages that the host could not decode since the last call.
+    pub(crate) fn take_undecodable(&mut self) -> u64 {
+        std::mem::take(&mut self.receiver.undecodable)
+    }
+
     /// Writes what is queued and reads what has come.
     pub(crate) fn turn(
         &mut self,

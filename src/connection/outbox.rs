@@ -318,6 +318,11 @@ impl Outbox {
         }
     }
 
+    /// True after [`Outbox::close`].
+    pub fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Relaxed)
+    }
+
     /// Wakes the I/O thread unless a wake-up is under way.
     pub fn signal(&self) {
         if !self.signaled.swap(true, Ordering::AcqRel) {

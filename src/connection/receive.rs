@@ -23,7 +23,7 @@ use crate::wire::frame::{self, Dest, DestBuf, Head, Kind};
 use crate::wire::term::{AtomGate, Facts, Form, TermLimits, scan};
 
 /// Name that membership messages are sent to.
-pub(crate) const CONTROL_NAME: &str = "partisan_membership";
+pub const CONTROL_NAME: &str = "partisan_membership";
 
 /// Bytes read at once while only small messages arrive.
 const READ_BYTES: usize = 256 << 10;
@@ -134,6 +134,8 @@ pub(crate) struct Receiver<B> {
     pub(crate) bulk: bool,
     /// Messages that nobody was there to receive since the counter was last taken.
     pub(crate) undelivered: u64,
+    /// Messages that the host could not decode since the counter was last taken.
+    pub(crate) undecodable: u64,
 }
 
 impl<B: Blob> Receiver<B> {
@@ -146,6 +148,7 @@ impl<B: Blob> Receiver<B> {
             stalled: None,
             bulk: false,
             undelivered: 0,
+            undecodable: 0,
         }
     }
 
@@ -405,7 +408,8 @@ impl<B: Blob> Receiver<B> {
                 });
             }
             Delivery::Done => {}
-            Delivery::NoProcess | Delivery::Undecodable => self.undelivered += 1,
+            Delivery::NoProcess => self.undelivered += 1,
+            Delivery::Undecodable => self.undecodable += 1,
         }
         Ok(())
     }
@@ -584,7 +588,8 @@ impl<B: Blob> Receiver<B> {
         {
             Delivery::Full => self.stalled = Some(message),
             Delivery::Done => {}
-            Delivery::NoProcess | Delivery::Undecodable => self.undelivered += 1,
+            Delivery::NoProcess => self.undelivered += 1,
+            Delivery::Undecodable => self.undecodable += 1,
         }
     }
 }

@@ -4,18 +4,18 @@
 //! fragments cost a receiver far less than terms made one by one. The bytes have been validated,
 //! so depth and counts are within bounds; a mismatch yields `None` and never a panic.
 
-use rustler::sys::{self, ErlNifBinary, ErlNifEnv, ErlNifTerm};
+use rustler::sys::{self, ErlNifEnv, ErlNifTerm};
 
 use partisan::limits::OUT_OF_BAND_BYTES;
 
 use crate::raw;
 
-/// Builds the term of an elided skeleton (with version byte) in `env`, consuming the binaries in
-/// order.
+/// Builds the term of an elided skeleton (with version byte) in `env`, where the binaries are
+/// already, in order.
 pub(crate) fn decode(
     env: *mut ErlNifEnv,
     skeleton: &[u8],
-    blobs: &mut dyn Iterator<Item = ErlNifBinary>,
+    blobs: &mut dyn Iterator<Item = ErlNifTerm>,
 ) -> Option<ErlNifTerm> {
     let mut decoder = Decoder {
         env,
@@ -29,7 +29,7 @@ pub(crate) fn decode(
 struct Decoder<'a> {
     env: *mut ErlNifEnv,
     rest: &'a [u8],
-    blobs: &'a mut dyn Iterator<Item = ErlNifBinary>,
+    blobs: &'a mut dyn Iterator<Item = ErlNifTerm>,
 }
 
 impl Decoder<'_> {
@@ -125,9 +125,7 @@ impl Decoder<'_> {
             return self.by_vm(5 + length);
         }
         self.skip(5)?;
-        let mut blob = self.blobs.next()?;
-        // SAFETY: ownership of the binary passes to the environment, exactly once.
-        Some(unsafe { sys::enif_make_binary(self.env, &mut blob) })
+        self.blobs.next()
     }
 
     fn terms(&mut self, count: usize) -> Option<Vec<ErlNifTerm>> {

@@ -10,12 +10,13 @@ use partisan::connection::outbox::Outbox;
 use partisan::connection::session::Session;
 use partisan::limits::ALLOCATE_AT_ONCE_BYTES;
 use partisan::wire::frame::Dest;
-use partisan::wire::term::{Form, map_in};
+use partisan::wire::term::{Facts, Form, map_in};
 use rustler::sys::{self, ErlNifBinary, ErlNifPid, ErlNifTerm};
 
 use crate::decode;
 use crate::raw::{self, OwnEnv};
 use crate::vm::Mapper;
+use crate::wide::{MAX_PAIRS, Wide};
 
 /// Atoms and names that an I/O thread remembers.
 const MAX_CACHED: usize = 16_384;
@@ -70,17 +71,18 @@ impl VmBlob {
         }
     }
 
-    /// The complete binary; its owner has to release it or make it a term.
-    fn into_raw(self) -> ErlNifBinary {
-        let this = std::mem::ManuallyDrop::new(self);
-        // SAFETY: `this` is never used or dropped again, so the binary keeps one owner.
-        unsafe { std::ptr::read(&this.binary) }
+    /// Makes the complete binary a term of `env`.
+    fn into_term(self, env: *mut sys::ErlNifEnv) -> ErlNifTerm {
+        let mut this = std::mem::ManuallyDrop::new(self);
+        // SAFETY: ownership of the binary passes to the environment, exactly once: `this` is
+        // never used or dropped again.
+        unsafe { sys::enif_make_binary(env, &mut this.binary) }
     }
 }
 
 impl Drop for VmBlob {
     fn drop(&mut self) {
-        // SAFETY: the binary was not made a term, else `into_raw` had taken it.
+        // SAFETY: the binary was not made a term, else `into_term` had taken it.
         unsafe { sys::enif_release_binary(&mut self.binary) }
     }
 }
@@ -130,9 +132,11 @@ pub(crate) struct VmThread {
 
 /// The VM.
 pub(crate) struct VmHost {
-    pub(crate) mapper: Mapper,
+    pub(crate) mapper: Arc<Mapper>,
     /// A local pid, from whose encoding the VM's identity is read.
     pub(crate) owner: ErlNifPid,
+    /// Terms that schedulers decode.
+    pub(crate) wide: Wide,
 }
 
 // SAFETY: the pid of a local process is a plain word.
@@ -173,68 +177,70 @@ impl VmHost {
                     return None;
                 }
                 let env = thread.env.as_ptr();
-                let mapping = self.mapper.mapping(env, &self.owner);
-                let local = mapping.present();
-                let mut pid = Vec::with_capacity(local.node.len() + 16);
-                pid.extend_from_slice(&[131, 88, 118]);
-                pid.extend_from_slice(&(local.node.len() as u16).to_be_bytes());
-                pid.extend_from_slice(local.node.as_bytes());
-                for word in [id, serial, local.creation] {
-                    pid.extend_from_slice(&word.to_be_bytes());
+                loop {
+                    let mapping = self.mapper.mapping(env, &self.owner);
+                    let local = mapping.present();
+                    let mut pid = Vec::with_capacity(local.node.len() + 16);
+                    pid.extend_from_slice(&[131, 88, 118]);
+                    pid.extend_from_slice(&(local.node.len() as u16).to_be_bytes());
+                    pid.extend_from_slice(local.node.as_bytes());
+                    for word in [id, serial, local.creation] {
+                        pid.extend_from_slice(&word.to_be_bytes());
+                    }
+                    let term = raw::binary_to_term(env, &pid)?;
+                    let found = raw::local_pid(env, term);
+                    // Not found: it may be the name that has just changed.
+                    if found.is_some() || self.mapper.mapping(env, &self.owner).agrees(&mapping) {
+                        return found;
+                    }
                 }
-                let term = raw::binary_to_term(env, &pid)?;
-                raw::local_pid(env, term)
-            }
-        }
-    }
-
-    fn term(
-        &self,
-        thread: &mut VmThread,
-        message: &mut Incoming<'_, VmBlob>,
-    ) -> Option<ErlNifTerm> {
-        let env = thread.env.as_ptr();
-        let form = if message.facts.blobs.is_empty() {
-            Form::Whole
-        } else {
-            Form::Elided
-        };
-        let mut blobs = std::mem::take(message.blobs);
-        if !message.facts.identities {
-            return build(env, message.term, &mut blobs);
-        }
-        loop {
-            let mapping = self.mapper.mapping(env, &self.owner);
-            let bytes = match mapping.inbound() {
-                None => message.term,
-                Some(rules) => {
-                    thread.mapped.clear();
-                    map_in(message.term, form, rules, &mut thread.mapped).ok()?;
-                    thread.mapped.as_slice()
-                }
-            };
-            // Building consumes the binaries, so with binaries there is one try only; the
-            // window is a few microseconds at the moment of net_kernel:start.
-            let last = !blobs.is_empty();
-            let term = build(env, bytes, &mut blobs)?;
-            if last || self.mapper.mapping(env, &self.owner).agrees(&mapping) {
-                return Some(term);
             }
         }
     }
 }
 
-fn build(env: *mut sys::ErlNifEnv, bytes: &[u8], blobs: &mut Vec<VmBlob>) -> Option<ErlNifTerm> {
-    if blobs.is_empty() {
-        return raw::binary_to_term(env, bytes);
+/// Builds a term that has arrived in `env`, with this VM's own identifiers in it. `mapped` is
+/// scratch.
+pub(crate) fn assemble(
+    env: *mut sys::ErlNifEnv,
+    (mapper, owner): (&Mapper, &ErlNifPid),
+    term: &[u8],
+    facts: &Facts,
+    blobs: Vec<VmBlob>,
+    mapped: &mut Vec<u8>,
+) -> Option<ErlNifTerm> {
+    let blobs: Vec<ErlNifTerm> = blobs.into_iter().map(|blob| blob.into_term(env)).collect();
+    let build = |bytes: &[u8]| {
+        if blobs.is_empty() {
+            raw::binary_to_term(env, bytes)
+        } else {
+            decode::decode(env, bytes, &mut blobs.iter().copied())
+        }
+    };
+    if !facts.identities {
+        return build(term);
     }
-    let mut blobs = blobs.drain(..).map(VmBlob::into_raw);
-    let term = decode::decode(env, bytes, &mut blobs);
-    for mut unused in blobs {
-        // SAFETY: the binary is ours and was not made a term.
-        unsafe { sys::enif_release_binary(&mut unused) }
+    let form = if blobs.is_empty() {
+        Form::Whole
+    } else {
+        Form::Elided
+    };
+    loop {
+        let mapping = mapper.mapping(env, owner);
+        let bytes = match mapping.inbound() {
+            None => term,
+            Some(rules) => {
+                mapped.clear();
+                map_in(term, form, rules, mapped).ok()?;
+                mapped.as_slice()
+            }
+        };
+        let built = build(bytes)?;
+        // Else the VM has changed its name meanwhile, and what was built may not be its own.
+        if mapper.mapping(env, owner).agrees(&mapping) {
+            return Some(built);
+        }
     }
-    term
 }
 
 /// The atom of a registered name, if there is one.
@@ -285,21 +291,32 @@ impl Host for VmHost {
         &self,
         thread: &mut VmThread,
         _session: &Session,
-        _outbox: &Arc<Outbox>,
-        mut message: Incoming<'_, VmBlob>,
+        outbox: &Arc<Outbox>,
+        message: Incoming<'_, VmBlob>,
     ) -> Delivery {
+        if message.facts.widest_map > MAX_PAIRS {
+            let pid = self.process(thread, message.dest);
+            thread.env.clear();
+            let by = (&self.mapper, &self.owner);
+            return self.wide.deliver(by, outbox, pid, message);
+        }
         let delivery = match self.process(thread, message.dest) {
             None => Delivery::NoProcess,
-            Some(pid) => match self.term(thread, &mut message) {
-                None => Delivery::Undecodable,
-                Some(term) => {
-                    return if raw::send(&pid, &mut thread.env, term) {
-                        Delivery::Done
-                    } else {
-                        Delivery::NoProcess
-                    };
+            Some(pid) => {
+                let blobs = std::mem::take(message.blobs);
+                let (env, by) = (thread.env.as_ptr(), (&*self.mapper, &self.owner));
+                let VmThread { mapped, .. } = thread;
+                match assemble(env, by, message.term, message.facts, blobs, mapped) {
+                    None => Delivery::Undecodable,
+                    Some(term) => {
+                        return if raw::send(&pid, &mut thread.env, term) {
+                            Delivery::Done
+                        } else {
+                            Delivery::NoProcess
+                        };
+                    }
                 }
-            },
+            }
         };
         message.blobs.clear();
         thread.env.clear();

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::UNIX_EPOCH;
 
 use partisan::connection::outbox::Pressure;
+use partisan::connection::receive::CONTROL_NAME;
 use partisan::connection::session::Session;
 use partisan::node::runtime::Command;
 use partisan::overlay::NodeSpec;
@@ -29,17 +30,20 @@ mod routes;
 mod send;
 mod vm;
 mod waiter;
+mod wide;
 
 use config::{decode_spec, encode_ip, encode_spec, make_atom};
 use node::Running;
 use send::Outcome;
 use waiter::{Place, ProcessWaiter};
+use wide::Job;
 
 mod atoms {
     rustler::atoms! {
         badarg, busy, creation, down, error, failed, false_ = "false", granted, left, limit,
         listen_addrs, members, name, notalive, ok, partisan_event, slow, true_ = "true", up, wait,
         any, none, undefined, connections, leave, join, update_members, disconnect,
+        partisan_control, partisan_decode,
     }
 }
 
@@ -149,6 +153,10 @@ fn sending<'a>(
     let Some(dest) = DestTerm::decode(dest) else {
         return badarg();
     };
+    if dest.as_dest() == Dest::Name(CONTROL_NAME) {
+        // Nodes' own; a peer would end the session over anything else there.
+        return badarg();
+    }
     let mut waiter = None;
     let outcome = node::with(|running| {
         let (node, channel) = (raw::word(node.as_c_arg()), raw::word(channel.as_c_arg()));
@@ -271,6 +279,13 @@ fn send_iov<'a>(
 #[rustler::nif]
 fn cancel(place: ResourceArc<Place>) -> rustler::Atom {
     place.cancel();
+    atoms::ok()
+}
+
+/// Decodes a term for an I/O thread; see `partisan_nif:decode/1`.
+#[rustler::nif(schedule = "DirtyCpu")]
+fn decode(job: ResourceArc<Job>) -> rustler::Atom {
+    job.run();
     atoms::ok()
 }
 

@@ -15,6 +15,7 @@ use crate::observer::Owner;
 use crate::routes::Routes;
 use crate::send::Limits;
 use crate::vm::Mapper;
+use crate::wide::Wide;
 
 /// A running node and what sends need of it.
 pub(crate) struct Running {
@@ -55,8 +56,9 @@ pub(crate) fn start(start: Start) -> Result<Arc<Running>, String> {
     };
     let identity = Identity::new(start.node.name.clone(), creation);
     let host = Arc::new(VmHost {
-        mapper: Mapper::new(identity.clone(), start.encoding),
+        mapper: Arc::new(Mapper::new(identity.clone(), start.encoding)),
         owner,
+        wide: Wide::default(),
     });
     let routes = Arc::new(Routes::default());
     let observer = Box::new(Owner {

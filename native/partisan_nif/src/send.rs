@@ -22,6 +22,9 @@ pub(crate) const FALLBACK: u32 = 1;
 /// Leave pids and references as they are, whatever the configuration says.
 pub(crate) const PLAIN: u32 = 2;
 
+/// More heap than any term of one walk takes at the receiver.
+const MOST_HEAP: u64 = 4 << 20;
+
 /// What became of a message, as Erlang hears it.
 pub(crate) enum Outcome {
     Ok,
@@ -89,6 +92,8 @@ pub(crate) fn send(
 ) -> Outcome {
     SCRATCH.with_borrow_mut(|(encoded, mapped)| {
         if encode(env, message, encoded).is_err() {
+            // Remembers the VM's name, under which the term is going to be encoded.
+            running.host.mapper.mapping(env, &running.host.owner);
             return Outcome::Slow;
         }
         let elided = !encoded.blobs.is_empty();
@@ -104,14 +109,17 @@ pub(crate) fn send(
                 term = mapped;
             }
         }
+        // A walk can exceed only limits that somebody has set lower than any default.
+        if running.limits.term.heap_bytes < MOST_HEAP {
+            let form = if elided { Form::Elided } else { Form::Whole };
+            if let Err(e) = scan(term, form, &running.limits.term, &mut ()) {
+                return refused(&e);
+            }
+        }
         let outgoing = if elided {
             let Some(blobs) = raw::pin(&encoded.blobs) else {
                 return Outcome::Error("badarg");
             };
-            let bytes: u64 = blobs.iter().map(|b| b.len() as u64).sum();
-            if bytes > running.limits.message_bytes {
-                return Outcome::Limit("max_message_bytes");
-            }
             Outgoing::Large {
                 dest,
                 term: Bytes::copy_from_slice(term),
@@ -129,7 +137,7 @@ pub(crate) fn send(
                 blobs: Vec::new(),
             }
         };
-        queue(target, outgoing, pressure)
+        queue(running, target, outgoing, pressure)
     })
 }
 
@@ -172,19 +180,34 @@ pub(crate) fn send_iov(
             if let Err(e) = map_out(&term, elided.form, rules, &mut mapped) {
                 return refused(&e);
             }
+            // Remote references take more room than what they stand for.
+            if let Err(e) = scan(&mapped, elided.form, &running.limits.term, &mut ()) {
+                return refused(&e);
+            }
             term = mapped;
         }
     }
     let out_of_band = elided.form == Form::Elided && !elided.blobs.is_empty();
     let term = Bytes::from(term);
     queue(
+        running,
         target,
         Outgoing::of(dest, &term, &elided.blobs, out_of_band),
         pressure,
     )
 }
 
-fn queue(target: Target, outgoing: Outgoing<'_>, pressure: Pressure) -> Outcome {
+fn queue(running: &Running, target: Target, outgoing: Outgoing<'_>, pressure: Pressure) -> Outcome {
+    let term = match &outgoing {
+        Outgoing::Small { term, .. } => term.len(),
+        Outgoing::Large { term, .. } => term.len(),
+    };
+    if term > running.limits.term.bytes {
+        return Outcome::Limit("max_term_bytes");
+    }
+    if outgoing.bytes() > running.limits.message_bytes {
+        return Outcome::Limit("max_message_bytes");
+    }
     match target.outbox.send(target.sender, outgoing, pressure) {
         Sent::Queued => Outcome::Ok,
         Sent::Full => Outcome::Busy,

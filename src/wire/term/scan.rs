@@ -39,6 +39,8 @@ pub struct Facts {
     pub refs: bool,
     /// Deepest nesting.
     pub depth: u32,
+    /// Pairs of the largest map, those in funs among them.
+    pub widest_map: u32,
     /// Lengths of the elided binaries, in order.
     pub blobs: Vec<u32>,
 }
@@ -80,7 +82,10 @@ pub fn scan<A: AtomGate>(
             // Arity and elements.
             Token::Tuple(arity) => u64::from(arity) + 1,
             Token::List(length) => 2 * u64::from(length),
-            Token::Map(pairs) => map_words(pairs.into()),
+            Token::Map(pairs) => {
+                facts.widest_map = facts.widest_map.max(pairs);
+                map_words(pairs.into())
+            }
             Token::Big { magnitude, .. } => 1 + (magnitude.len() as u64).div_ceil(WORD),
             Token::Float(_) => 2,
             Token::String(bytes) => 2 * bytes.len() as u64,
