@@ -6,6 +6,8 @@
 //! this path; [`outbox`] is where senders on any thread meet the I/O thread of a connection;
 //! [`host`] is what the node is embedded in, a VM or a program.
 
+#[doc(hidden)]
+pub mod drive;
 pub mod establish;
 pub mod host;
 pub mod io;
