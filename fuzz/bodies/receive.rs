@@ -2,13 +2,12 @@
 
 use std::cell::RefCell;
 use std::io::{self, Write};
-use std::mem::MaybeUninit;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
 use partisan::channel::{Ceiling, Config};
 use partisan::connection::drive::Drive;
-use partisan::connection::host::{Blob, Delivery, Host, Incoming};
+use partisan::connection::host::{Blob, Delivery, Host, Incoming, Source};
 use partisan::connection::outbox::{Outbox, Shared, Starved, Waker};
 use partisan::connection::receive::ReceiveLimits;
 use partisan::connection::session::{Parts, Session};
@@ -41,17 +40,12 @@ impl Blob for Bytes {
         Ok(())
     }
 
-    fn receive(
-        &mut self,
-        limit: usize,
-        read: &mut dyn FnMut(&mut [MaybeUninit<u8>]) -> io::Result<usize>,
-    ) -> io::Result<usize> {
+    fn receive(&mut self, limit: usize, source: &Source<'_>) -> io::Result<usize> {
         assert!(limit > 0 && limit as u64 <= self.length - self.filled());
-        let mut buffer = [MaybeUninit::uninit(); 512];
+        let mut buffer = [0; 512];
         let limit = limit.min(buffer.len());
-        let got = read(&mut buffer[..limit])?;
-        // The content does not matter here, its size does.
-        self.bytes.resize(self.bytes.len() + got, 0);
+        let got = source.read(&mut buffer[..limit])?;
+        self.bytes.extend_from_slice(&buffer[..got]);
         Ok(got)
     }
 }
