@@ -38,7 +38,7 @@ mod atoms {
     rustler::atoms! {
         badarg, busy, creation, down, error, failed, false_ = "false", granted, left, limit,
         listen_addrs, members, name, notalive, ok, partisan_event, slow, true_ = "true", up, wait,
-        any, none, undefined, connections, leave, join, update_members, disconnect,
+        any, none, undefined, connections, leave, join, update_members, disconnect, told,
     }
 }
 
@@ -379,6 +379,8 @@ fn parse_command(request: Term<'_>, answer: Answer) -> Result<Command, String> {
             specs,
             Box::new(|outcome| answer.outcome(outcome)),
         ))
+    } else if verb == atoms::told() {
+        Ok(Command::Told(config::name(argument)?))
     } else if verb == atoms::disconnect() {
         let name = config::name(argument)?;
         Ok(Command::Disconnect(
