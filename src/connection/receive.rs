@@ -130,6 +130,8 @@ pub(crate) struct Receiver<B> {
     open_bytes: u64,
     current: Option<Current>,
     stalled: Option<Assembled<B>>,
+    /// The peer has ended its half of the connection in an orderly way; nothing more is read.
+    finished: bool,
     /// True if a large message was seen since the flag was last cleared.
     pub(crate) bulk: bool,
     /// Messages that nobody was there to receive since the counter was last taken.
@@ -145,6 +147,7 @@ impl<B: Blob> Receiver<B> {
             current: None,
             stalled: None,
             bulk: false,
+            finished: false,
             undelivered: 0,
         }
     }
@@ -176,7 +179,7 @@ impl<B: Blob> Receiver<B> {
                 return Ok((Turn::Stalled, read));
             }
         }
-        while read < budget {
+        while read < budget && !self.finished {
             let outcome = match self.blob_wanting() {
                 Some((blob, limit)) => {
                     let outcome = blob.receive(limit, &mut |buffer| match rustix::net::recv(
@@ -198,6 +201,9 @@ impl<B: Blob> Receiver<B> {
             if outcome.drained {
                 return Ok((Turn::Drained, read));
             }
+        }
+        if self.finished {
+            return Ok((Turn::Drained, read));
         }
         Ok((Turn::More, read))
     }
@@ -360,9 +366,15 @@ impl<B: Blob> Receiver<B> {
                 }
                 Ok(())
             }
-            Kind::Close => Err(CloseReason::Peer(
-                frame::parse_close(body).map_err(protocol)?.1,
-            )),
+            Kind::Close => {
+                let (_, why) = frame::parse_close(body).map_err(protocol)?;
+                let repeated = std::mem::replace(&mut self.finished, true);
+                // What was sent before by other connections may be on its way still.
+                if repeated || ctx.session.farewell() {
+                    return Err(CloseReason::Peer(why));
+                }
+                Ok(())
+            }
             other => Err(protocol(format!("frame {other:?} inside a session"))),
         }
     }

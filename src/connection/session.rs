@@ -97,6 +97,8 @@ pub struct Session {
     pub(crate) new_atoms: AtomicU32,
     pub(crate) control: mpsc::Sender<ControlMessage>,
     remaining: AtomicUsize,
+    /// Connections on which the peer has not said goodbye.
+    unfinished: AtomicUsize,
     closing: AtomicBool,
     draining: AtomicBool,
     probed: AtomicBool,
@@ -142,6 +144,7 @@ impl Session {
             plan: parts.plan,
             connections: parts.connections,
             remaining: AtomicUsize::new(parts.outboxes.len()),
+            unfinished: AtomicUsize::new(parts.outboxes.len()),
             outboxes: parts.outboxes,
             new_atoms: AtomicU32::new(0),
             control: parts.control,
@@ -220,6 +223,12 @@ impl Session {
 
     pub(crate) fn is_draining(&self) -> bool {
         self.draining.load(Ordering::Acquire)
+    }
+
+    /// The peer has said goodbye on one connection. True if it was the last: everything that the
+    /// peer has sent has been read.
+    pub(crate) fn farewell(&self) -> bool {
+        self.unfinished.fetch_sub(1, Ordering::AcqRel) == 1
     }
 
     pub(crate) fn answered(self: &Arc<Self>) {
