@@ -49,7 +49,8 @@
     | {update_members, [spec()]}
     | members
     | connections
-    | {disconnect, node()}.
+    | {disconnect, node()}
+    | {told, node()}.
 
 %% @doc Loads the library from the application's `priv' directory. Does nothing if it is loaded.
 -spec load() -> ok | {error, Reason :: binary()}.
@@ -74,7 +75,8 @@ load() ->
 
 %% @doc Starts the node. The process `owner' in the configuration gets its events:
 %% `{partisan_event, {up, Node, Spec} | {down, Node, Reason} | {members, [Spec]} | left}' and
-%% `{partisan_log, Level, Text}'.
+%% `{partisan_log, Level, Text}'. After an event `down' the node can come up again only when the
+%% owner has sent the command `{told, Node}': whoever wants to hear of the end has heard of it.
 -spec start(config()) ->
     {ok, #{
         name := node(),
@@ -120,6 +122,7 @@ decode(_Job) ->
     not_loaded(ok).
 
 %% @doc Asks the control plane for something; the answer comes as the message `{Ref, Result}'.
+%% `told' has none.
 -spec command(reference(), command()) -> ok.
 command(_Ref, _Command) ->
     not_loaded(ok).

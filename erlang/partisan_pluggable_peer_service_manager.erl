@@ -401,14 +401,11 @@ event({up, Node, Native}, #state{up = Up, monitors = Monitors} = State) ->
     settle_joins(State#state{
         up = Up#{Node => Spec}, monitors = partisan_node_monitors:up(Node, Monitors)
     });
-event({down, Node, _Reason}, #state{up = Up, monitors = Monitors} = State) ->
-    case maps:take(Node, Up) of
-        {Spec, Rest} ->
-            run_callbacks(down, Spec, State),
-            State#state{up = Rest, monitors = partisan_node_monitors:down(Node, Monitors)};
-        error ->
-            State
-    end;
+event({down, Node, _Reason}, State) ->
+    Told = tell_down(Node, State),
+    %% Messages of the next session must not overtake the news. Without effect while stopping.
+    _ = partisan_nif:command(make_ref(), {told, Node}),
+    Told;
 event({members, Natives}, #state{members = Before, joining = Joining} = State) ->
     case lists:sort([partisan_util:from_native(Native) || Native <- Natives]) of
         Before ->
@@ -432,6 +429,15 @@ event({failed, Why}, _State) ->
     exit({native_node_failed, Why});
 event(_, State) ->
     State.
+
+tell_down(Node, #state{up = Up, monitors = Monitors} = State) ->
+    case maps:take(Node, Up) of
+        {Spec, Rest} ->
+            run_callbacks(down, Spec, State),
+            State#state{up = Rest, monitors = partisan_node_monitors:down(Node, Monitors)};
+        error ->
+            State
+    end.
 
 %% A join is complete when the node is a member on this side and its session is up.
 settle_joins(#state{joining = Joining, up = Up, members = Members} = State) ->

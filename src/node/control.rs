@@ -81,6 +81,8 @@ pub(crate) struct Control<H: Host> {
     /// Sessions that are up or ending, by number.
     sessions: HashMap<u64, Arc<Session>>,
     numbers: HashMap<Arc<str>, u64>,
+    /// Sessions that have ended while not everybody has been told.
+    untold: HashMap<Arc<str>, u64>,
     next_session: u64,
     setups: HashMap<u64, Setup>,
     attempts: HashMap<u64, (Arc<str>, oneshot::Sender<Verdict>)>,
@@ -166,6 +168,7 @@ impl<H: Host> Control<H> {
             work: VecDeque::new(),
             sessions: HashMap::new(),
             numbers: HashMap::new(),
+            untold: HashMap::new(),
             next_session: 1,
             setups: HashMap::new(),
             attempts: HashMap::new(),
@@ -216,7 +219,14 @@ impl<H: Host> Control<H> {
                     None | Some(Command::Stop) => break,
                     Some(command) => self.command(command),
                 },
-                Some(event) = inputs.events.recv() => self.session_event(event),
+                Some(event) = inputs.events.recv() => {
+                    // What a session has delivered before its end counts: a leave, above all.
+                    while let Ok(message) = inputs.control.try_recv() {
+                        self.message(message);
+                    }
+                    self.settle();
+                    self.session_event(event);
+                }
                 Some(message) = inputs.control.recv() => self.message(message),
                 Some(judgement) = inputs.judgements.recv() => self.judge(judgement),
                 Some(request) = inputs.authenticated.recv() => self.authenticated(request),
@@ -380,7 +390,9 @@ impl<H: Host> Control<H> {
             }
             links::Verdict::Nok => Verdict::Nok,
             links::Verdict::NotAllowed(why) => {
-                tracing::warn!(peer = %name, "connection refused: {why}");
+                if self.complaints.is_new(&name) {
+                    tracing::warn!(peer = %name, "connection refused: {why}");
+                }
                 Verdict::NotAllowed(why)
             }
         };
@@ -589,12 +601,23 @@ impl<H: Host> Control<H> {
             self.numbers.remove(&name);
         }
         tracing::info!(peer = %name, "session has ended: {reason}");
-        self.observer.lock().session_down(&session, &reason);
+        let told = {
+            let mut observer = self.observer.lock();
+            observer.session_down(&session, &reason);
+            observer.tells_at_once()
+        };
         self.overlay(full_mesh::Event::LinkDown(name.clone()));
-        self.link(links::Event::Down {
-            name,
-            session: number,
-        });
+        self.untold.insert(name.clone(), number);
+        if told {
+            self.told(name);
+        }
+    }
+
+    /// Everybody knows that the session is down, so the next one may come.
+    fn told(&mut self, name: Arc<str>) {
+        if let Some(session) = self.untold.remove(&name) {
+            self.link(links::Event::Down { name, session });
+        }
     }
 
     fn session(&self, name: &str) -> Option<&Arc<Session>> {
@@ -676,6 +699,7 @@ impl<H: Host> Control<H> {
                 }
                 reply(session.is_some());
             }
+            Command::Told(name) => self.told(name),
             Command::Stop => {}
         }
     }

@@ -103,6 +103,12 @@ pub trait Observer: Send + 'static {
     fn session_up(&mut self, session: &Arc<Session>, spec: Option<&NodeSpec>);
     /// A session has ended and nothing more of it will be delivered.
     fn session_down(&mut self, session: &Arc<Session>, reason: &CloseReason);
+    /// Whether everybody knows of the end of a session when [`Observer::session_down`] returns.
+    /// If not, the peer comes back only after [`Command::Told`]: else messages of its next session
+    /// could overtake the news, and a gap in a sender's order would be seen before its reason.
+    fn tells_at_once(&self) -> bool {
+        true
+    }
     /// The members have changed; this node is among them.
     fn members(&mut self, members: &[NodeSpec]);
     /// This node has left its cluster, or was removed from it.
@@ -131,6 +137,9 @@ pub enum Command {
     Sessions(Reply<Vec<Arc<Session>>>),
     /// Close the session with a node; true if there was one.
     Disconnect(Arc<str>, Reply<bool>),
+    /// Everybody has been told that the session with this node is down; see
+    /// [`Observer::tells_at_once`].
+    Told(Arc<str>),
     /// End the node.
     Stop,
 }

@@ -43,7 +43,7 @@ mod atoms {
         badarg, busy, creation, down, error, failed, false_ = "false", granted, left, limit,
         listen_addrs, members, name, notalive, ok, partisan_event, slow, true_ = "true", up, wait,
         any, none, undefined, connections, leave, join, update_members, disconnect,
-        partisan_control, partisan_decode,
+        partisan_control, partisan_decode, told,
     }
 }
 
@@ -395,6 +395,8 @@ fn parse_command(request: Term<'_>, answer: Answer) -> Result<Command, String> {
             specs,
             Box::new(|outcome| answer.outcome(outcome)),
         ))
+    } else if verb == atoms::told() {
+        Ok(Command::Told(config::name(argument)?))
     } else if verb == atoms::disconnect() {
         let name = config::name(argument)?;
         Ok(Command::Disconnect(

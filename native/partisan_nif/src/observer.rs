@@ -82,6 +82,11 @@ impl Observer for Owner {
         self.tell(|env| (atoms::down(), make_atom(env, &name), reason).encode(env));
     }
 
+    fn tells_at_once(&self) -> bool {
+        // The owner hears of it, and says when it has told the rest.
+        false
+    }
+
     fn members(&mut self, members: &[NodeSpec]) {
         self.tell(|env| {
             let specs: Vec<Term<'_>> = members.iter().map(|s| encode_spec(env, s)).collect();
