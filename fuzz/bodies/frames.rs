@@ -26,7 +26,8 @@ fn bodies(body: &[u8]) {
     if let Ok(Some((head, used))) = Head::parse(body).map_err(|e| e.to_string()) {
         assert_eq!(used, head.encoded_len());
         let mut again = Vec::new();
-        head.encode(&mut again).expect("what was read can be written");
+        head.encode(&mut again)
+            .expect("what was read can be written");
         assert_eq!(again, &body[..used]);
         for cut in 0..used {
             assert_eq!(Head::parse(&body[..cut]), Ok(None));
