@@ -23,8 +23,13 @@ pub const MAX_MESSAGE_BYTES: u64 = 2 << 30;
 /// Most out-of-band binaries in one message.
 pub const MAX_BLOBS: usize = 1 << 20;
 
-/// New atoms that one peer may introduce into this node during a session (`max_new_atoms`).
+/// New atoms that one peer may introduce into this node (`max_new_atoms`). A VM never forgets an
+/// atom, so the count goes on through all sessions of the peer.
 pub const MAX_NEW_ATOMS: u32 = 100_000;
+
+/// All peers together may introduce this many times what one may, whatever they call themselves.
+/// With the default that is less than half of the VM's table.
+pub const NEW_ATOMS_OF_ALL: u32 = 4;
 
 /// Longest atom, in characters. The VM's own limit.
 pub const MAX_ATOM_CHARS: usize = 255;

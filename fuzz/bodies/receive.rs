@@ -10,7 +10,7 @@ use partisan::connection::drive::Drive;
 use partisan::connection::host::{Blob, Delivery, Host, Incoming, Source};
 use partisan::connection::outbox::{Outbox, Shared, Starved, Waker};
 use partisan::connection::receive::ReceiveLimits;
-use partisan::connection::session::{Parts, Session};
+use partisan::connection::session::{NewAtoms, Parts, Session};
 use partisan::limits;
 use partisan::wire::frame::Dest;
 use partisan::wire::handshake::SessionId;
@@ -141,6 +141,7 @@ pub fn run(data: &[u8]) {
         plan: Plan::merge(&[], &[]).expect("one channel"),
         connections: Vec::new(),
         outboxes: vec![outbox.clone()],
+        new_atoms: NewAtoms::default(),
         control,
         events,
     }));

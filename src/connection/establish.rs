@@ -16,7 +16,7 @@ use thiserror::Error;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::connection::session::ConnectionInfo;
 use crate::limits;
@@ -395,11 +395,8 @@ pub async fn accept(
         judge: &desk.judge,
         attempt,
     };
-    // Deciding about a name in use may take this long on top of the peer's time.
-    let patience = limits::HANDSHAKE_TIMEOUT + limits::DUPLICATE_NAME_PATIENCE;
-    let established = timeout(patience, shake(&mut stream, &mut machine, Some(judging)))
+    let established = shake(&mut stream, &mut machine, Some(judging))
         .await
-        .map_err(|_| early(EstablishError::Timeout("the handshake")))?
         .map_err(early)?;
     authenticated();
     let name = established.peer.name.clone();
@@ -561,7 +558,8 @@ impl Judging<'_> {
     }
 }
 
-/// Drives one handshake to its end.
+/// Drives one handshake to its end. The peer has [`limits::HANDSHAKE_TIMEOUT`], without the time
+/// that this node takes to decide.
 async fn shake(
     stream: &mut TcpStream,
     machine: &mut Handshake,
@@ -569,17 +567,24 @@ async fn shake(
 ) -> Result<Established, EstablishError> {
     let mut effects = Vec::new();
     let mut packet = Vec::new();
+    let mut deadline = Instant::now() + limits::HANDSHAKE_TIMEOUT;
+    let late = |_| EstablishError::Timeout("the handshake");
     let mut outcome = machine.handle(Event::Start, &mut effects);
     loop {
         let mut verdict = None;
         for effect in effects.drain(..) {
             match effect {
-                Effect::Send(bytes) => write(stream, &bytes, "the handshake").await?,
+                Effect::Send(bytes) => {
+                    let written = write(stream, &bytes, "the handshake");
+                    timeout_at(deadline, written).await.map_err(late)??;
+                }
                 Effect::Judge(peer) => {
+                    let asked = Instant::now();
                     verdict = Some(match &judging {
                         Some(judging) => judging.ask(peer).await,
                         None => Verdict::NotAllowed("not listening"),
                     });
+                    deadline += asked.elapsed();
                 }
                 Effect::Done(established) => return Ok(established),
             }
@@ -588,7 +593,8 @@ async fn shake(
         outcome = match verdict {
             Some(verdict) => machine.handle(Event::Verdict(verdict), &mut effects),
             None => {
-                read_packet(stream, &mut packet, machine).await?;
+                let read = read_packet(stream, &mut packet, machine);
+                timeout_at(deadline, read).await.map_err(late)??;
                 machine.handle(Event::Packet(&packet), &mut effects)
             }
         };

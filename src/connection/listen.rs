@@ -11,6 +11,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 
 use crate::connection::establish::{self, Desk, Failure, Local, Pending, Ready};
+use crate::limits;
 
 /// Pause after an error of `accept`: longer than a descriptor takes to come free, so that being
 /// out of them costs no CPU.
@@ -64,7 +65,7 @@ pub async fn serve(
     arrivals: mpsc::Sender<Arrival>,
 ) {
     let mut handshakes = JoinSet::new();
-    let mut complained = false;
+    let (mut complained, mut crowded) = (false, false);
     loop {
         while handshakes.try_join_next().is_some() {}
         let (stream, from) = match listener.accept().await {
@@ -83,9 +84,19 @@ pub async fn serve(
             }
         };
         let Ok(permit) = unauthenticated.clone().try_acquire_owned() else {
-            tracing::debug!(%from, "connection refused: too many handshakes under way");
+            // Once per flood, which is over when there is room again.
+            if !std::mem::replace(&mut crowded, true) {
+                tracing::warn!(
+                    %from,
+                    limit = limits::MAX_UNAUTHENTICATED,
+                    "connections are refused: too many are in their handshake"
+                );
+            }
             continue;
         };
+        if unauthenticated.available_permits() > limits::MAX_UNAUTHENTICATED / 2 {
+            crowded = false;
+        }
         let (local, pending) = (local.clone(), pending.clone());
         let (desk, arrivals) = (desk.clone(), arrivals.clone());
         let attempt = attempts.fetch_add(1, Ordering::Relaxed);

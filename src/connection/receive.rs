@@ -11,7 +11,6 @@ use std::collections::HashMap;
 use std::io;
 use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use rustix::net::RecvFlags;
 
@@ -41,7 +40,7 @@ pub struct ReceiveLimits {
     pub term: TermLimits,
     /// Bytes of one message with its out-of-band binaries.
     pub message_bytes: u64,
-    /// New atoms of one session.
+    /// New atoms of one peer.
     pub new_atoms: u32,
 }
 
@@ -80,7 +79,7 @@ struct Gate<'a, 'b, H: Host>(&'a mut Context<'b, H>);
 impl<H: Host> AtomGate for Gate<'_, '_, H> {
     fn admit(&mut self, atom: &str) -> bool {
         self.0.host.knows_atom(self.0.thread, atom)
-            || self.0.session.new_atoms.fetch_add(1, Ordering::Relaxed) < self.0.limits.new_atoms
+            || self.0.session.new_atoms.admit(self.0.limits.new_atoms)
     }
 }
 
@@ -247,7 +246,9 @@ impl<B: Blob> Receiver<B> {
     ) -> Result<Read, CloseReason> {
         let kept = self.carry.len();
         let wish = if self.in_blobs() {
-            BULK_READ_BYTES
+            // At least as much as is kept, or a long frame between the fragments would be copied
+            // once for every few bytes of it.
+            BULK_READ_BYTES.max(kept)
         } else {
             READ_BYTES
         };

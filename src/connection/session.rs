@@ -15,6 +15,7 @@ use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
 use crate::connection::outbox::{Outbox, Wake};
+use crate::limits;
 use crate::wire::handshake::SessionId;
 use crate::wire::hello::Plan;
 use crate::wire::identity::Identity;
@@ -94,7 +95,7 @@ pub struct Session {
     /// The connections, by index.
     pub connections: Vec<ConnectionInfo>,
     pub(crate) outboxes: Vec<Arc<Outbox>>,
-    pub(crate) new_atoms: AtomicU32,
+    pub(crate) new_atoms: NewAtoms,
     pub(crate) control: mpsc::Sender<ControlMessage>,
     remaining: AtomicUsize,
     closing: AtomicBool,
@@ -112,6 +113,41 @@ impl fmt::Debug for Session {
     }
 }
 
+/// Counts the atoms that a peer has introduced, in all its sessions, and that all peers have.
+#[derive(Clone, Debug, Default)]
+pub struct NewAtoms {
+    peer: Arc<AtomicU32>,
+    all: Arc<AtomicU32>,
+}
+
+impl NewAtoms {
+    /// The budget of another peer of the same node.
+    #[must_use]
+    pub fn of_other_peer(&self) -> Self {
+        Self {
+            peer: Arc::default(),
+            all: self.all.clone(),
+        }
+    }
+
+    /// True if the peer has introduced nothing yet.
+    pub fn is_untouched(&self) -> bool {
+        self.peer.load(Ordering::Relaxed) == 0
+    }
+
+    /// Counts one more; false if a peer that may introduce `limit` has no right to it.
+    pub(crate) fn admit(&self, limit: u32) -> bool {
+        let all = limit.saturating_mul(limits::NEW_ATOMS_OF_ALL);
+        let below = |count: &AtomicU32, limit| {
+            let more = |n| (n < limit).then_some(n + 1);
+            count
+                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, more)
+                .is_ok()
+        };
+        below(&self.peer, limit) && below(&self.all, all)
+    }
+}
+
 /// What a session is made of.
 pub struct Parts {
     /// See [`Session::peer`].
@@ -126,6 +162,8 @@ pub struct Parts {
     pub connections: Vec<ConnectionInfo>,
     /// One outbox per connection.
     pub outboxes: Vec<Arc<Outbox>>,
+    /// The peer's budget of new atoms.
+    pub new_atoms: NewAtoms,
     /// Where messages for the control plane go.
     pub control: mpsc::Sender<ControlMessage>,
     /// Where the session's end is told. At most one event per session and probe.
@@ -143,7 +181,7 @@ impl Session {
             connections: parts.connections,
             remaining: AtomicUsize::new(parts.outboxes.len()),
             outboxes: parts.outboxes,
-            new_atoms: AtomicU32::new(0),
+            new_atoms: parts.new_atoms,
             control: parts.control,
             closing: AtomicBool::new(false),
             draining: AtomicBool::new(false),

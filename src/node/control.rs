@@ -24,7 +24,9 @@ use crate::connection::host::Host;
 use crate::connection::io::Io;
 use crate::connection::listen::{self, Arrival};
 use crate::connection::outbox::{Outgoing, Pressure, Sent, Wake};
-use crate::connection::session::{self, CloseReason, ControlMessage, Session, SessionEvent};
+use crate::connection::session::{
+    self, CloseReason, ControlMessage, NewAtoms, Session, SessionEvent,
+};
 use crate::limits;
 use crate::node::links;
 use crate::node::persist::Store;
@@ -84,6 +86,9 @@ pub(crate) struct Control<H: Host> {
     /// Sessions that have ended while not everybody has been told.
     untold: HashMap<Arc<str>, u64>,
     next_session: u64,
+    /// What peers have introduced, and all of them together.
+    new_atoms: HashMap<Arc<str>, NewAtoms>,
+    all_atoms: NewAtoms,
     setups: HashMap<u64, Setup>,
     attempts: HashMap<u64, (Arc<str>, oneshot::Sender<Verdict>)>,
     judged: HashMap<u64, Arc<str>>,
@@ -170,6 +175,8 @@ impl<H: Host> Control<H> {
             numbers: HashMap::new(),
             untold: HashMap::new(),
             next_session: 1,
+            new_atoms: HashMap::new(),
+            all_atoms: NewAtoms::default(),
             setups: HashMap::new(),
             attempts: HashMap::new(),
             judged: HashMap::new(),
@@ -260,8 +267,16 @@ impl<H: Host> Control<H> {
             match work {
                 Work::Overlay(event) => {
                     let mut effects = Vec::new();
-                    if let Err(e) = self.overlay.handle(now, event, &mut rng, &mut effects) {
-                        tracing::warn!(error = %e, "membership");
+                    match self.overlay.handle(now, event, &mut rng, &mut effects) {
+                        Ok(()) => {}
+                        // Whoever sends what nobody can read has no session; its end is logged.
+                        Err(full_mesh::Error::Message { from, error }) => {
+                            if let Some(session) = self.session(&from) {
+                                let what = format!("membership message: {error}");
+                                session.close(CloseReason::Protocol(what));
+                            }
+                        }
+                        Err(e) => tracing::warn!(error = %e, "membership"),
                     }
                     for effect in effects {
                         self.do_overlay(effect);
@@ -542,6 +557,12 @@ impl<H: Host> Control<H> {
         for channel in ready.plan.foreign() {
             tracing::info!(peer = %name, %channel, "channel is configured at the peer only");
         }
+        if self.new_atoms.len() >= limits::MAX_MEMBERS {
+            self.new_atoms.retain(|_, atoms| !atoms.is_untouched());
+        }
+        let fresh = || self.all_atoms.of_other_peer();
+        let new_atoms = self.new_atoms.entry(name.clone()).or_insert_with(fresh);
+        let new_atoms = new_atoms.clone();
         let session = Arc::new(Session::new(session::Parts {
             peer: ready.peer,
             instance: ready.instance,
@@ -549,6 +570,7 @@ impl<H: Host> Control<H> {
             plan: ready.plan,
             connections: ready.connections,
             outboxes,
+            new_atoms,
             control: self.control.clone(),
             events: self.events.clone(),
         }));
@@ -600,7 +622,11 @@ impl<H: Host> Control<H> {
         if self.numbers.get(&name) == Some(&number) {
             self.numbers.remove(&name);
         }
-        tracing::info!(peer = %name, "session has ended: {reason}");
+        if matches!(reason, CloseReason::Protocol(_)) {
+            tracing::warn!(peer = %name, "session has ended: {reason}");
+        } else {
+            tracing::info!(peer = %name, "session has ended: {reason}");
+        }
         let told = {
             let mut observer = self.observer.lock();
             observer.session_down(&session, &reason);
@@ -629,7 +655,7 @@ impl<H: Host> Control<H> {
         // What an ended session left behind must not count for its successor.
         if self
             .session(&from)
-            .is_some_and(|s| Arc::ptr_eq(s, &message.session))
+            .is_some_and(|s| Arc::ptr_eq(s, &message.session) && s.is_open())
         {
             self.overlay(full_mesh::Event::Message {
                 from,
