@@ -4,7 +4,6 @@
 //! up, the table of sessions, the timers and the file that keeps the membership.
 
 use std::collections::{HashMap, VecDeque};
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
@@ -17,8 +16,7 @@ use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::sleep_until;
 
 use crate::connection::establish::{
-    self, Authenticated, Desk, EstablishError, Failure, Judgement, Local, Origin, Pending, Permit,
-    Ready,
+    Authenticated, Desk, Failure, Judgement, Local, Pending, Permit, Ready,
 };
 use crate::connection::host::Host;
 use crate::connection::io::Io;
@@ -33,7 +31,11 @@ use crate::node::persist::Store;
 use crate::node::runtime::{Command, Config, Observer, StartError};
 use crate::overlay::{MemberChannel, NodeSpec, full_mesh};
 use crate::wire::frame::Dest;
-use crate::wire::handshake::{HandshakeError, Verdict};
+use crate::wire::handshake::Verdict;
+
+mod setup;
+
+use setup::Complaints;
 
 /// Channel of the membership messages.
 const MEMBERSHIP_CHANNEL: &str = "partisan_membership";
@@ -374,175 +376,6 @@ impl<H: Host> Control<H> {
         }
     }
 
-    fn dial(&mut self, dial: u64, name: Arc<str>, addr: SocketAddr) {
-        let (local, desk, report) = (self.local.clone(), self.desk.clone(), self.dialled.clone());
-        let peer = name.clone();
-        let task = self.tasks.spawn(async move {
-            let outcome = establish::dial(local, desk, peer.clone(), addr, dial).await;
-            // Fails only when the node has stopped.
-            let _ = report
-                .send(Dialled {
-                    name: peer,
-                    dial,
-                    outcome,
-                })
-                .await;
-        });
-        self.dials.insert(dial, task);
-    }
-
-    fn verdict(&mut self, attempt: u64, verdict: links::Verdict) {
-        let Some((name, answer)) = self.attempts.remove(&attempt) else {
-            return;
-        };
-        let verdict = match verdict {
-            links::Verdict::Accept { simultaneous } => {
-                self.judged.insert(attempt, name.clone());
-                Verdict::Accept {
-                    cookie: self.local.cookie_for(&name),
-                    simultaneous,
-                }
-            }
-            links::Verdict::Nok => Verdict::Nok,
-            links::Verdict::NotAllowed(why) => {
-                if self.complaints.is_new(&name) {
-                    tracing::warn!(peer = %name, "connection refused: {why}");
-                }
-                Verdict::NotAllowed(why)
-            }
-        };
-        let _ = answer.send(verdict);
-    }
-
-    fn judge(&mut self, judgement: Judgement) {
-        let Judgement {
-            attempt,
-            peer,
-            answer,
-        } = judgement;
-        let Some(trailer) = peer.trailer else {
-            if self.complaints.is_new(&peer.name) {
-                tracing::warn!(
-                    peer = %peer.name,
-                    "connection refused: the node runs no Partisan; this listener serves \
-                     Partisan nodes only"
-                );
-            }
-            let _ = answer.send(Verdict::NotAllowed("no Partisan"));
-            return;
-        };
-        self.attempts.insert(attempt, (peer.name.clone(), answer));
-        self.link(links::Event::Incoming {
-            attempt,
-            name: peer.name,
-            instance: trailer.instance,
-            extra: trailer.extra,
-        });
-    }
-
-    fn authenticated(&mut self, request: Authenticated) {
-        let Authenticated {
-            name,
-            instance,
-            origin,
-            admit,
-        } = request;
-        let session = self.next_session;
-        self.next_session += 1;
-        let origin = match origin {
-            Origin::Dialled(dial) => links::Origin::Dialled(dial),
-            Origin::Accepted(attempt) => {
-                self.judged.remove(&attempt);
-                links::Origin::Accepted(attempt)
-            }
-        };
-        let setup = Setup {
-            name: name.clone(),
-            admit: Some(admit),
-            keep: None,
-        };
-        self.setups.insert(session, setup);
-        self.link(links::Event::Established {
-            name,
-            instance,
-            session,
-            origin,
-        });
-    }
-
-    fn dialled(&mut self, dialled: Dialled) {
-        let Dialled {
-            name,
-            dial,
-            outcome,
-        } = dialled;
-        self.dials.remove(&dial);
-        match outcome {
-            Ok((number, ready)) => self.bring_up(number, ready),
-            Err((Some(number), error)) => self.setup_failed(number, &error),
-            Err((None, error)) => {
-                if is_nok(&error) {
-                    self.link(links::Event::DialNok { name, dial });
-                    return;
-                }
-                if !matches!(error, EstablishError::GivenUp) && self.complaints.is_new(&name) {
-                    tracing::warn!(peer = %name, "cannot connect: {error}");
-                }
-                let error = match error {
-                    EstablishError::Connect { .. } | EstablishError::Timeout(_) => {
-                        links::DialError::Unreachable
-                    }
-                    _ => links::DialError::Rejected,
-                };
-                self.link(links::Event::DialFailed { name, dial, error });
-            }
-        }
-    }
-
-    fn arrived(&mut self, arrival: Arrival) {
-        let Arrival {
-            attempt,
-            from,
-            outcome,
-        } = arrival;
-        match outcome {
-            Ok((number, ready)) => self.bring_up(number, ready),
-            Err((Some(number), error)) => self.setup_failed(number, &error),
-            Err((None, error)) => {
-                self.attempts.remove(&attempt);
-                let judged = self.judged.remove(&attempt);
-                // The refusal was logged when it was decided.
-                let refused = matches!(
-                    error,
-                    EstablishError::GivenUp
-                        | EstablishError::Handshake(HandshakeError::RefusedByUs { .. })
-                );
-                let origin = judged
-                    .clone()
-                    .unwrap_or_else(|| from.ip().to_string().into());
-                if !refused && self.complaints.is_new(&origin) {
-                    tracing::warn!(%from, peer = %origin, "handshake failed: {error}");
-                }
-                if let Some(name) = judged {
-                    self.link(links::Event::AttemptGone { attempt, name });
-                }
-            }
-        }
-    }
-
-    fn setup_failed(&mut self, number: u64, error: &EstablishError) {
-        let Some(setup) = self.setups.remove(&number) else {
-            return;
-        };
-        if !matches!(error, EstablishError::GivenUp) && self.complaints.is_new(&setup.name) {
-            tracing::warn!(peer = %setup.name, "session did not come up: {error}");
-        }
-        self.link(links::Event::Down {
-            name: setup.name,
-            session: number,
-        });
-    }
-
     fn bring_up(&mut self, number: u64, ready: Ready) {
         let Some(setup) = self.setups.remove(&number) else {
             return;
@@ -780,17 +613,6 @@ impl<H: Host> Control<H> {
     }
 }
 
-fn is_nok(error: &EstablishError) -> bool {
-    use crate::wire::handshake::Refusal;
-    matches!(
-        error,
-        EstablishError::Handshake(HandshakeError::Refused {
-            refusal: Refusal::Nok,
-            ..
-        })
-    )
-}
-
 fn own_spec(config: &Config, listeners: &[TcpListener]) -> Result<NodeSpec, StartError> {
     let mut listen_addrs = Vec::new();
     for listener in listeners {
@@ -814,21 +636,4 @@ fn own_spec(config: &Config, listeners: &[TcpListener]) -> Result<NodeSpec, Star
         listen_addrs,
         channels,
     })
-}
-
-/// Peers that were complained about, so that each is logged once until it has connected.
-#[derive(Default)]
-struct Complaints(std::collections::HashSet<Arc<str>>);
-
-impl Complaints {
-    fn is_new(&mut self, name: &Arc<str>) -> bool {
-        if self.0.len() >= 4096 {
-            self.0.clear();
-        }
-        self.0.insert(name.clone())
-    }
-
-    fn forget(&mut self, name: &str) {
-        self.0.remove(name);
-    }
 }
