@@ -2,8 +2,8 @@
 # Follows the README as a newcomer does: writes its files, types its commands, checks what comes out.
 #
 # The repository's address is the README's own; git is told to find this working tree there, changes that are not
-# committed included. Everything else that it needs is on this machine, and nothing outside of a temporary directory
-# and cargo's target directory is written to.
+# committed included. Everything else that it needs is on this machine, and nothing is written outside of a temporary
+# directory but what cargo keeps.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 top=$PWD
@@ -26,6 +26,8 @@ git ls-files -z --cached --others --exclude-standard | while IFS= read -r -d '' 
     [ ! -e "$file" ] || printf '%s\0' "$file"
 done | tar -c --null -T - | tar -x -C "$work/repository"
 git init -q -b main "$work/repository"
+# The same files make the same commit, so that cargo finds again what it has built of it.
+export GIT_AUTHOR_DATE=2000-01-01T00:00:00Z GIT_COMMITTER_DATE=2000-01-01T00:00:00Z
 (cd "$work/repository" && git add -A && git -c user.name=test -c user.email=test@localhost -c commit.gpgsign=false \
     commit -q -m "The working tree")
 
@@ -43,13 +45,10 @@ export GIT_TEMPLATE_DIR=$work/template GIT_CONFIG_GLOBAL=$work/gitconfig GIT_CON
 git config --global "url.file://$work/repository.insteadOf" "$address.git"
 git config --global --add "url.file://$work/repository.insteadOf" "$address"
 
-# No caches but cargo's registry. The README's Rust project takes the versions that this one has locked, and its
-# profile, so that what they share is not built again.
-mkdir -p "$work/home" "$work/cargo" "$work/readme/hello_rust"
-for shared in registry config.toml config; do
-    [ ! -e "${CARGO_HOME:-$HOME/.cargo}/$shared" ] || ln -s "${CARGO_HOME:-$HOME/.cargo}/$shared" "$work/cargo/"
-done
-export RUSTUP_HOME=${RUSTUP_HOME:-$HOME/.rustup} CARGO_HOME=$work/cargo HOME=$work/home
+# No caches but cargo's. The README's Rust project takes the versions that this one has locked, and its profile, so
+# that what they share is not built again.
+export RUSTUP_HOME=${RUSTUP_HOME:-$HOME/.rustup} CARGO_HOME=${CARGO_HOME:-$HOME/.cargo} HOME=$work/home
+mkdir -p "$HOME" "$work/readme/hello_rust"
 export REBAR_CACHE_DIR=$work/home/rebar3 MIX_HOME=$work/home/mix MIX_REBAR3
 MIX_REBAR3=$(command -v rebar3)
 export CARGO_NET_GIT_FETCH_WITH_CLI=true CARGO_PROFILE_DEV_OPT_LEVEL=1 CARGO_PROFILE_DEV_DEBUG=1
@@ -57,15 +56,16 @@ cp Cargo.lock "$work/readme/hello_rust/"
 
 echo "== without cargo"
 path=
-while IFS= read -r -d : dir; do
+IFS=: read -r -a dirs <<<"$PATH"
+for dir in "${dirs[@]}"; do
     if [ -e "$dir/cargo" ]; then
-        mkdir "$work/path"
-        ln -s "$dir"/* "$work/path"
-        rm "$work/path/cargo"
-        dir=$work/path
+        copy=$(mktemp -d -p "$work")
+        ln -s "$dir"/* "$copy"
+        rm "$copy/cargo"
+        dir=$copy
     fi
     path=$path:$dir
-done <<<"$PATH:"
+done
 mkdir "$work/no_cargo"
 echo "{deps, [{partisan, {git, \"$address.git\", {branch, \"main\"}}}]}." >"$work/no_cargo/rebar.config"
 if (cd "$work/no_cargo" && PATH=${path#:} rebar3 compile) >"$work/no_cargo/log" 2>&1 ||

@@ -44,4 +44,5 @@ step "rebar3 ct" rebar3 ct
 step "rebar3 xref" rebar3 xref
 step "rebar3 dialyzer" rebar3 dialyzer
 step "demo, correctness" examples/demo/run.sh correctness
+step "quick start" scripts/quick_start.sh
 finish
