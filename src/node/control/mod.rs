@@ -361,18 +361,25 @@ impl<H: Host> Control<H> {
                 name,
                 session,
                 reason,
-            }
-            | Effect::Close {
+            } => self.end(name, session, reason),
+            Effect::Close {
                 name,
                 session,
                 reason,
             } => {
-                if let Some(up) = self.sessions.get(&session) {
-                    up.close(CloseReason::Local(reason));
-                } else if self.setups.remove(&session).is_some() {
-                    self.link(links::Event::Down { name, session });
+                if self.setups.contains_key(&session) && self.complaints.is_new(&name) {
+                    tracing::warn!(peer = %name, "session did not come up in time: {reason}");
                 }
+                self.end(name, session, reason);
             }
+        }
+    }
+
+    fn end(&mut self, name: Arc<str>, session: u64, reason: &'static str) {
+        if let Some(up) = self.sessions.get(&session) {
+            up.close(CloseReason::Local(reason));
+        } else if self.setups.remove(&session).is_some() {
+            self.link(links::Event::Down { name, session });
         }
     }
 

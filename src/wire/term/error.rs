@@ -43,10 +43,10 @@ pub enum TermError {
         limit: usize,
     },
     /// The decoded term would take more heap than allowed.
-    #[error("the decoded term would take more than {0} bytes of heap")]
+    #[error("the decoded term would take more than {0} bytes of heap (max_term_heap)")]
     Heap(u64),
     /// The gate refused an atom: too many new ones.
-    #[error("the term brings more new atoms than allowed")]
+    #[error("the term brings more new atoms than allowed (max_new_atoms)")]
     Atoms,
     /// An atom isn't UTF-8.
     #[error("an atom is not valid UTF-8")]
