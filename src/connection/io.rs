@@ -303,10 +303,10 @@ impl<H: Host> Thread<H> {
             for event in &events {
                 let id = event.token().0 as u64;
                 if let Some(link) = self.links.get_mut(&id) {
-                    link.ready(
-                        event.is_readable() || event.is_read_closed() || event.is_error(),
-                        event.is_writable() || event.is_write_closed(),
-                    );
+                    link.ready(event.is_readable(), event.is_writable());
+                    if event.is_read_closed() || event.is_write_closed() || event.is_error() {
+                        link.hung_up();
+                    }
                     self.running.push_back(id);
                 }
             }

@@ -46,6 +46,8 @@ pub(crate) struct Link<H: Host> {
     batch: Batch,
     readable: bool,
     writable: bool,
+    /// The poll has told of an end or an error that no read or write has met yet.
+    hung_up: bool,
     heard: Instant,
     spoke: Instant,
     asked: u32,
@@ -68,6 +70,7 @@ impl<H: Host> Link<H> {
             batch: Batch::default(),
             readable: true,
             writable: true,
+            hung_up: false,
             heard: now,
             spoke: now,
             asked: 0,
@@ -79,6 +82,12 @@ impl<H: Host> Link<H> {
     pub(crate) fn ready(&mut self, readable: bool, writable: bool) {
         self.readable |= readable;
         self.writable |= writable;
+    }
+
+    /// The peer has closed or reset the connection. What it sent before can still be read.
+    pub(crate) fn hung_up(&mut self) {
+        self.ready(true, true);
+        self.hung_up = true;
     }
 
     /// The connection has come to another thread, whose poll knows nothing of its state.
@@ -127,6 +136,9 @@ impl<H: Host> Link<H> {
                 self.asked = 0;
             }
             match turn {
+                // The poll tells of the last bytes and of the end behind them at once, and not
+                // again: a read that brought bytes has not met the end.
+                Turn::Drained if std::mem::take(&mut self.hung_up) => again = true,
                 Turn::Drained => self.readable = false,
                 Turn::More => again = true,
                 Turn::Stalled => {}
