@@ -658,8 +658,9 @@ async fn resets_leave_no_gap_without_a_down_event() {
     within(async {
         // The proxy's target has to be known before the node that has it for its address.
         let (b, proxy) = loop {
-            let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-            let free = free.local_addr().unwrap();
+            let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+            let free = listener.local_addr().unwrap();
+            drop(listener);
             let proxy = Proxy::start(free).await;
             let b = builder("reset_b").listen(free).advertise(proxy.addr);
             // Somebody else may have taken the port meanwhile.
