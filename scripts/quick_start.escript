@@ -15,7 +15,7 @@
 %% A terminal stays open until the end, so that blocks of several can alternate.
 -mode(compile).
 
--define(PATIENCE, 180000).
+-define(PATIENCE, 600000).
 -define(PROMPT, "^(\\$ |(iex)?\\([^()\\s]+@[^()\\s]+\\)\\d*> |\\.\\.\\.\\([^()]*\\)\\d*> )").
 
 main([File, Dir]) ->
