@@ -15,7 +15,7 @@
 %% A terminal stays open until the end, so that blocks of several can alternate.
 -mode(compile).
 
--define(PATIENCE, 180000).
+-define(PATIENCE, 600000).
 -define(PROMPT, "^(\\$ |(iex)?\\([^()\\s]+@[^()\\s]+\\)\\d*> |\\.\\.\\.\\([^()]*\\)\\d*> )").
 
 main([File, Dir]) ->
@@ -144,10 +144,17 @@ prompts(Line) ->
 %% A program has to end; what was typed into ends with its input.
 close(#{name := Name, port := Port, is_shell := IsShell} = Terminal) ->
     case IsShell of
-        true -> true = port_close(Port);
+        true -> stop(Port);
         false -> ended(Terminal)
     end,
     io:format("~ts: closed~n", [Name]).
+
+%% The shell runs its last command in its own place, so this is the process itself.
+stop(Port) ->
+    case erlang:port_info(Port, os_pid) of
+        {os_pid, Pid} when is_integer(Pid) -> os:cmd("kill " ++ integer_to_list(Pid));
+        _ -> ended_already
+    end.
 
 shown(#{seen := Seen}) ->
     Seen.
@@ -155,4 +162,5 @@ shown(#{seen := Seen}) ->
 -spec fail(io:format(), [term()]) -> no_return().
 fail(Format, Args) ->
     io:format(standard_error, "~n" ++ Format ++ "~n", Args),
+    lists:foreach(fun stop/1, erlang:ports()),
     halt(1).

@@ -76,9 +76,16 @@ if (cd "$work/no_cargo" && PATH=${path#:} rebar3 compile) >"$work/no_cargo/log" 
 fi
 
 echo "== README.md"
-# A name server of its own, and ports that nobody has: this disturbs no other nodes.
+# A name server of its own, and ports that nobody has, below those that systems give to connections: this disturbs no
+# other nodes, and they don't disturb it.
 read -r -a ports < <(erl -noshell -boot no_dot_erlang -eval '
-    Sockets = [element(2, gen_tcp:listen(0, [{ip, {127, 0, 0, 1}}])) || _ <- lists:seq(1, 6)],
+    Free = fun Free() ->
+        case gen_tcp:listen(9999 + rand:uniform(20000), [{ip, {127, 0, 0, 1}}]) of
+            {ok, Socket} -> Socket;
+            {error, _} -> Free()
+        end
+    end,
+    Sockets = [Free() || _ <- lists:seq(1, 6)],
     [io:format("~b ", [element(2, inet:port(Socket))]) || Socket <- Sockets],
     io:nl(), halt().')
 export ERL_EPMD_PORT=${ports[0]} ERL_EPMD_ADDRESS=127.0.0.1 ERL_CRASH_DUMP_SECONDS=0
