@@ -26,6 +26,7 @@ use crate::connection::listen::{self, Arrival};
 use crate::connection::outbox::{Outgoing, Pressure, Sent, Wake};
 use crate::connection::session::{self, CloseReason, ControlMessage, Session, SessionEvent};
 use crate::limits;
+use crate::node::complaints::Complaints;
 use crate::node::links;
 use crate::node::persist::Store;
 use crate::node::runtime::{Command, Config, Observer, StartError};
@@ -788,21 +789,4 @@ fn own_spec(config: &Config, listeners: &[TcpListener]) -> Result<NodeSpec, Star
         listen_addrs,
         channels,
     })
-}
-
-/// Peers that were complained about, so that each is logged once until it has connected.
-#[derive(Default)]
-struct Complaints(std::collections::HashSet<Arc<str>>);
-
-impl Complaints {
-    fn is_new(&mut self, name: &Arc<str>) -> bool {
-        if self.0.len() >= 4096 {
-            self.0.clear();
-        }
-        self.0.insert(name.clone())
-    }
-
-    fn forget(&mut self, name: &str) {
-        self.0.remove(name);
-    }
 }
