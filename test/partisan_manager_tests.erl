@@ -105,6 +105,8 @@ sync_joining() ->
     timer:sleep(20),
     ?assertEqual([], received()),
     ?FAKE:event({up, ?B, ?NATIVE(?B)}),
+    ?assertEqual([], received()),
+    ?FAKE:event({members, [?NATIVE(?OWN), ?NATIVE(?B)]}),
     receive
         {Pid, Result} -> ?assertEqual(ok, Result)
     end,
