@@ -257,8 +257,8 @@ wait(Send, Timeout) ->
     case Send(Ref) of
         {wait, Ticket} ->
             receive
-                {Ref, granted} -> Send({granted, Ticket});
-                {Ref, Reason} -> {error, Reason}
+                {Ref, granted} -> used(Ticket, Send({granted, Ticket}));
+                {Ref, Reason} -> used(Ticket, {error, Reason})
             after Timeout ->
                 ok = partisan_nif:cancel(Ticket),
                 receive
@@ -269,3 +269,11 @@ wait(Send, Timeout) ->
         Result ->
             Result
     end.
+
+%% What a ticket holds, the connection's wake-up descriptor above all, must not wait for this
+%% process's next garbage collection.
+used(Ticket, {error, _} = Error) ->
+    ok = partisan_nif:cancel(Ticket),
+    Error;
+used(_, Result) ->
+    Result.

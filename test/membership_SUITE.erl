@@ -71,7 +71,7 @@ converged(Vms) ->
 
 %% Each can send to each.
 exchange(Vms) ->
-    _ = [restart_probe(Vm) || Vm <- Vms],
+    _ = [partisan_ct:fresh_probe(Vm, probe) || Vm <- Vms],
     _ = [
         ok = call(From, partisan, forward_message, [{probe, name(To)}, {from, name(From)}])
      || From <- Vms, To <- Vms
@@ -81,12 +81,6 @@ exchange(Vms) ->
      || From <- Vms, To <- Vms
     ],
     ok.
-
-restart_probe(Vm) ->
-    case call(Vm, erlang, whereis, [probe]) of
-        undefined -> probe(Vm, probe);
-        _ -> ok
-    end.
 
 data_dir(Config, Name) ->
     Dir = filename:join(?config(priv_dir, Config), Name),
@@ -120,19 +114,9 @@ join_through_any(Config) ->
 simultaneous_joins(Config) ->
     [A, B, C, D] = All = nodes_of(Config, 4),
     Pairs = [{A, B}, {B, A}, {C, D}, {D, C}, {A, C}, {D, B}],
-    in_parallel([fun() -> join(X, Y) end || {X, Y} <- Pairs]),
+    ok = partisan_ct:in_parallel([fun() -> join(X, Y) end || {X, Y} <- Pairs]),
     ok = converged(All),
     ok = exchange(All).
-
-in_parallel(Funs) ->
-    Refs = [spawn_monitor(Fun) || Fun <- Funs],
-    [
-        receive
-            {'DOWN', Ref, process, Pid, normal} -> ok;
-            {'DOWN', Ref, process, Pid, Reason} -> error(Reason)
-        end
-     || {Pid, Ref} <- Refs
-    ].
 
 join_two_clusters(Config) ->
     [A, B, C, D] = All = nodes_of(Config, 4),

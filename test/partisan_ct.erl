@@ -3,8 +3,10 @@
 -module(partisan_ct).
 
 -export([start/1, start/2, stop/1, kill/1, call/4, run/2, name/1, spec/1, os_pid/1]).
--export([start_owned/2, stop_owned/0, join/2, wait/1, wait/2, port/0, cookie/0]).
--export([probe/2, seen/2, forget/2, inside/3, await/3, keep_log/1, lines/2, await_line/2]).
+-export([start_owned/2, stop_owned/0, with/2, pair/3, fresh_pair/2]).
+-export([join/2, in_parallel/1, wait/1, wait/2, port/0, cookie/0]).
+-export([probe/2, fresh_probe/2, seen/2, forget/2, inside/3, await/3]).
+-export([keep_log/1, lines/2, await_line/2]).
 -export([start_probe/1, ask_probe/2, log/2]).
 
 -export_type([vm/0]).
@@ -69,6 +71,34 @@ stop_owned() ->
 owned() ->
     application:get_env(common_test, ?MODULE, []).
 
+%% @doc Runs a fun with nodes that are stopped afterwards, whatever happens.
+-spec with([{node(), map()}], fun(([vm()]) -> Result)) -> Result.
+with(Starts, Fun) ->
+    Vms = [start(Name, Options) || {Name, Options} <- Starts],
+    try
+        Fun(Vms)
+    after
+        lists:foreach(fun stop/1, Vms)
+    end.
+
+%% @doc Two nodes, joined, whose log lines are kept, for a whole suite.
+-spec pair(node(), node(), [{atom(), term()}]) -> {vm(), vm()}.
+pair(NameA, NameB, Env) ->
+    [A, B] = [start(Name, #{env => Env}) || Name <- [NameA, NameB]],
+    ok = keep_log(A),
+    ok = keep_log(B),
+    ok = join(A, B),
+    {A, B}.
+
+%% @doc Waits until a pair is connected, and gives both ends a new probe `probe'.
+-spec fresh_pair(vm(), vm()) -> ok.
+fresh_pair(#{name := NameA} = A, #{name := NameB} = B) ->
+    ok = wait(fun() ->
+        call(A, partisan, is_connected, [NameB]) andalso call(B, partisan, is_connected, [NameA])
+    end),
+    ok = fresh_probe(A, probe),
+    ok = fresh_probe(B, probe).
+
 %% @doc Stops the application, then the VM.
 -spec stop(vm()) -> ok.
 stop(#{peer := Peer} = Vm) ->
@@ -118,6 +148,20 @@ join(Vm, Other) ->
             call(Other, partisan, is_connected, [name(Vm)])
     end).
 
+%% @doc Runs the funs, each in a process of its own, until all have returned.
+-spec in_parallel([fun(() -> term())]) -> ok.
+in_parallel(Funs) ->
+    Refs = [spawn_monitor(Fun) || Fun <- Funs],
+    lists:foreach(
+        fun({Pid, Ref}) ->
+            receive
+                {'DOWN', Ref, process, Pid, normal} -> ok;
+                {'DOWN', Ref, process, Pid, Reason} -> error(Reason)
+            end
+        end,
+        Refs
+    ).
+
 %% @doc Waits until the fun returns true; at most 15 s.
 -spec wait(fun(() -> boolean())) -> ok.
 wait(Fun) ->
@@ -139,13 +183,18 @@ wait_until(Fun, Deadline) ->
             end
     end.
 
-%% @doc A port that is free now.
+%% @doc A port that is free now, outside the range from which the system takes ports for outgoing
+%% connections, so that it is likely to stay free.
 -spec port() -> inet:port_number().
 port() ->
-    {ok, Socket} = gen_tcp:listen(0, [{ip, {127, 0, 0, 1}}]),
-    {ok, Port} = inet:port(Socket),
-    ok = gen_tcp:close(Socket),
-    Port.
+    Port = 20000 + rand:uniform(12000),
+    case gen_tcp:listen(Port, [{ip, {127, 0, 0, 1}}, {reuseaddr, true}]) of
+        {ok, Socket} ->
+            ok = gen_tcp:close(Socket),
+            Port;
+        {error, _} ->
+            port()
+    end.
 
 %% @doc The cookie of test nodes.
 -spec cookie() -> binary().
@@ -160,6 +209,23 @@ cookie() ->
 -spec probe(vm(), atom()) -> ok.
 probe(Vm, Name) ->
     call(Vm, ?MODULE, start_probe, [Name]).
+
+%% @doc As `probe/2', in the place of one that may be there.
+-spec fresh_probe(vm(), atom()) -> ok.
+fresh_probe(Vm, Name) ->
+    run(Vm, fun() ->
+        case whereis(Name) of
+            undefined ->
+                ok;
+            Pid ->
+                Ref = monitor(process, Pid),
+                exit(Pid, kill),
+                receive
+                    {'DOWN', Ref, process, Pid, _} -> ok
+                end
+        end
+    end),
+    probe(Vm, Name).
 
 %% @private
 -spec start_probe(atom()) -> ok.
@@ -247,7 +313,10 @@ log(#{level := Level} = Event, _) ->
 %% @doc The lines so far that contain a text, with their levels.
 -spec lines(vm(), string()) -> [{logger:level(), string()}].
 lines(Vm, Part) ->
-    [{Level, Line} || {log, Level, Line} <- seen(Vm, partisan_ct_log), string:find(Line, Part) =/= nomatch].
+    [
+        {Level, Line}
+     || {log, Level, Line} <- seen(Vm, partisan_ct_log), string:find(Line, Part) =/= nomatch
+    ].
 
 %% @doc Waits for a line that contains a text.
 -spec await_line(vm(), string()) -> ok.

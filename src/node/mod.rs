@@ -3,6 +3,7 @@
 pub(crate) mod api;
 mod block;
 pub(crate) mod builder;
+mod complaints;
 mod control;
 pub(crate) mod events;
 mod host;

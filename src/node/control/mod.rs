@@ -26,6 +26,7 @@ use crate::connection::session::{
     self, CloseReason, ControlMessage, NewAtoms, Session, SessionEvent,
 };
 use crate::limits;
+use crate::node::complaints::Complaints;
 use crate::node::links;
 use crate::node::persist::Store;
 use crate::node::runtime::{Command, Config, Observer, StartError};
@@ -34,8 +35,6 @@ use crate::wire::frame::Dest;
 use crate::wire::handshake::Verdict;
 
 mod setup;
-
-use setup::Complaints;
 
 /// Channel of the membership messages.
 const MEMBERSHIP_CHANNEL: &str = "partisan_membership";

@@ -192,19 +192,3 @@ fn is_nok(error: &EstablishError) -> bool {
         })
     )
 }
-/// Peers that were complained about, so that each is logged once until it has connected.
-#[derive(Default)]
-pub(super) struct Complaints(std::collections::HashSet<Arc<str>>);
-
-impl Complaints {
-    pub(super) fn is_new(&mut self, name: &Arc<str>) -> bool {
-        if self.0.len() >= 4096 {
-            self.0.clear();
-        }
-        self.0.insert(name.clone())
-    }
-
-    pub(super) fn forget(&mut self, name: &str) {
-        self.0.remove(name);
-    }
-}
