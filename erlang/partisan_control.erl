@@ -5,7 +5,8 @@
 %% `From' and `Ref' arrive as the pid and reference that they are. Nothing here waits for a peer,
 %% and what isn't understood is dropped: the other side has a timeout.
 %%
-%% It also lends the native library's I/O threads a scheduler, for the terms that need one.
+%% It also does for the native library's I/O threads what only schedulers can: it has terms decoded
+%% and tells when the VM has its name.
 -module(partisan_control).
 -behaviour(gen_server).
 
@@ -78,10 +79,27 @@ handle_info({?MODULE, request, From, Ref, Request}, State) when is_pid(From), is
     end;
 handle_info({partisan_decode, Job}, State) ->
     %% Large, so each in a process of its own; if that fails, the job ends as undecodable.
-    _ = spawn(partisan_nif, decode, [Job]),
+    _ = spawn(fun() ->
+        ok = settle(),
+        ok = partisan_nif:decode(Job)
+    end),
+    {noreply, State};
+handle_info(partisan_settle, State) ->
+    _ = spawn(fun settle/0),
     {noreply, State};
 handle_info(_, State) ->
     {noreply, State}.
+
+%% `net_kernel' is registered before the VM gets its name, and no longer before it loses it.
+settle() ->
+    NetKernel = whereis(net_kernel),
+    case is_alive() =:= is_pid(NetKernel) of
+        true ->
+            partisan_nif:settle(NetKernel);
+        false ->
+            timer:sleep(1),
+            settle()
+    end.
 
 answer({is_process_alive, Pid}) when is_pid(Pid) ->
     node(Pid) =:= node() andalso is_process_alive(Pid);

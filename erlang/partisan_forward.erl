@@ -234,6 +234,8 @@ transmit(Node, Channel, Key, Dest, Msg, Flags, Patience) ->
             full(Send, Patience);
         slow ->
             Iov = term_to_iovec(Msg),
+            %% The name under which it was encoded may be a new one.
+            _ = partisan_nif:identity(),
             Send = fun(Wait) ->
                 partisan_nif:send_iov(Node, Channel, Key, Dest, Iov, Flags, Wait)
             end,

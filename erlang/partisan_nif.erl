@@ -8,13 +8,13 @@
 -module(partisan_nif).
 
 -export([load/0, start/1, stop/0]).
--export([send/7, send_iov/7, cancel/1, command/2, decode/1]).
+-export([send/7, send_iov/7, cancel/1, command/2, decode/1, settle/1]).
 -export([nodes/0, is_connected/2, channels_of/1, identity/0, queued/0]).
 
 -export_type([ticket/0, job/0, spec/0, channel_spec/0, destination/0, wait/0, result/0, command/0, config/0]).
 
 -nifs([start/1, stop/0]).
--nifs([send/7, send_iov/7, cancel/1, command/2, decode/1]).
+-nifs([send/7, send_iov/7, cancel/1, command/2, decode/1, settle/1]).
 -nifs([nodes/0, is_connected/2, channels_of/1, identity/0, queued/0]).
 
 -type address() :: {inet:ip_address(), inet:port_number()}.
@@ -119,6 +119,12 @@ cancel(_Ticket) ->
 %% such jobs as `{partisan_decode, Job}'.
 -spec decode(job()) -> ok.
 decode(_Job) ->
+    not_loaded(ok).
+
+%% @doc Says that no change of the VM's name is under way, and who is registered as `net_kernel'.
+%% `partisan_control' is asked for it by the message `partisan_settle'.
+-spec settle(pid() | undefined) -> ok.
+settle(_NetKernel) ->
     not_loaded(ok).
 
 %% @doc Asks the control plane for something; the answer comes as the message `{Ref, Result}'.

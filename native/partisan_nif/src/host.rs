@@ -133,7 +133,7 @@ pub(crate) struct VmThread {
 /// The VM.
 pub(crate) struct VmHost {
     pub(crate) mapper: Arc<Mapper>,
-    /// A local pid, from whose encoding the VM's identity is read.
+    /// A local pid, from whose encoding schedulers read the VM's identity.
     pub(crate) owner: ErlNifPid,
     /// Terms that schedulers decode.
     pub(crate) wide: Wide,
@@ -178,8 +178,8 @@ impl VmHost {
                 }
                 let env = thread.env.as_ptr();
                 loop {
-                    let mapping = self.mapper.mapping(env, &self.owner);
-                    let local = mapping.present();
+                    let settled = self.mapper.settled(std::ptr::null_mut());
+                    let local = settled.mapping.present();
                     let mut pid = Vec::with_capacity(local.node.len() + 16);
                     pid.extend_from_slice(&[131, 88, 118]);
                     pid.extend_from_slice(&(local.node.len() as u16).to_be_bytes());
@@ -190,7 +190,7 @@ impl VmHost {
                     let term = raw::binary_to_term(env, &pid)?;
                     let found = raw::local_pid(env, term);
                     // Not found: it may be the name that has just changed.
-                    if found.is_some() || self.mapper.mapping(env, &self.owner).agrees(&mapping) {
+                    if found.is_some() || self.mapper.is_still(std::ptr::null_mut(), &settled) {
                         return found;
                     }
                 }
@@ -200,10 +200,10 @@ impl VmHost {
 }
 
 /// Builds a term that has arrived in `env`, with this VM's own identifiers in it. `mapped` is
-/// scratch.
+/// scratch; `caller` as for [`Mapper::settled`].
 pub(crate) fn assemble(
     env: *mut sys::ErlNifEnv,
-    (mapper, owner): (&Mapper, &ErlNifPid),
+    (mapper, caller): (&Mapper, *mut sys::ErlNifEnv),
     term: &[u8],
     facts: &Facts,
     blobs: Vec<VmBlob>,
@@ -226,8 +226,8 @@ pub(crate) fn assemble(
         Form::Elided
     };
     loop {
-        let mapping = mapper.mapping(env, owner);
-        let bytes = match mapping.inbound() {
+        let settled = mapper.settled(caller);
+        let bytes = match settled.mapping.inbound() {
             None => term,
             Some(rules) => {
                 mapped.clear();
@@ -237,7 +237,7 @@ pub(crate) fn assemble(
         };
         let built = build(bytes)?;
         // Else the VM has changed its name meanwhile, and what was built may not be its own.
-        if mapper.mapping(env, owner).agrees(&mapping) {
+        if mapper.is_still(caller, &settled) {
             return Some(built);
         }
     }
@@ -297,15 +297,14 @@ impl Host for VmHost {
         if message.facts.widest_map > MAX_PAIRS {
             let pid = self.process(thread, message.dest);
             thread.env.clear();
-            let by = (&self.mapper, &self.owner);
-            return self.wide.deliver(by, outbox, pid, message);
+            return self.wide.deliver(&self.mapper, outbox, pid, message);
         }
         let delivery = match self.process(thread, message.dest) {
             None => Delivery::NoProcess,
             Some(pid) => {
                 let blobs = std::mem::take(message.blobs);
-                let (env, by) = (thread.env.as_ptr(), (&*self.mapper, &self.owner));
-                let VmThread { mapped, .. } = thread;
+                let VmThread { env, mapped, .. } = thread;
+                let (env, by) = (env.as_ptr(), (&*self.mapper, std::ptr::null_mut()));
                 match assemble(env, by, message.term, message.facts, blobs, mapped) {
                     None => Delivery::Undecodable,
                     Some(term) => {

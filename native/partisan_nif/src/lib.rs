@@ -43,7 +43,7 @@ mod atoms {
         badarg, busy, creation, down, error, failed, false_ = "false", granted, left, limit,
         listen_addrs, members, name, notalive, ok, partisan_event, slow, true_ = "true", up, wait,
         any, none, undefined, connections, leave, join, update_members, disconnect,
-        partisan_control, partisan_decode, told,
+        partisan_control, partisan_decode, partisan_settle, net_kernel, told,
     }
 }
 
@@ -262,15 +262,7 @@ fn send_iov<'a>(
         wait,
         |running, target, dest, pressure| {
             let parts: Vec<_> = parts.iter().map(|p| p.as_c_arg()).collect();
-            send::send_iov(
-                running,
-                env.as_c_arg(),
-                target,
-                dest,
-                &parts,
-                flags,
-                pressure,
-            )
+            send::send_iov(running, target, dest, &parts, flags, pressure)
         },
     )
 }
@@ -282,10 +274,25 @@ fn cancel(place: ResourceArc<Place>) -> rustler::Atom {
     atoms::ok()
 }
 
+/// Says that no change of the VM's name is under way; see `partisan_nif:settle/1`.
+#[rustler::nif]
+fn settle(env: Env<'_>, net_kernel: Term<'_>) -> rustler::Atom {
+    let word = if net_kernel.is_pid() {
+        raw::word(net_kernel.as_c_arg())
+    } else {
+        0
+    };
+    node::with(|running| {
+        let host = &running.host;
+        host.mapper.settle(env.as_c_arg(), &host.owner, word);
+    });
+    atoms::ok()
+}
+
 /// Decodes a term for an I/O thread; see `partisan_nif:decode/1`.
 #[rustler::nif(schedule = "DirtyCpu")]
-fn decode(job: ResourceArc<Job>) -> rustler::Atom {
-    job.run();
+fn decode(env: Env<'_>, job: ResourceArc<Job>) -> rustler::Atom {
+    job.run(env.as_c_arg());
     atoms::ok()
 }
 
@@ -479,7 +486,13 @@ fn channels_of<'a>(env: Env<'a>, node: Term<'a>) -> Vec<Term<'a>> {
 /// The node's name and creation on the wire; see `partisan_nif:identity/0`.
 #[rustler::nif]
 fn identity(env: Env<'_>) -> Term<'_> {
-    match node::with(|running| running.runtime.identity().clone()) {
+    let identity = node::with(|running| {
+        let host = &running.host;
+        // Remembers the VM's name, under which a term may have been encoded.
+        host.mapper.mapping(env.as_c_arg(), &host.owner);
+        running.runtime.identity().clone()
+    });
+    match identity {
         Some(identity) => (make_atom(env, &identity.node), identity.creation).encode(env),
         None => atoms::undefined().encode(env),
     }

@@ -176,12 +176,23 @@ pub(crate) fn make_atom(env: *mut ErlNifEnv, latin1: &[u8]) -> ErlNifTerm {
     unsafe { sys::enif_make_atom_len(env, latin1.as_ptr().cast(), latin1.len()) }
 }
 
-/// The process that the name is registered to. Callable from any thread.
+/// The term of an atom, which is the same in every environment.
+pub(crate) fn atom_term(atom: rustler::Atom) -> ErlNifTerm {
+    // SAFETY: an atom is a struct of exactly one term, and immediate.
+    unsafe { std::mem::transmute(atom) }
+}
+
+/// The process that the name is registered to; for threads that are not schedulers.
 pub(crate) fn whereis(name: ErlNifTerm) -> Option<ErlNifPid> {
+    whereis_as(std::ptr::null_mut(), name)
+}
+
+/// As [`whereis`]; in a NIF, `caller` must be its environment.
+pub(crate) fn whereis_as(caller: *mut ErlNifEnv, name: ErlNifTerm) -> Option<ErlNifPid> {
     let mut pid = MaybeUninit::<ErlNifPid>::uninit();
     // SAFETY: a null environment stands for a thread that is not a scheduler.
     unsafe {
-        let found = sys::enif_whereis_pid(std::ptr::null_mut(), name, pid.as_mut_ptr());
+        let found = sys::enif_whereis_pid(caller, name, pid.as_mut_ptr());
         (found != 0).then(|| pid.assume_init())
     }
 }

@@ -142,10 +142,10 @@ pub(crate) fn send(
 }
 
 /// Queues a message that `erlang:term_to_iovec/1` has encoded. Runs on a dirty scheduler: its
-/// passes over the bytes take as long as the message is.
+/// passes over the bytes take as long as the message is. The caller has had the VM's name read
+/// before and after it encoded.
 pub(crate) fn send_iov(
     running: &Running,
-    env: *mut ErlNifEnv,
     target: Target,
     dest: Dest<'_>,
     parts: &[ErlNifTerm],
@@ -174,7 +174,7 @@ pub(crate) fn send_iov(
     };
     let mut term = elided.skeleton;
     if facts.identities {
-        let mapping = running.host.mapper.mapping(env, &running.host.owner);
+        let mapping = running.host.mapper.last();
         if let Some(rules) = mapping.outbound(flags & PLAIN == 0) {
             let mut mapped = Vec::with_capacity(term.len() + 64);
             if let Err(e) = map_out(&term, elided.form, rules, &mut mapped) {

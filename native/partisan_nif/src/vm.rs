@@ -4,18 +4,34 @@
 //! while it runs (`net_kernel:start/2`). So whenever a message has identifiers in it, the VM's
 //! present identity is read from the encoding of one of its own pids; that costs about 100 ns and
 //! can't be out of date.
+//!
+//! Only schedulers may read it. When the name changes, the VM stops them, and for a moment it has no
+//! identity at all: a null pointer (`erts_set_this_node` in OTP's `erl_node_tables.c`), through
+//! which any other thread reads that encodes or decodes a pid just then. So I/O threads look at who
+//! is registered as `net_kernel` instead, which changes before the name does. If that is not whom
+//! they know, they ask `partisan_control` to say when name and registration agree again, and wait.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use partisan::wire::identity::Identity;
 use partisan::wire::term::{Inbound, Outbound, RefFormat};
 use rustler::sys::{ErlNifEnv, ErlNifPid};
+use rustler::{Encoder, LocalPid, OwnedEnv};
 
-use crate::raw;
+use crate::{atoms, raw};
 
 /// Identities of the VM that are remembered, for terms encoded before a change.
 const MAX_PAST: usize = 16;
+
+/// How long an I/O thread waits for a change of name to end. Registering with EPMD may take longer;
+/// then it goes on, as it did before the change began.
+const CHANGE_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// Nobody has looked who is registered.
+const UNKNOWN: usize = usize::MAX;
 
 /// Remote references that messages are rewritten to, unless a message asks for none.
 #[derive(Clone, Copy, Debug)]
@@ -43,6 +59,9 @@ pub(crate) struct Mapper {
     wire: Identity,
     encoding: Encoding,
     current: ArcSwap<Mapping>,
+    /// The pid of `net_kernel`, as a word, to which `current` belongs; 0 for none.
+    net_kernel: AtomicUsize,
+    asked: AtomicBool,
 }
 
 impl Mapper {
@@ -53,14 +72,62 @@ impl Mapper {
             wire,
             encoding,
             current: ArcSwap::from_pointee(mapping),
+            net_kernel: AtomicUsize::new(UNKNOWN),
+            asked: AtomicBool::new(false),
         }
+    }
+
+    /// The mapping that was read last; for threads that are not schedulers, and may be about to
+    /// encode what was encoded before.
+    pub(crate) fn last(&self) -> Arc<Mapping> {
+        self.current.load_full()
+    }
+
+    /// The mapping while no change of name is under way. `caller` is the environment of a dirty
+    /// NIF, or null on a thread that is not a scheduler.
+    pub(crate) fn settled(&self, caller: *mut ErlNifEnv) -> Settled {
+        let mut deadline = None;
+        loop {
+            let net_kernel = registered(caller);
+            let mapping = self.current.load_full();
+            let settled = Settled {
+                net_kernel,
+                mapping,
+            };
+            if net_kernel == self.net_kernel.load(Ordering::Acquire) {
+                return settled;
+            }
+            let deadline = *deadline.get_or_insert_with(|| Instant::now() + CHANGE_TIMEOUT);
+            if Instant::now() > deadline {
+                // Whoever was asked may be gone.
+                self.asked.store(false, Ordering::Release);
+                return settled;
+            }
+            // Who calls a NIF has asked before.
+            if caller.is_null() && !self.asked.swap(true, Ordering::AcqRel) && !ask() {
+                self.asked.store(false, Ordering::Release);
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// True if nothing has changed since.
+    pub(crate) fn is_still(&self, caller: *mut ErlNifEnv, settled: &Settled) -> bool {
+        registered(caller) == settled.net_kernel && self.current.load().key == settled.mapping.key
+    }
+
+    /// Name and registration agree; on a scheduler. `net_kernel` is 0 if nobody is registered.
+    pub(crate) fn settle(&self, env: *mut ErlNifEnv, own: &ErlNifPid, net_kernel: usize) {
+        self.mapping(env, own);
+        self.net_kernel.store(net_kernel, Ordering::Release);
+        self.asked.store(false, Ordering::Release);
     }
 
     pub(crate) fn wire(&self) -> &Identity {
         &self.wire
     }
 
-    /// The mapping for the VM as it is now. `own` is any local pid.
+    /// The mapping for the VM as it is now; on a scheduler. `own` is any local pid.
     pub(crate) fn mapping(&self, env: *mut ErlNifEnv, own: &ErlNifPid) -> Arc<Mapping> {
         let mut bytes = Vec::with_capacity(64);
         let current = self.current.load();
@@ -85,6 +152,29 @@ impl Mapper {
     }
 }
 
+/// A mapping and the registration that it belongs to.
+pub(crate) struct Settled {
+    net_kernel: usize,
+    pub(crate) mapping: Arc<Mapping>,
+}
+
+/// Who is registered as `net_kernel`.
+fn registered(caller: *mut ErlNifEnv) -> usize {
+    raw::whereis_as(caller, raw::atom_term(atoms::net_kernel()))
+        .map_or(0, |pid| raw::pid_word(&pid))
+}
+
+/// Asks `partisan_control` to call [`Mapper::settle`]. False if it isn't there.
+fn ask() -> bool {
+    let Some(pid) = raw::whereis(raw::atom_term(atoms::partisan_control())) else {
+        return false;
+    };
+    let settle = |env| atoms::partisan_settle().encode(env);
+    OwnedEnv::new()
+        .send_and_clear(&LocalPid::from_c_arg(pid), settle)
+        .is_ok()
+}
+
 impl Mapping {
     /// What to do with outgoing identifiers; `None` if they can stay as they are.
     pub(crate) fn outbound(&self, encode: bool) -> Option<&Outbound> {
@@ -105,11 +195,6 @@ impl Mapping {
     /// The VM's identity.
     pub(crate) fn present(&self) -> &Identity {
         &self.present
-    }
-
-    /// True if the identifiers of both mappings are the same.
-    pub(crate) fn agrees(&self, other: &Self) -> bool {
-        self.key == other.key
     }
 }
 

@@ -14,9 +14,10 @@ use parking_lot::Mutex;
 use partisan::connection::host::{Delivery, Incoming};
 use partisan::connection::outbox::Outbox;
 use partisan::wire::term::Facts;
-use rustler::sys::{ErlNifPid, ErlNifTerm};
+use rustler::sys::{ErlNifEnv, ErlNifPid, ErlNifTerm};
 use rustler::{Encoder, LocalPid, OwnedEnv, ResourceArc};
 
+use crate::atoms;
 use crate::host::{VmBlob, assemble};
 use crate::raw::{self, OwnEnv};
 use crate::vm::Mapper;
@@ -38,16 +39,16 @@ unsafe impl Send for Decoded {}
 
 /// The terms that are being decoded, one per connection at most.
 #[derive(Default)]
-pub(crate) struct Wide(Mutex<HashMap<u64, Waiting>>);
+pub(crate) struct Wide(Mutex<Slots>);
 
-/// A connection whose next message is being decoded elsewhere.
-type Waiting = (Arc<Outbox>, Arc<Slot>);
+/// By the number of the connection.
+type Slots = HashMap<u64, (Arc<Outbox>, Arc<Slot>)>;
 
 impl Wide {
     /// Has the message decoded, or delivers it if it has been.
     pub(crate) fn deliver(
         &self,
-        (mapper, owner): (&Arc<Mapper>, &ErlNifPid),
+        mapper: &Arc<Mapper>,
         outbox: &Arc<Outbox>,
         pid: Option<ErlNifPid>,
         message: Incoming<'_, VmBlob>,
@@ -78,7 +79,6 @@ impl Wide {
         let job = Job {
             work: Mutex::new(Some(Work {
                 mapper: mapper.clone(),
-                owner: *owner,
                 term: message.term.to_vec(),
                 facts: message.facts.clone(),
                 blobs: std::mem::take(message.blobs),
@@ -96,26 +96,20 @@ impl Wide {
 }
 
 fn hand_over(job: Job) {
-    let mut env = OwnedEnv::new();
-    let name = env.run(|env| crate::atoms::partisan_control().encode(env).as_c_arg());
-    if let Some(pid) = raw::whereis(name) {
+    if let Some(pid) = raw::whereis(raw::atom_term(atoms::partisan_control())) {
         // Fails only if the process has just died.
-        let _ = env.send_and_clear(&LocalPid::from_c_arg(pid), |env| {
-            (crate::atoms::partisan_decode(), ResourceArc::new(job)).encode(env)
+        let _ = OwnedEnv::new().send_and_clear(&LocalPid::from_c_arg(pid), |env| {
+            (atoms::partisan_decode(), ResourceArc::new(job)).encode(env)
         });
     }
 }
 
 struct Work {
     mapper: Arc<Mapper>,
-    owner: ErlNifPid,
     term: Vec<u8>,
     facts: Facts,
     blobs: Vec<VmBlob>,
 }
-
-// SAFETY: the pid of a local process is a plain word.
-unsafe impl Send for Work {}
 
 /// A term on its way to a scheduler.
 pub(crate) struct Job {
@@ -129,15 +123,15 @@ pub(crate) struct Job {
 impl rustler::Resource for Job {}
 
 impl Job {
-    /// Decodes the term; on a scheduler. A second call does nothing.
-    pub(crate) fn run(&self) {
+    /// Decodes the term, in the NIF whose environment is `caller`. A second call does nothing.
+    pub(crate) fn run(&self, caller: *mut ErlNifEnv) {
         let Some(work) = self.work.lock().take() else {
             return;
         };
         let env = OwnEnv::new();
-        let by = (&*work.mapper, &work.owner);
         let mut mapped = Vec::new();
         let (term, facts) = (&work.term, &work.facts);
+        let by = (&*work.mapper, caller);
         let built = assemble(env.as_ptr(), by, term, facts, work.blobs, &mut mapped);
         self.finish(match built {
             Some(term) => Decoded::Term(env, term),
