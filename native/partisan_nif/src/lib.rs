@@ -40,10 +40,11 @@ use wide::Job;
 
 mod atoms {
     rustler::atoms! {
+        net_kernel, partisan_settle,
         badarg, busy, creation, down, error, failed, false_ = "false", granted, left, limit,
         listen_addrs, members, name, notalive, ok, partisan_event, slow, true_ = "true", up, wait,
         any, none, undefined, connections, leave, join, update_members, disconnect,
-        partisan_control, partisan_decode, partisan_settle, net_kernel, told,
+        partisan_control, partisan_decode, told,
     }
 }
 

@@ -39,10 +39,10 @@ unsafe impl Send for Decoded {}
 
 /// The terms that are being decoded, one per connection at most.
 #[derive(Default)]
-pub(crate) struct Wide(Mutex<Slots>);
+pub(crate) struct Wide(Mutex<HashMap<u64, Waiting>>);
 
-/// By the number of the connection.
-type Slots = HashMap<u64, (Arc<Outbox>, Arc<Slot>)>;
+/// A connection whose next message is being decoded elsewhere.
+type Waiting = (Arc<Outbox>, Arc<Slot>);
 
 impl Wide {
     /// Has the message decoded, or delivers it if it has been.
