@@ -45,11 +45,9 @@ start(Name, Options) ->
 with_env(Env) ->
     #{env => Env}.
 
-%% Quick to come again after a loss.
 quick() ->
     [{connection_interval, 10}, {connection_jitter, 5}].
 
-%% A process on the node that hears of nodes that come and go.
 watch(Vm) ->
     ok = probe(Vm, watch),
     ok = inside(Vm, watch, fun() -> partisan:monitor_nodes(true) end).
@@ -69,6 +67,7 @@ simultaneous_dialling(_) ->
     Options = with_env(quick() ++ [{parallelism, 2}]),
     [A, B] = Both = [start(?A, Options), start(?B, Options)],
     _ = [watch(Vm) || Vm <- Both],
+    _ = [partisan_ct:keep_log(Vm) || Vm <- Both],
     _ = [
         begin
             ok = partisan_ct:in_parallel([
@@ -76,6 +75,9 @@ simultaneous_dialling(_) ->
              || {X, Y} <- [{A, B}, {B, A}]
             ]),
             ok = wait_connected(A, B),
+            %% A request that is still on its way would undo the leave below.
+            Joined = fun(Vm) -> length(partisan_ct:lines(Vm, "joined the cluster")) =:= Round end,
+            ok = wait(fun() -> lists:all(Joined, Both) end),
             _ = [
                 begin
                     {ok, Connections} = call(Vm, partisan_peer_service, connections, []),
@@ -320,9 +322,8 @@ resets_under_load(_) ->
     %% Nothing is lost at the end either, unless a down says so.
     ok = wait(fun() -> run(B, fun() -> sink_has_all(Sent) end) orelse downs(B) > Quiet end),
     {Downs, Received, Faults} = run(B, fun sink_result/0),
-    ct:log("~p downs, ~p messages of ~p, faults ~p", [Downs, Received, Sent, Faults]),
-    [] = Faults,
-    true = Downs >= 100,
+    ct:log("~p downs, ~p messages of ~p", [Downs, Received, Sent]),
+    ?assertMatch({[], D} when D >= 100, {Faults, Downs}),
     _ = [alternate(seen(Vm, watch), Other) || {Vm, Other} <- [{A, ?B}, {B, ?A}]],
     ok.
 
@@ -390,7 +391,7 @@ sender(Number, N, To, Body, Options) ->
         end
     end.
 
-%% Load, but not more than two cores that others use too can take.
+%% Load, but no more than two shared cores can take.
 pace(N) when N rem 20 =:= 0 -> timer:sleep(1);
 pace(_) -> ok.
 
@@ -576,7 +577,6 @@ exit_status(Process) ->
     after 20000 -> error(no_end)
     end.
 
-%% Runs in a VM of its own.
 halt_main([Port, How]) ->
     _ = [
         application:set_env(partisan, Key, Value)
