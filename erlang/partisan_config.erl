@@ -5,7 +5,8 @@
 %% defaults are those of `partisan_config_schema'. An unknown key, and a key of something that
 %% isn't built yet, is stored and warned about once. A value of the wrong form raises
 %% `{invalid_config, Key, Value, Expected}'. Most settings take effect when the application
-%% starts; `channel_fallback', `forward_options' and `remote_ref_format' at once.
+%% starts; `channel_fallback' and `forward_options' at once, `remote_ref_format' at once for the
+%% references that are made here, but inside messages from the next start on.
 -module(partisan_config).
 
 -include("partisan.hrl").

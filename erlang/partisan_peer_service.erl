@@ -46,8 +46,8 @@ with_spec(Node, Fun) ->
 leave() ->
     ?MANAGER:leave().
 
-%% @doc Removes a node from the cluster, whether it is up or not. `{error, not_a_member}' for one
-%% that nobody knows.
+%% @doc Removes a node from the cluster, whether it is up or not; `ok' too if it was no member.
+%% `{error, not_a_member}' for text that is no atom here, so no node's name.
 -spec leave(name_or_spec()) -> ok | {error, term()}.
 leave(#{name := Node}) ->
     leave(Node);

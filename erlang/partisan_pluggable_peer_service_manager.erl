@@ -41,8 +41,10 @@
     monitors = partisan_node_monitors:new() :: partisan_node_monitors:t(),
     %% Commands under way, with what to do with their results.
     commands = #{} :: #{reference() => {gen_server:from(), answer()}},
-    %% Callers of sync_join whose node is not up yet.
-    joining = #{} :: #{node() => [gen_server:from()]}
+    %% Callers of sync_join whose join is not complete yet.
+    joining = #{} :: #{node() => [gen_server:from()]},
+    %% Nodes among them that have granted the join.
+    granted = #{} :: #{node() => true}
 }).
 
 -type answer() :: pass | names | specs | connections | {member, node()} | {sync_join, node()}.
@@ -419,12 +421,17 @@ event({members, Natives}, #state{members = Before, joining = Joining} = State) -
             settle_joins(State#state{
                 members = Members,
                 up = refresh(Members, State#state.up),
-                joining = maps:without(Removed, Joining)
+                joining = maps:without(Removed, Joining),
+                granted = maps:without(Removed, State#state.granted)
             })
     end;
+event({joined, Node}, #state{joining = Joining, granted = Granted} = State) when
+    is_map_key(Node, Joining)
+->
+    settle_joins(State#state{granted = Granted#{Node => true}});
 event(left, #state{joining = Joining} = State) ->
     joined(lists:append(maps:values(Joining)), {error, left}),
-    State#state{joining = #{}};
+    State#state{joining = #{}, granted = #{}};
 event({failed, Why}, _State) ->
     exit({native_node_failed, Why});
 event(_, State) ->
@@ -439,12 +446,13 @@ tell_down(Node, #state{up = Up, monitors = Monitors} = State) ->
             State
     end.
 
-%% A join is complete when the node is a member on this side and its session is up.
-settle_joins(#state{joining = Joining, up = Up, members = Members} = State) ->
+%% A join is complete when the node has granted it, is a member on this side too, and its session
+%% is up. A grant is always that of the last request: none is under way when the call returns.
+settle_joins(#state{joining = Joining, granted = Granted, up = Up, members = Members} = State) ->
     Names = decode(Members),
-    Done = [N || N <- maps:keys(Joining), is_map_key(N, Up), lists:member(N, Names)],
-    lists:foreach(fun(Node) -> joined(maps:get(Node, Joining), ok) end, Done),
-    State#state{joining = maps:without(Done, Joining)}.
+    Done = [N || N <- maps:keys(Granted), is_map_key(N, Up), lists:member(N, Names)],
+    lists:foreach(fun(Node) -> joined(maps:get(Node, Joining, []), ok) end, Done),
+    State#state{joining = maps:without(Done, Joining), granted = maps:without(Done, Granted)}.
 
 %% A node that has come up before it was a member had told only its channels.
 refresh(Members, Up) ->
@@ -482,7 +490,8 @@ run_callback(#callback{channel = Channel, function = Fun}, Node) ->
 
 answer({sync_join, Node}, ok, From, #state{joining = Joining} = State) ->
     Waiting = maps:get(Node, Joining, []),
-    settle_joins(State#state{joining = Joining#{Node => [From | Waiting]}});
+    Granted = maps:remove(Node, State#state.granted),
+    State#state{joining = Joining#{Node => [From | Waiting]}, granted = Granted};
 answer(Answer, Result, From, State) ->
     gen_server:reply(From, reply(Answer, Result)),
     State.

@@ -31,6 +31,10 @@ const GOODBYE: Duration = Duration::from_secs(1);
 /// How long a session that is to end may take to write what is queued.
 const FLUSH: Duration = Duration::from_secs(5);
 
+/// A connection that moves at least this many messages in one turn, and few bytes with them, has
+/// a stream of small messages.
+const STREAM_MESSAGES: u32 = 16;
+
 /// What a connection wants after its turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Next {
@@ -38,6 +42,9 @@ pub(crate) enum Next {
     Wait,
     /// Another turn: it stopped only to let others have theirs.
     Again,
+    /// Nothing, and that not too soon: it has a stream of small messages, and the more of them
+    /// there are in one go the less each costs.
+    Rest,
 }
 
 /// A connection of an established session.
@@ -130,6 +137,7 @@ impl<H: Host> Link<H> {
         }
         self.outbox.acknowledge();
         let resumed = self.outbox.take_resume();
+        let sent = self.outbox.take_count();
         let wrote_all = self.write(now)?;
         let mut again = !wrote_all && self.writable;
         if (self.readable && !self.receiver.is_stalled()) || resumed {
@@ -165,7 +173,13 @@ impl<H: Host> Link<H> {
             self.outbox.send_urgent(&frame::close(0, "session ended"));
             again = true;
         }
-        Ok(if again { Next::Again } else { Next::Wait })
+        let received = std::mem::take(&mut self.receiver.delivered);
+        let streaming = received.max(sent) >= STREAM_MESSAGES && !self.is_bulk();
+        Ok(match (again, streaming) {
+            (true, _) => Next::Again,
+            (false, true) => Next::Rest,
+            (false, false) => Next::Wait,
+        })
     }
 
     /// Writes until the queue or the socket's buffer is exhausted or the turn is over. True if
@@ -173,9 +187,10 @@ impl<H: Host> Link<H> {
     fn write(&mut self, now: Instant) -> Result<bool, CloseReason> {
         self.outbox.grant();
         let mut written = 0;
+        let mut last = false;
         while written < TURN_BYTES {
             if self.batch.is_empty() {
-                self.outbox.take(TAKE_BYTES, &mut self.batch);
+                last = self.outbox.take(TAKE_BYTES, &mut self.batch);
                 if self.batch.is_empty() {
                     if self.goodbye.is_some() {
                         let _ = self.socket.shutdown(std::net::Shutdown::Write);
@@ -204,6 +219,10 @@ impl<H: Host> Link<H> {
                     let payload = self.batch.advance(bytes);
                     self.outbox.written(payload);
                     self.outbox.grant();
+                    if self.batch.is_empty() && last && !self.session.is_draining() {
+                        // Whatever was queued since has called for a turn of its own.
+                        return Ok(true);
+                    }
                 }
                 Err(rustix::io::Errno::AGAIN) => self.writable = false,
                 Err(rustix::io::Errno::INTR) => {}

@@ -4,7 +4,7 @@
 //! unless a wake-up is already under way. Nothing is written under the lock. A sender that is not
 //! admitted may leave a [`Waiter`], which is woken when its bytes have been reserved.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
@@ -164,6 +164,8 @@ pub struct Outbox {
     monotonic: bool,
     closed: AtomicBool,
     signaled: AtomicBool,
+    /// Messages queued since the last turn.
+    count: AtomicU32,
     resume: AtomicBool,
     thread: AtomicUsize,
     shared: Arc<Shared>,
@@ -178,6 +180,7 @@ impl Outbox {
             monotonic,
             closed: AtomicBool::new(false),
             signaled: AtomicBool::new(false),
+            count: AtomicU32::new(0),
             resume: AtomicBool::new(false),
             thread: AtomicUsize::new(0),
             shared,
@@ -278,6 +281,7 @@ impl Outbox {
         if invalid {
             return Sent::Invalid;
         }
+        self.count.fetch_add(1, Ordering::Relaxed);
         self.signal();
         Sent::Queued
     }
@@ -380,14 +384,21 @@ impl Outbox {
         self.signaled.store(false, Ordering::Release);
     }
 
+    /// Messages queued since the last call.
+    pub(crate) fn take_count(&self) -> u32 {
+        self.count.swap(0, Ordering::Relaxed)
+    }
+
     /// True once after [`Outbox::resume`].
     pub(crate) fn take_resume(&self) -> bool {
         self.resume.swap(false, Ordering::AcqRel)
     }
 
-    /// Takes what is to be written next.
-    pub(crate) fn take(&self, max_bytes: usize, batch: &mut Batch) {
-        self.queue.lock().take(max_bytes, batch);
+    /// Takes what is to be written next. True if nothing else is queued.
+    pub(crate) fn take(&self, max_bytes: usize, batch: &mut Batch) -> bool {
+        let mut queue = self.queue.lock();
+        queue.take(max_bytes, batch);
+        queue.is_empty()
     }
 
     /// `payload` bytes of what was taken have been written: they leave the account.

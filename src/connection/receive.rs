@@ -131,6 +131,8 @@ pub(crate) struct Receiver<B> {
     stalled: Option<Assembled<B>>,
     /// True if a large message was seen since the flag was last cleared.
     pub(crate) bulk: bool,
+    /// Messages delivered since the counter was last taken.
+    pub(crate) delivered: u32,
     /// Messages that nobody was there to receive since the counter was last taken.
     pub(crate) undelivered: u64,
     /// Messages that the host could not decode since the counter was last taken.
@@ -146,6 +148,7 @@ impl<B: Blob> Receiver<B> {
             current: None,
             stalled: None,
             bulk: false,
+            delivered: 0,
             undelivered: 0,
             undecodable: 0,
         }
@@ -408,7 +411,7 @@ impl<B: Blob> Receiver<B> {
                     blobs,
                 });
             }
-            Delivery::Done => {}
+            Delivery::Done => self.delivered += 1,
             Delivery::NoProcess => self.undelivered += 1,
             Delivery::Undecodable => self.undecodable += 1,
         }
@@ -588,7 +591,7 @@ impl<B: Blob> Receiver<B> {
             .deliver(ctx.thread, ctx.session, ctx.outbox, incoming)
         {
             Delivery::Full => self.stalled = Some(message),
-            Delivery::Done => {}
+            Delivery::Done => self.delivered += 1,
             Delivery::NoProcess => self.undelivered += 1,
             Delivery::Undecodable => self.undecodable += 1,
         }

@@ -229,7 +229,7 @@ impl Node {
     /// Leaves the cluster. Returns when the others have been told, as far as they can be reached.
     ///
     /// # Errors
-    /// If the node is alone, or has stopped.
+    /// If the node has stopped.
     pub async fn leave(&self) -> Result<(), ClusterError> {
         self.change(Command::Leave).await
     }
@@ -237,7 +237,7 @@ impl Node {
     /// Removes another node from the cluster, which it may come back to by joining again.
     ///
     /// # Errors
-    /// If it is no member, or this node has stopped.
+    /// If this node has stopped. Removing a node that is no member is no error.
     pub async fn remove(&self, node: impl Into<Arc<str>>) -> Result<(), ClusterError> {
         let node = node.into();
         self.change(|reply| Command::Remove(node, reply)).await

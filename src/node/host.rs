@@ -6,10 +6,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::connection::host::{Blob, Delivery, Host, Incoming, Source};
-use crate::connection::outbox::Outbox;
+use crate::connection::outbox::{Outbox, Outgoing, Pressure};
+use crate::connection::receive::CONTROL_NAME;
 use crate::connection::session::Session;
 use crate::limits::ALLOCATE_AT_ONCE_BYTES;
 use crate::node::mailbox::{Message, Refused, Registry};
+use crate::node::requests::{REQUESTS_NAME, answer};
+use crate::wire::frame::Dest;
 use crate::wire::term::Term;
 
 /// Memory of a large binary.
@@ -21,6 +24,9 @@ pub(crate) struct VecBlob {
     filled: usize,
     len: u64,
 }
+
+/// Sender id of answers to other nodes: no mailbox has it.
+const REQUESTS_SENDER: u64 = u64::MAX - 1;
 
 /// Bytes initialised at once.
 const STEP: usize = 64 << 10;
@@ -101,6 +107,31 @@ pub(crate) struct RustHost {
     pub(crate) registry: Arc<Registry>,
 }
 
+impl RustHost {
+    /// Answers what another node asks of this one. The answer never waits: the asker has a
+    /// timeout.
+    fn request(&self, session: &Session, message: &Incoming<'_, VecBlob>) -> Delivery {
+        let skeleton = Bytes::copy_from_slice(message.term);
+        let Ok(request) = Term::from_scanned(skeleton, Vec::new(), message.facts) else {
+            return Delivery::Undecodable;
+        };
+        let Some((to, reply)) = answer(&self.registry, &request) else {
+            return Delivery::NoProcess;
+        };
+        let dest = Dest::Pid {
+            id: to.id,
+            serial: to.serial,
+            creation: to.creation,
+        };
+        let route = session.route(CONTROL_NAME, 0).or(session.outbox(0));
+        if let (Some(outbox), true) = (route, to.node == session.peer.node) {
+            let reply = Outgoing::of(dest, reply.skeleton(), &[], false);
+            let _ = outbox.send(REQUESTS_SENDER, reply, Pressure::Refuse);
+        }
+        Delivery::Done
+    }
+}
+
 impl Host for RustHost {
     type Blob = VecBlob;
     type Thread = ();
@@ -123,6 +154,9 @@ impl Host for RustHost {
         outbox: &Arc<Outbox>,
         message: Incoming<'_, VecBlob>,
     ) -> Delivery {
+        if message.dest == Dest::Name(REQUESTS_NAME) && message.blobs.is_empty() {
+            return self.request(session, &message);
+        }
         let Some(slot) = self.registry.find(message.dest) else {
             return Delivery::NoProcess;
         };

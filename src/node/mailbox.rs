@@ -17,6 +17,7 @@ use crate::connection::outbox::Outbox;
 use crate::connection::receive::CONTROL_NAME;
 use crate::node::api::{Inner, Node};
 use crate::node::block::{block_on, block_on_until};
+use crate::node::requests::REQUESTS_NAME;
 use crate::node::send::{Destination, SendError, SendOptions};
 use crate::wire::frame::{Dest, MAX_DEST_NAME};
 use crate::wire::handshake::SessionId;
@@ -259,7 +260,7 @@ impl Registry {
             return Err(RegisterError::NotAlive);
         }
         if let Some(name) = name {
-            if !is_free_name(name) {
+            if !is_free_name(name) || **name == *REQUESTS_NAME {
                 return Err(RegisterError::Name(name.clone()));
             }
             if names.names.contains_key(name) {

@@ -10,5 +10,6 @@ mod host;
 pub mod links;
 pub(crate) mod mailbox;
 mod persist;
+mod requests;
 pub mod runtime;
 pub(crate) mod send;

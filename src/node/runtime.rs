@@ -111,6 +111,10 @@ pub trait Observer: Send + 'static {
     }
     /// The members have changed; this node is among them.
     fn members(&mut self, members: &[NodeSpec]);
+    /// The join of this node's cluster, asked for by [`Command::Join`], has been granted.
+    fn joined(&mut self, node: &str) {
+        let _ = node;
+    }
     /// This node has left its cluster, or was removed from it.
     fn left(&mut self);
     /// The node has come to an end without being asked to.

@@ -249,7 +249,10 @@ fn find_atom(env: &mut OwnEnv, name: &str) -> Option<ErlNifTerm> {
         .chars()
         .map(|c| u8::try_from(u32::from(c)).ok())
         .collect();
-    raw::existing_atom(env.as_ptr(), &latin1?)
+    match latin1 {
+        Some(latin1) => raw::existing_atom(env.as_ptr(), &latin1),
+        None => raw::existing_wide_atom(env.as_ptr(), name),
+    }
 }
 
 impl Host for VmHost {

@@ -44,7 +44,7 @@ mod atoms {
         badarg, busy, creation, down, error, failed, false_ = "false", granted, left, limit,
         listen_addrs, members, name, notalive, ok, partisan_event, slow, true_ = "true", up, wait,
         any, none, undefined, connections, leave, join, update_members, disconnect,
-        partisan_control, partisan_decode, told,
+        partisan_control, partisan_decode, told, joined,
     }
 }
 

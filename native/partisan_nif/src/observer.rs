@@ -94,6 +94,10 @@ impl Observer for Owner {
         });
     }
 
+    fn joined(&mut self, node: &str) {
+        self.tell(|env| (atoms::joined(), make_atom(env, node)).encode(env));
+    }
+
     fn left(&mut self) {
         self.tell(|env| atoms::left().encode(env));
     }

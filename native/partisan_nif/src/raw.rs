@@ -170,6 +170,22 @@ pub(crate) fn existing_atom(env: *mut ErlNifEnv, latin1: &[u8]) -> Option<ErlNif
     }
 }
 
+/// The atom of this text if it exists, for text beyond Latin-1: the VM's decoder finds it, and is
+/// told to make no new ones.
+pub(crate) fn existing_wide_atom(env: *mut ErlNifEnv, text: &str) -> Option<ErlNifTerm> {
+    const SAFE: std::ffi::c_uint = 0x2000_0000;
+    let mut bytes = vec![131, 118];
+    bytes.extend_from_slice(&u16::try_from(text.len()).ok()?.to_be_bytes());
+    bytes.extend_from_slice(text.as_bytes());
+    let mut term = MaybeUninit::<ErlNifTerm>::uninit();
+    // SAFETY: the VM reads `bytes` and writes the term if it succeeds.
+    unsafe {
+        let data = bytes.as_ptr();
+        let used = sys::enif_binary_to_term(env, data, bytes.len(), term.as_mut_ptr().cast(), SAFE);
+        (used != 0).then(|| term.assume_init())
+    }
+}
+
 /// Makes an atom of ASCII or Latin-1 text.
 pub(crate) fn make_atom(env: *mut ErlNifEnv, latin1: &[u8]) -> ErlNifTerm {
     // SAFETY: the VM copies the text.

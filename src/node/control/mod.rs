@@ -327,7 +327,10 @@ impl<H: Host> Control<H> {
                     reply(Ok(()));
                 }
             }
-            Effect::Joined(name) => tracing::info!(peer = %name, "joined the cluster"),
+            Effect::Joined(name) => {
+                tracing::info!(peer = %name, "joined the cluster");
+                self.observer.lock().joined(&name);
+            }
         }
     }
 

@@ -1,0 +1,108 @@
+%% @doc A BEAM node and a Rust node: terms go there and come home, and each is a member to the other.
+%%
+%% The Rust node is the example `echo'. The seed of a run is printed; `PARTISAN_SEED' repeats it.
+-module(rust_SUITE).
+
+-include_lib("stdlib/include/assert.hrl").
+
+-export([all/0, suite/0, init_per_suite/1, end_per_suite/1]).
+-export([terms_come_home/1, large_terms_come_home/1, its_processes/1, it_leaves/1]).
+%% On the BEAM node.
+-export([echo/2]).
+
+-define(RUST, 'rust@127.0.0.1').
+
+suite() -> [{timetrap, {seconds, 60}}].
+
+all() -> [terms_come_home, large_terms_come_home, its_processes, it_leaves].
+
+init_per_suite(Config) ->
+    Seed =
+        case os:getenv("PARTISAN_SEED") of
+            false -> rand:uniform(1 bsl 40);
+            Text -> list_to_integer(Text)
+        end,
+    ct:pal("PARTISAN_SEED=~b", [Seed]),
+    A = partisan_ct:start('a@127.0.0.1', #{env => [{pid_encoding, false}, {ref_encoding, false}]}),
+    Log = filename:join(proplists:get_value(priv_dir, Config), "echo.log"),
+    Command = io_lib:format(
+        "'~s' --name ~s --listen 127.0.0.1:0 --cookie '~s' --join a@127.0.0.1:~b >'~s' 2>&1 & echo $!",
+        [program(), ?RUST, partisan_ct:cookie(), maps:get(port, A), Log]
+    ),
+    Pid = string:trim(os:cmd(lists:flatten(Command))),
+    ok = partisan_ct:wait(fun() ->
+        {ok, Members} = partisan_ct:call(A, partisan_peer_service, members, []),
+        lists:member(?RUST, Members) andalso partisan_ct:call(A, partisan, is_connected, [?RUST])
+    end),
+    [{seed, Seed}, {a, A}, {rust, Pid} | Config].
+
+end_per_suite(Config) ->
+    _ = os:cmd("kill -9 " ++ proplists:get_value(rust, Config)),
+    partisan_ct:stop(proplists:get_value(a, Config)).
+
+%% The build is that of the demo; without one it is made here.
+program() ->
+    Top = filename:dirname(filename:dirname(code:which(?MODULE))),
+    Root = root(Top),
+    Built = os:cmd(
+        "cd '" ++ Root ++ "' && cargo build --release --locked --example echo "
+        "--message-format=json-render-diagnostics 2>/dev/null "
+        "| grep -o '\"executable\":\"[^\"]*/echo\"' | tail -n 1 | cut -d '\"' -f 4"
+    ),
+    string:trim(Built).
+
+root(Dir) ->
+    case filelib:is_file(filename:join([Dir, "examples", "echo.rs"])) of
+        true -> Dir;
+        false -> root(filename:dirname(Dir))
+    end.
+
+terms_come_home(Config) ->
+    A = proplists:get_value(a, Config),
+    ?assertEqual({ok, 4000}, partisan_ct:call(A, ?MODULE, echo, [seed(Config), {random, 4000}])).
+
+large_terms_come_home(Config) ->
+    A = proplists:get_value(a, Config),
+    {ok, Count} = partisan_ct:call(A, ?MODULE, echo, [seed(Config), large]),
+    ?assert(Count > 0).
+
+%% The echo's mailbox is the first process of its node.
+its_processes(Config) ->
+    A = proplists:get_value(a, Config),
+    Alive = fun(Pid) -> partisan_ct:call(A, partisan, is_process_alive, [[?RUST | Pid]]) end,
+    ?assertEqual(true, Alive(<<"#Pid<0.1.0>">>)),
+    ?assertEqual(false, Alive(<<"#Pid<0.9999.0>">>)).
+
+it_leaves(Config) ->
+    A = proplists:get_value(a, Config),
+    ok = partisan_ct:call(A, partisan_peer_service, leave, [?RUST]),
+    ok = partisan_ct:wait(fun() ->
+        {ok, Members} = partisan_ct:call(A, partisan_peer_service, members, []),
+        Members =:= ['a@127.0.0.1'] andalso
+            partisan_ct:call(A, partisan, nodes, []) =:= []
+    end).
+
+seed(Config) ->
+    proplists:get_value(seed, Config).
+
+%% @doc Sends terms to the Rust node one after the other, and compares what comes back.
+-spec echo(integer(), {random, pos_integer()} | large) -> {ok, non_neg_integer()}.
+echo(Seed, What) ->
+    _ = partisan_terms:seed(Seed),
+    Own = [self(), make_ref(), hd(erlang:ports()) | partisan_terms:foreign()],
+    Terms =
+        case What of
+            {random, N} -> partisan_terms:terms(N, Own);
+            large -> partisan_terms:large() ++ partisan_terms:special()
+        end,
+    lists:foreach(fun come_home/1, Terms),
+    {ok, length(Terms)}.
+
+come_home(Term) ->
+    Ref = make_ref(),
+    ok = partisan:forward_message(?RUST, echo, {self(), Ref, Term}, #{}),
+    receive
+        {Ref, Term} -> ok;
+        {Ref, Other} -> error({changed, Term, Other})
+    after 20000 -> error({lost, Term})
+    end.
