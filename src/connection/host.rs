@@ -140,6 +140,14 @@ pub trait Host: Send + Sync + Sized + 'static {
         let _ = thread;
     }
 
+    /// Sends what [`Host::deliver`] has held back so far, and returns how many of these messages
+    /// found their process dead. Called after the messages of one read, and always before the
+    /// thread does anything else.
+    fn flush(&self, thread: &mut Self::Thread) -> u64 {
+        let _ = thread;
+        0
+    }
+
     /// Delivers a message of `session` that came by the connection of `outbox`.
     fn deliver(
         &self,

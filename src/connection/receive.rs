@@ -169,6 +169,7 @@ impl<B: Blob> Receiver<B> {
         let mut read = 0;
         if let Some(message) = self.stalled.take() {
             self.deliver_assembled(message, ctx);
+            self.flush(ctx);
             if self.stalled.is_some() {
                 return Ok((Turn::Stalled, read));
             }
@@ -237,7 +238,9 @@ impl<B: Blob> Receiver<B> {
         if let Some(s) = self.streams.get_mut(&stream) {
             s.received += bytes.bytes as u64;
         }
-        self.advance(stream, ctx)?;
+        let advanced = self.advance(stream, ctx);
+        self.flush(ctx);
+        advanced?;
         Ok(bytes)
     }
 
@@ -288,6 +291,20 @@ impl<B: Blob> Receiver<B> {
         ctx: &mut Context<'_, H>,
     ) -> Result<usize, CloseReason> {
         ctx.host.batch(ctx.thread);
+        let used = self.frames(buffer, ctx);
+        self.flush(ctx);
+        used
+    }
+
+    fn flush<H: Host<Blob = B>>(&mut self, ctx: &mut Context<'_, H>) {
+        self.undelivered += ctx.host.flush(ctx.thread);
+    }
+
+    fn frames<H: Host<Blob = B>>(
+        &mut self,
+        buffer: &[u8],
+        ctx: &mut Context<'_, H>,
+    ) -> Result<usize, CloseReason> {
         let mut at = 0;
         while self.stalled.is_none() {
             let rest = &buffer[at..];

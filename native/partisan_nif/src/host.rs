@@ -18,6 +18,9 @@ use crate::raw::{self, OwnEnv};
 use crate::vm::Mapper;
 use crate::wide::{MAX_PAIRS, Wide};
 
+/// Decoded messages that are held back at most.
+const MAX_READY: usize = 64;
+
 /// Atoms and names that an I/O thread remembers.
 const MAX_CACHED: usize = 16_384;
 
@@ -126,8 +129,27 @@ pub(crate) struct VmThread {
     names: HashMap<Box<str>, ErlNifTerm>,
     /// The last name looked up for the present batch, and who has it.
     last: Option<(ErlNifTerm, ErlNifPid)>,
+    /// Messages of the present batch, decoded and not sent yet. They are sent together: a process
+    /// that receives one by one would be woken, and would contend for its queue, for each.
+    ready: Vec<(ErlNifPid, OwnEnv, ErlNifTerm)>,
+    /// Of those sent early, how many found their process dead.
+    dead: u64,
+    /// Empty environments.
+    spare: Vec<OwnEnv>,
     atoms: HashSet<Box<str>>,
     mapped: Vec<u8>,
+}
+
+impl VmThread {
+    /// Sends the decoded messages; returns how many processes were dead.
+    fn send_ready(&mut self) -> u64 {
+        let mut dead = 0;
+        for (pid, mut env, term) in self.ready.drain(..) {
+            dead += u64::from(!raw::send(&pid, &mut env, term));
+            self.spare.push(env);
+        }
+        dead
+    }
 }
 
 /// The VM.
@@ -191,6 +213,7 @@ impl VmHost {
                     let found = raw::local_pid(env, term);
                     // Not found: it may be the name that has just changed.
                     if found.is_some() || self.mapper.is_still(std::ptr::null_mut(), &settled) {
+                        thread.env.clear();
                         return found;
                     }
                 }
@@ -264,6 +287,9 @@ impl Host for VmHost {
             env: OwnEnv::new(),
             names: HashMap::new(),
             last: None,
+            ready: Vec::with_capacity(MAX_READY),
+            dead: 0,
+            spare: Vec::with_capacity(MAX_READY),
             atoms: HashSet::new(),
             mapped: Vec::new(),
         }
@@ -286,6 +312,10 @@ impl Host for VmHost {
         known
     }
 
+    fn flush(&self, thread: &mut VmThread) -> u64 {
+        thread.send_ready() + std::mem::take(&mut thread.dead)
+    }
+
     fn batch(&self, thread: &mut VmThread) {
         thread.last = None;
     }
@@ -299,29 +329,30 @@ impl Host for VmHost {
     ) -> Delivery {
         if message.facts.widest_map > MAX_PAIRS {
             let pid = self.process(thread, message.dest);
-            thread.env.clear();
+            thread.dead += thread.send_ready();
             return self.wide.deliver(&self.mapper, outbox, pid, message);
         }
-        let delivery = match self.process(thread, message.dest) {
-            None => Delivery::NoProcess,
-            Some(pid) => {
-                let blobs = std::mem::take(message.blobs);
-                let VmThread { env, mapped, .. } = thread;
-                let (env, by) = (env.as_ptr(), (&*self.mapper, std::ptr::null_mut()));
-                match assemble(env, by, message.term, message.facts, blobs, mapped) {
-                    None => Delivery::Undecodable,
-                    Some(term) => {
-                        return if raw::send(&pid, &mut thread.env, term) {
-                            Delivery::Done
-                        } else {
-                            Delivery::NoProcess
-                        };
-                    }
-                }
-            }
+        let Some(pid) = self.process(thread, message.dest) else {
+            message.blobs.clear();
+            return Delivery::NoProcess;
         };
-        message.blobs.clear();
-        thread.env.clear();
-        delivery
+        let mut env = thread.spare.pop().unwrap_or_else(OwnEnv::new);
+        let blobs = std::mem::take(message.blobs);
+        let by = (&*self.mapper, std::ptr::null_mut());
+        let mapped = &mut thread.mapped;
+        match assemble(env.as_ptr(), by, message.term, message.facts, blobs, mapped) {
+            None => {
+                env.clear();
+                thread.spare.push(env);
+                Delivery::Undecodable
+            }
+            Some(term) => {
+                thread.ready.push((pid, env, term));
+                if thread.ready.len() >= MAX_READY {
+                    thread.dead += thread.send_ready();
+                }
+                Delivery::Done
+            }
+        }
     }
 }
