@@ -29,10 +29,11 @@ const WAKER: Token = Token(usize::MAX);
 /// How often a thread without work yields and looks again before it sleeps.
 const IDLE_ROUNDS: u32 = 4;
 
-/// Pause of a thread that serves a stream of small messages, so that a hundred or so come in one
-/// go: a write, a read and two wake-ups cost as much as the messages of 10 µs. What the system's
-/// timers add (some 50 µs) is part of it. A single message and its answer never meet it.
-const REST: Duration = Duration::from_micros(20);
+/// Pause of a thread that serves a stream of small messages, so that a hundred or more come in one
+/// go: a write, a read and two wake-ups cost as much as the messages of 10 µs. The system's timers
+/// add some 50 µs. A single message and its answer never meet it, unless they share the thread
+/// with such a stream.
+const REST: Duration = Duration::from_micros(100);
 
 /// How often threads look at the clock for their connections.
 const TICK: Duration = Duration::from_millis(250);

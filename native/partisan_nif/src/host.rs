@@ -19,7 +19,7 @@ use crate::vm::Mapper;
 use crate::wide::{MAX_PAIRS, Wide};
 
 /// Decoded messages that are held back at most.
-const MAX_READY: usize = 64;
+const MAX_READY: usize = 512;
 
 /// Atoms and names that an I/O thread remembers.
 const MAX_CACHED: usize = 16_384;
