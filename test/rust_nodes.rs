@@ -1,17 +1,12 @@
 //! Rust nodes among themselves, over real sockets.
 
 use std::collections::HashMap;
-use std::io::Write;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use partisan::{
-    Builder, ClusterError, Events, Node, NodeEvent, RegisterError, SendError, SendOptions, Term,
-    Value,
-};
+use partisan::{ClusterError, Node, NodeEvent, RegisterError, SendError, SendOptions, Term, Value};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
