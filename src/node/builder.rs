@@ -9,15 +9,13 @@ use rand::RngExt;
 
 use crate::connection::io::Liveness;
 use crate::node::api::{Inner, Node};
+use crate::node::control::MEMBERSHIP_CHANNEL;
 use crate::node::events::{Telling, View};
 use crate::node::host::RustHost;
 use crate::node::mailbox::{MAILBOX_BYTES, Registry};
 use crate::node::runtime::{Config, Runtime, StartError};
 use crate::wire::hello::{ChannelSpec, DEFAULT_CHANNEL};
 use crate::wire::identity::Identity;
-
-/// Channel of the membership messages.
-const MEMBERSHIP_CHANNEL: &str = "partisan_membership";
 
 /// Events that a reader may be behind, by default.
 const EVENT_BACKLOG: usize = 1024;

@@ -7,9 +7,9 @@ use bytes::Bytes;
 
 use crate::connection::host::{Blob, Delivery, Host, Incoming, Source};
 use crate::connection::outbox::{Outbox, Outgoing, Pressure};
-use crate::connection::receive::CONTROL_NAME;
 use crate::connection::session::Session;
 use crate::limits::ALLOCATE_AT_ONCE_BYTES;
+use crate::node::control::MEMBERSHIP_CHANNEL;
 use crate::node::mailbox::{Message, Refused, Registry};
 use crate::node::requests::{REQUESTS_NAME, answer};
 use crate::wire::frame::Dest;
@@ -123,7 +123,7 @@ impl RustHost {
             serial: to.serial,
             creation: to.creation,
         };
-        let route = session.route(CONTROL_NAME, 0).or(session.outbox(0));
+        let route = session.route(MEMBERSHIP_CHANNEL, 0).or(session.outbox(0));
         if let (Some(outbox), true) = (route, to.node == session.peer.node) {
             let reply = Outgoing::of(dest, reply.skeleton(), &[], false);
             let _ = outbox.send(REQUESTS_SENDER, reply, Pressure::Refuse);

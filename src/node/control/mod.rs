@@ -22,6 +22,7 @@ use crate::connection::host::Host;
 use crate::connection::io::Io;
 use crate::connection::listen::{self, Arrival};
 use crate::connection::outbox::{Outgoing, Pressure, Sent, Wake};
+use crate::connection::receive::CONTROL_NAME;
 use crate::connection::session::{
     self, CloseReason, ControlMessage, NewAtoms, Session, SessionEvent,
 };
@@ -37,10 +38,7 @@ use crate::wire::handshake::Verdict;
 mod setup;
 
 /// Channel of the membership messages.
-const MEMBERSHIP_CHANNEL: &str = "partisan_membership";
-
-/// Name that membership messages are sent to.
-const MEMBERSHIP_NAME: &str = "partisan_membership";
+pub(crate) const MEMBERSHIP_CHANNEL: &str = "partisan_membership";
 
 /// Time for sessions to end when the node stops.
 const STOP_PATIENCE: Duration = Duration::from_secs(2);
@@ -519,7 +517,7 @@ impl<H: Host> Control<H> {
         term.extend_from_slice(&(bytes.len() as u32).to_be_bytes());
         term.extend_from_slice(bytes);
         let term = Bytes::from(term);
-        let message = Outgoing::of(Dest::Name(MEMBERSHIP_NAME), &term, &[], false);
+        let message = Outgoing::of(Dest::Name(CONTROL_NAME), &term, &[], false);
         if outbox.send(MEMBERSHIP_SENDER, message, Pressure::Refuse) != Sent::Queued {
             tracing::debug!(peer = %to, "membership message not sent: no room");
         }
