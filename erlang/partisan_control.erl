@@ -10,7 +10,7 @@
 -module(partisan_control).
 -behaviour(gen_server).
 
--export([start_link/0, call/3]).
+-export([start_link/0, call/3, settle/0]).
 -export([init/1, handle_call/3, handle_cast/2, handle_info/2]).
 
 -type request() ::
@@ -77,20 +77,15 @@ handle_info({?MODULE, request, From, Ref, Request}, State) when is_pid(From), is
     catch
         error:_ -> {noreply, State}
     end;
-handle_info({partisan_decode, Job}, State) ->
-    %% Large, so each in a process of its own; if that fails, the job ends as undecodable.
-    _ = spawn(fun() ->
-        ok = settle(),
-        ok = partisan_nif:decode(Job)
-    end),
-    {noreply, State};
 handle_info(partisan_settle, State) ->
     _ = spawn(fun settle/0),
     {noreply, State};
 handle_info(_, State) ->
     {noreply, State}.
 
+%% @doc Waits until no change of the VM's name is under way, and tells the native library.
 %% `net_kernel' is registered before the VM gets its name, and no longer before it loses it.
+-spec settle() -> ok.
 settle() ->
     NetKernel = whereis(net_kernel),
     case is_alive() =:= is_pid(NetKernel) of

@@ -8,13 +8,13 @@
 -module(partisan_nif).
 
 -export([load/0, start/1, stop/0]).
--export([send/7, send_iov/7, cancel/1, command/2, decode/1, settle/1]).
+-export([send/7, send_iov/7, cancel/1, command/2, deliver/1, deliver_heavy/1, settle/1]).
 -export([nodes/0, is_connected/2, channels_of/1, identity/0, queued/0]).
 
--export_type([ticket/0, job/0, spec/0, channel_spec/0, destination/0, wait/0, result/0, command/0, config/0]).
+-export_type([ticket/0, parcel/0, spec/0, channel_spec/0, destination/0, wait/0, result/0, command/0, config/0]).
 
 -nifs([start/1, stop/0]).
--nifs([send/7, send_iov/7, cancel/1, command/2, decode/1, settle/1]).
+-nifs([send/7, send_iov/7, cancel/1, command/2, deliver/1, deliver_heavy/1, settle/1]).
 -nifs([nodes/0, is_connected/2, channels_of/1, identity/0, queued/0]).
 
 -type address() :: {inet:ip_address(), inet:port_number()}.
@@ -34,7 +34,8 @@
 -opaque ticket() :: reference().
 %% A place in a queue. It is given back when the process dies or forgets it.
 
--opaque job() :: reference().
+-opaque parcel() :: reference().
+%% Messages that have arrived together. The session ends if it is forgotten before `done'.
 
 -type wait() :: none | reference() | {granted, ticket()}.
 %% What to do when the queue is full: give up, wait under this reference, or use a grant.
@@ -115,11 +116,16 @@ send_iov(_Node, _Channel, _Key, _Dest, _Iov, _Flags, _Wait) ->
 cancel(_Ticket) ->
     not_loaded(ok).
 
-%% @doc Decodes a term that has arrived and that only a scheduler may decode. `partisan_control' gets
-%% such jobs as `{partisan_decode, Job}'.
--spec decode(job()) -> ok.
-decode(_Job) ->
-    not_loaded(ok).
+%% @doc Delivers some of the messages of a parcel, which a `partisan_inbox' gets as
+%% `{partisan_parcel, Parcel}'. `more': call again; `heavy': call `deliver_heavy/1'.
+-spec deliver(parcel()) -> done | more | heavy.
+deliver(_Parcel) ->
+    not_loaded(done).
+
+%% @doc Delivers the next message of a parcel, too large for an ordinary scheduler.
+-spec deliver_heavy(parcel()) -> more.
+deliver_heavy(_Parcel) ->
+    not_loaded(more).
 
 %% @doc Says that no change of the VM's name is under way, and who is registered as `net_kernel'.
 %% `partisan_control' is asked for it by the message `partisan_settle'.

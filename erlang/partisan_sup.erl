@@ -20,11 +20,15 @@ init([]) ->
         worker(partisan_logger),
         (worker(partisan_peer_service_events))#{modules => dynamic},
         worker(partisan_peer_service_callbacks),
-        worker(partisan_control),
+        worker(partisan_control)
+    ] ++ [inbox(Name) || Name <- partisan_inbox:names()] ++ [
         %% Closing connections in order takes its time.
         (worker(partisan_pluggable_peer_service_manager))#{shutdown => 30000}
     ],
     {ok, {Flags, Children}}.
+
+inbox(Name) ->
+    (worker(partisan_inbox))#{id => Name, start => {partisan_inbox, start_link, [Name]}}.
 
 worker(Module) ->
     #{id => Module, start => {Module, start_link, []}}.

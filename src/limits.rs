@@ -65,6 +65,10 @@ pub const QUEUE_BYTES: u64 = 16 << 20;
 /// Ceiling of queued bytes over all connections of a node (`node_queue_bytes`).
 pub const NODE_QUEUE_BYTES: u64 = 1 << 30;
 
+/// Bytes of received messages that may be on their way through other threads of the host, per
+/// connection, before the connection stops reading.
+pub const HANDED_OVER_BYTES: u64 = 1 << 20;
+
 /// Longest handshake packet accepted, in bytes.
 pub const MAX_HANDSHAKE_PACKET: usize = 4096;
 

@@ -90,6 +90,8 @@ pub struct Queue<W> {
     queued: u64,
     waiters: Waiters<W>,
     spare: Spare,
+    /// Pushes since [`take_pushed`](Self::take_pushed).
+    pushed: u32,
     closed: bool,
 }
 
@@ -120,6 +122,7 @@ impl<W> Queue<W> {
             queued: 0,
             waiters: Waiters::new(),
             spare: Spare::default(),
+            pushed: 0,
             closed: false,
         }
     }
@@ -186,6 +189,7 @@ impl<W> Queue<W> {
         if self.closed {
             return 0;
         }
+        self.pushed = self.pushed.saturating_add(1);
         let chunk = self.config.chunk;
         let number = self.lanes.find_or_open(sender);
         let lane = self.lanes.lane(number);
@@ -270,6 +274,11 @@ impl<W> Queue<W> {
         }
         lane.items.push_back(item);
         lane.gone + (lane.items.len() - 1) as u64
+    }
+
+    /// Messages pushed since the last call by [`push_frame`](Self::push_frame).
+    pub fn take_pushed(&mut self) -> u32 {
+        std::mem::take(&mut self.pushed)
     }
 
     /// Adds a control frame, which overtakes all that is queued and counts for no budget.

@@ -118,6 +118,15 @@ pub enum Delivery {
     Full,
 }
 
+/// Messages that were dropped.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Lost {
+    /// They found nobody; see [`Delivery::NoProcess`].
+    pub undelivered: u64,
+    /// The host could not decode them; see [`Delivery::Undecodable`].
+    pub undecodable: u64,
+}
+
 /// The surroundings of a node.
 pub trait Host: Send + Sync + Sized + 'static {
     /// Memory for large binaries.
@@ -140,19 +149,24 @@ pub trait Host: Send + Sync + Sized + 'static {
         let _ = thread;
     }
 
-    /// Sends what [`Host::deliver`] has held back so far, and returns how many of these messages
-    /// found their process dead. Called after the messages of one read, and always before the
-    /// thread does anything else.
-    fn flush(&self, thread: &mut Self::Thread) -> u64 {
-        let _ = thread;
-        0
+    /// Delivers what [`Host::deliver`] has held back so far, or hands it over to another thread,
+    /// and returns what became of the messages that it delivered itself. Called after the messages
+    /// of one read, and always before the thread does anything else.
+    fn flush(
+        &self,
+        thread: &mut Self::Thread,
+        session: &Arc<Session>,
+        outbox: &Arc<Outbox>,
+    ) -> Lost {
+        let _ = (thread, session, outbox);
+        Lost::default()
     }
 
     /// Delivers a message of `session` that came by the connection of `outbox`.
     fn deliver(
         &self,
         thread: &mut Self::Thread,
-        session: &Session,
+        session: &Arc<Session>,
         outbox: &Arc<Outbox>,
         message: Incoming<'_, Self::Blob>,
     ) -> Delivery;

@@ -427,19 +427,18 @@ impl<H: Host> Thread<H> {
             } else if link.is_bulk() != bulk_thread {
                 leaving.push(id);
             }
-            let lost = link.take_undelivered();
-            if lost > 0 {
+            let lost = link.take_lost();
+            if lost.undelivered > 0 {
                 tracing::info!(
                     peer = %link.session.peer.node,
-                    messages = lost,
+                    messages = lost.undelivered,
                     "messages for names or processes that do not exist were dropped"
                 );
             }
-            let lost = link.take_undecodable();
-            if lost > 0 {
+            if lost.undecodable > 0 {
                 tracing::warn!(
                     peer = %link.session.peer.node,
-                    messages = lost,
+                    messages = lost.undecodable,
                     "messages that could not be decoded were dropped: maps with a key twice"
                 );
             }

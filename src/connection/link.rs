@@ -8,7 +8,7 @@ use mio::net::TcpStream;
 use rustix::net::{SendAncillaryBuffer, SendFlags};
 
 use crate::channel::Batch;
-use crate::connection::host::Host;
+use crate::connection::host::{Host, Lost};
 use crate::connection::io::Liveness;
 use crate::connection::outbox::Outbox;
 use crate::connection::receive::{Context, ReceiveLimits, Receiver, Turn};
@@ -54,6 +54,8 @@ pub(crate) struct Link<H: Host> {
     pub(crate) socket: TcpStream,
     receiver: Receiver<H::Blob>,
     batch: Batch,
+    /// Small messages taken from the queue in this turn.
+    sent: u32,
     readable: bool,
     writable: bool,
     /// The poll has told of an end or an error that no read or write has met yet.
@@ -81,6 +83,7 @@ impl<H: Host> Link<H> {
             socket,
             receiver: Receiver::new(),
             batch: Batch::default(),
+            sent: 0,
             readable: true,
             writable: true,
             hung_up: false,
@@ -113,14 +116,12 @@ impl<H: Host> Link<H> {
         self.bulk_until.is_some()
     }
 
-    /// Messages that found nobody since the last call.
-    pub(crate) fn take_undelivered(&mut self) -> u64 {
-        std::mem::take(&mut self.receiver.undelivered)
-    }
-
-    /// Messages that the host could not decode since the last call.
-    pub(crate) fn take_undecodable(&mut self) -> u64 {
-        std::mem::take(&mut self.receiver.undecodable)
+    /// Messages that were dropped since the last call.
+    pub(crate) fn take_lost(&mut self) -> Lost {
+        let mut lost = self.outbox.tally.take_lost();
+        lost.undelivered += std::mem::take(&mut self.receiver.undelivered);
+        lost.undecodable += std::mem::take(&mut self.receiver.undecodable);
+        lost
     }
 
     /// Writes what is queued and reads what has come.
@@ -132,12 +133,12 @@ impl<H: Host> Link<H> {
         limits: &ReceiveLimits,
         now: Instant,
     ) -> Result<Next, CloseReason> {
+        self.outbox.acknowledge();
         if !self.session.is_open() {
             return Err(CloseReason::Local("session closed"));
         }
-        self.outbox.acknowledge();
         let resumed = self.outbox.take_resume();
-        let sent = self.outbox.take_count();
+        self.sent = 0;
         let wrote_all = self.write(now)?;
         let mut again = !wrote_all && self.writable;
         if (self.readable && !self.receiver.is_stalled()) || resumed {
@@ -174,7 +175,7 @@ impl<H: Host> Link<H> {
             again = true;
         }
         let received = std::mem::take(&mut self.receiver.delivered);
-        let streaming = received.max(sent) >= STREAM_MESSAGES && !self.is_bulk();
+        let streaming = received.max(self.sent) >= STREAM_MESSAGES && !self.is_bulk();
         Ok(match (again, streaming) {
             (true, _) => Next::Again,
             (false, true) => Next::Rest,
@@ -190,7 +191,9 @@ impl<H: Host> Link<H> {
         let mut last = false;
         while written < TURN_BYTES {
             if self.batch.is_empty() {
-                last = self.outbox.take(TAKE_BYTES, &mut self.batch);
+                let taken = self.outbox.take(TAKE_BYTES, &mut self.batch);
+                last = taken.all;
+                self.sent = self.sent.saturating_add(taken.small);
                 if self.batch.is_empty() {
                     if self.goodbye.is_some() {
                         let _ = self.socket.shutdown(std::net::Shutdown::Write);

@@ -4,11 +4,13 @@
 //! [`session`] holds what the connections of one peer share; [`io`] owns the sockets of
 //! established sessions on dedicated threads, because a tokio hop costs 10–25 µs at the median on
 //! this path; [`outbox`] is where senders on any thread meet the I/O thread of a connection;
+//! [`handover`] keeps order and bounds when another thread delivers;
 //! [`host`] is what the node is embedded in, a VM or a program.
 
 #[doc(hidden)]
 pub mod drive;
 pub mod establish;
+pub mod handover;
 pub mod host;
 pub mod io;
 mod link;

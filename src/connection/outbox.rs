@@ -4,13 +4,14 @@
 //! unless a wake-up is already under way. Nothing is written under the lock. A sender that is not
 //! admitted may leave a [`Waiter`], which is woken when its bytes have been reserved.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
 
 use crate::channel::{Admission, Batch, Ceiling, Config, Queue, Ticket};
+use crate::connection::handover::Tally;
 use crate::limits;
 use crate::wire::frame::{self, Dest, Head};
 
@@ -157,6 +158,14 @@ pub struct Shared {
     pub waker: Box<dyn Waker>,
 }
 
+/// What [`Outbox::take`] tells.
+pub(crate) struct Taken {
+    /// Nothing else is queued.
+    pub(crate) all: bool,
+    /// Small messages queued since the last call.
+    pub(crate) small: u32,
+}
+
 /// The sending half of one connection.
 pub struct Outbox {
     id: u64,
@@ -164,10 +173,9 @@ pub struct Outbox {
     monotonic: bool,
     closed: AtomicBool,
     signaled: AtomicBool,
-    /// Messages queued since the last turn.
-    count: AtomicU32,
     resume: AtomicBool,
     thread: AtomicUsize,
+    pub(crate) tally: Tally,
     shared: Arc<Shared>,
 }
 
@@ -180,9 +188,9 @@ impl Outbox {
             monotonic,
             closed: AtomicBool::new(false),
             signaled: AtomicBool::new(false),
-            count: AtomicU32::new(0),
             resume: AtomicBool::new(false),
             thread: AtomicUsize::new(0),
+            tally: Tally::default(),
             shared,
         }
     }
@@ -195,6 +203,11 @@ impl Outbox {
     /// Bytes queued and not yet written to the socket.
     pub fn queued(&self) -> u64 {
         self.queue.lock().queued()
+    }
+
+    /// Bytes of received messages that another thread is delivering.
+    pub fn handed_over(&self) -> u64 {
+        self.tally.bytes()
     }
 
     /// True if a message of `sender` would be admitted now. Only a hint: used to spare the work
@@ -281,8 +294,12 @@ impl Outbox {
         if invalid {
             return Sent::Invalid;
         }
-        self.count.fetch_add(1, Ordering::Relaxed);
-        self.signal();
+        // The load spares a stream of messages the locked write. The I/O thread clears the flag before
+        // it locks the queue; so whoever finds the flag set after a push either pushed before that
+        // lock, or has another sender's wake-up under way.
+        if !self.signaled.load(Ordering::Acquire) {
+            self.signal();
+        }
         Sent::Queued
     }
 
@@ -381,12 +398,8 @@ impl Outbox {
 
     /// Forgets the wake-up that has brought the thread here, before it looks at the queue.
     pub(crate) fn acknowledge(&self) {
-        self.signaled.store(false, Ordering::Release);
-    }
-
-    /// Messages queued since the last call.
-    pub(crate) fn take_count(&self) -> u32 {
-        self.count.swap(0, Ordering::Relaxed)
+        // A swap, so that it sees what was done before the wake-up that it takes back.
+        self.signaled.swap(false, Ordering::AcqRel);
     }
 
     /// True once after [`Outbox::resume`].
@@ -394,11 +407,14 @@ impl Outbox {
         self.resume.swap(false, Ordering::AcqRel)
     }
 
-    /// Takes what is to be written next. True if nothing else is queued.
-    pub(crate) fn take(&self, max_bytes: usize, batch: &mut Batch) -> bool {
+    /// Takes what is to be written next.
+    pub(crate) fn take(&self, max_bytes: usize, batch: &mut Batch) -> Taken {
         let mut queue = self.queue.lock();
         queue.take(max_bytes, batch);
-        queue.is_empty()
+        Taken {
+            all: queue.is_empty(),
+            small: queue.take_pushed(),
+        }
     }
 
     /// `payload` bytes of what was taken have been written: they leave the account.

@@ -129,6 +129,8 @@ pub(crate) struct Receiver<B> {
     open_bytes: u64,
     current: Option<Current>,
     stalled: Option<Assembled<B>>,
+    /// Too much of what was read is still on its way through other threads.
+    paused: bool,
     /// True if a large message was seen since the flag was last cleared.
     pub(crate) bulk: bool,
     /// Messages delivered since the counter was last taken.
@@ -147,6 +149,7 @@ impl<B: Blob> Receiver<B> {
             open_bytes: 0,
             current: None,
             stalled: None,
+            paused: false,
             bulk: false,
             delivered: 0,
             undelivered: 0,
@@ -155,7 +158,7 @@ impl<B: Blob> Receiver<B> {
     }
 
     pub(crate) fn is_stalled(&self) -> bool {
-        self.stalled.is_some()
+        self.stalled.is_some() || self.paused
     }
 
     /// Reads and delivers until the socket is empty or about `budget` bytes have been read.
@@ -167,10 +170,14 @@ impl<B: Blob> Receiver<B> {
         ctx: &mut Context<'_, H>,
     ) -> Result<(Turn, usize), CloseReason> {
         let mut read = 0;
+        self.paused = self.paused && ctx.outbox.tally.must_pause();
+        if self.paused {
+            return Ok((Turn::Stalled, read));
+        }
         if let Some(message) = self.stalled.take() {
             self.deliver_assembled(message, ctx);
             self.flush(ctx);
-            if self.stalled.is_some() {
+            if self.is_stalled() {
                 return Ok((Turn::Stalled, read));
             }
             // What was read behind the stalled message comes first.
@@ -178,7 +185,7 @@ impl<B: Blob> Receiver<B> {
             let used = self.parse(&carry, ctx)?;
             self.carry = carry;
             self.carry.drain(..used);
-            if self.stalled.is_some() {
+            if self.is_stalled() {
                 return Ok((Turn::Stalled, read));
             }
         }
@@ -194,7 +201,7 @@ impl<B: Blob> Receiver<B> {
                 None => self.read_buffered(socket, scratch, ctx)?,
             };
             read += outcome.bytes;
-            if self.stalled.is_some() {
+            if self.is_stalled() {
                 return Ok((Turn::Stalled, read));
             }
             if outcome.drained {
@@ -297,7 +304,10 @@ impl<B: Blob> Receiver<B> {
     }
 
     fn flush<H: Host<Blob = B>>(&mut self, ctx: &mut Context<'_, H>) {
-        self.undelivered += ctx.host.flush(ctx.thread);
+        let lost = ctx.host.flush(ctx.thread, ctx.session, ctx.outbox);
+        self.undelivered += lost.undelivered;
+        self.undecodable += lost.undecodable;
+        self.paused = ctx.outbox.tally.must_pause();
     }
 
     fn frames<H: Host<Blob = B>>(

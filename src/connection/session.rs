@@ -268,7 +268,28 @@ impl Session {
         }
     }
 
-    /// An I/O thread has let go of one connection.
+    /// Ends the session like [`Session::close`], but leaves the waiters to the I/O threads: for any
+    /// thread, a BEAM scheduler's too.
+    pub(crate) fn abandon(&self, reason: CloseReason) {
+        {
+            let mut slot = self.reason.lock();
+            if slot.is_none() {
+                *slot = Some(reason);
+            }
+        }
+        self.closing.store(true, Ordering::Release);
+        for outbox in &self.outboxes {
+            outbox.signal();
+        }
+    }
+
+    /// Messages of a connection are being handed over: the session has not ended before they are
+    /// delivered. The caller has the connection.
+    pub(crate) fn retained(&self) {
+        self.remaining.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// An I/O thread has let go of one connection, or what was handed over is delivered.
     pub(crate) fn released(self: &Arc<Self>) {
         if self.remaining.fetch_sub(1, Ordering::AcqRel) == 1 {
             let reason = self

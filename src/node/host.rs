@@ -150,7 +150,7 @@ impl Host for RustHost {
     fn deliver(
         &self,
         (): &mut (),
-        session: &Session,
+        session: &Arc<Session>,
         outbox: &Arc<Outbox>,
         message: Incoming<'_, VecBlob>,
     ) -> Delivery {

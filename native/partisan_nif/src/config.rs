@@ -21,6 +21,8 @@ pub(crate) struct Start {
     pub(crate) node: Config,
     pub(crate) encoding: Encoding,
     pub(crate) owner: LocalPid,
+    /// Names of the processes that deliver streams; at least one.
+    pub(crate) inboxes: Vec<Atom>,
 }
 
 type ChannelTerm<'a> = (Term<'a>, u16, bool, u8);
@@ -128,6 +130,7 @@ impl Start {
             node,
             encoding,
             owner: get(map, "owner")?,
+            inboxes: get(map, "inboxes")?,
         })
     }
 }

@@ -21,34 +21,39 @@ use rustler::{Encoder, Env, LocalPid, NifResult, OwnedEnv, Reference, ResourceAr
 mod config;
 mod decode;
 mod encode;
+mod blob;
 mod host;
+mod inbox;
 mod log;
 mod node;
 mod observer;
+mod postman;
 mod raw;
 mod routes;
 mod send;
 mod vm;
 mod waiter;
-mod wide;
 
 use config::{decode_spec, encode_ip, encode_spec, make_atom};
+use inbox::{Parcel, Progress};
 use node::Running;
 use send::Outcome;
 use waiter::{Place, ProcessWaiter};
-use wide::Job;
 
 mod atoms {
     rustler::atoms! {
         net_kernel, partisan_settle,
         badarg, busy, creation, down, error, failed, false_ = "false", granted, left, limit,
         listen_addrs, members, name, notalive, ok, partisan_event, slow, true_ = "true", up, wait,
-        any, none, undefined, connections, leave, join, update_members, disconnect,
-        partisan_control, partisan_decode, told, joined,
+        any, none, done, more, heavy, undefined, connections, leave, join, update_members, disconnect,
+        partisan_control, partisan_parcel, told, joined,
     }
 }
 
 rustler::init!("partisan_nif");
+
+/// What a call of `deliver/1` takes of its process's time slice of about 1 ms.
+const DELIVERY_PERCENT: i32 = 5;
 
 /// Starts the node; see `partisan_nif:start/1`.
 #[rustler::nif(schedule = "DirtyIo")]
@@ -290,11 +295,26 @@ fn settle(env: Env<'_>, net_kernel: Term<'_>) -> rustler::Atom {
     atoms::ok()
 }
 
-/// Decodes a term for an I/O thread; see `partisan_nif:decode/1`.
+/// Delivers messages that have arrived; see `partisan_nif:deliver/1`.
+#[rustler::nif]
+fn deliver(env: Env<'_>, parcel: ResourceArc<Parcel>) -> rustler::Atom {
+    let Some(own) = raw::caller(env.as_c_arg()) else {
+        return atoms::badarg();
+    };
+    let progress = parcel.deliver(env.as_c_arg(), &own);
+    rustler::schedule::consume_timeslice(env, DELIVERY_PERCENT);
+    match progress {
+        Progress::Done => atoms::done(),
+        Progress::More => atoms::more(),
+        Progress::Heavy => atoms::heavy(),
+    }
+}
+
+/// Delivers one large message that has arrived; see `partisan_nif:deliver_heavy/1`.
 #[rustler::nif(schedule = "DirtyCpu")]
-fn decode(env: Env<'_>, job: ResourceArc<Job>) -> rustler::Atom {
-    job.run(env.as_c_arg());
-    atoms::ok()
+fn deliver_heavy(env: Env<'_>, parcel: ResourceArc<Parcel>) -> rustler::Atom {
+    parcel.deliver_heavy(env.as_c_arg());
+    atoms::more()
 }
 
 /// Sends `{Ref, Value}` to the caller of a command, from the control thread.

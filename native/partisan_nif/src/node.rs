@@ -15,7 +15,6 @@ use crate::observer::Owner;
 use crate::routes::Routes;
 use crate::send::Limits;
 use crate::vm::Mapper;
-use crate::wide::Wide;
 
 /// A running node and what sends need of it.
 pub(crate) struct Running {
@@ -58,7 +57,8 @@ pub(crate) fn start(start: Start) -> Result<Arc<Running>, String> {
     let host = Arc::new(VmHost {
         mapper: Arc::new(Mapper::new(identity.clone(), start.encoding)),
         owner,
-        wide: Wide::default(),
+        inboxes: start.inboxes,
+        spare: Arc::default(),
     });
     let routes = Arc::new(Routes::default());
     let observer = Box::new(Owner {

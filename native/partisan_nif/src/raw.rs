@@ -229,12 +229,21 @@ pub(crate) fn pid_term(pid: &ErlNifPid) -> ErlNifTerm {
     unsafe { std::mem::transmute_copy(pid) }
 }
 
-/// Sends from a thread that is not a scheduler; `env` is emptied. False if the process is dead.
+/// Sends as nobody, from any thread; `env` is emptied. False if the process is dead.
 pub(crate) fn send(pid: &ErlNifPid, env: &mut OwnEnv, message: ErlNifTerm) -> bool {
-    // SAFETY: `message` was made in `env`, which we own; a null caller is right for such threads.
+    // SAFETY: `message` was made in `env`, which we own; a null caller stands for nobody.
     let sent = unsafe { sys::enif_send(std::ptr::null_mut(), pid, env.as_ptr(), message) } != 0;
     env.clear();
     sent
+}
+
+/// Sends a copy, on a scheduler. As with [`send`] the message has no sender, whoever runs the NIF.
+/// False if the process is dead.
+pub(crate) fn send_copy(pid: &ErlNifPid, message: ErlNifTerm) -> bool {
+    let nobody = std::ptr::null_mut();
+    // SAFETY: without environments the VM takes nobody for the sender and copies the message
+    // (`enif_send` in OTP's `erl_nif.c`); `message` is a live term of the NIF's own environment.
+    unsafe { sys::enif_send(nobody, pid, nobody, message) != 0 }
 }
 
 /// The caller of the NIF.
@@ -285,6 +294,12 @@ pub(crate) fn map_pairs(
         sys::enif_map_iterator_destroy(env, &mut iterator);
         whole
     }
+}
+
+/// Makes a small integer.
+pub(crate) fn make_int(env: *mut ErlNifEnv, value: i32) -> ErlNifTerm {
+    // SAFETY: has no preconditions.
+    unsafe { sys::enif_make_int(env, value) }
 }
 
 /// Makes a binary of these bytes; `None` if there is no memory.
