@@ -16,7 +16,7 @@
 -define(MAX, 8).
 
 %% Words. The terms of one slice fit, so that each is built on the heap and copied from there once.
--define(HEAP, 32768).
+-define(HEAP, 8192).
 
 %% @doc The names of these processes: one per scheduler, at most 8.
 -spec names() -> [atom(), ...].
@@ -35,8 +35,8 @@ name(8) -> partisan_inbox_8.
 %% @doc Starts the process of this name.
 -spec start_link(atom()) -> gen_server:start_ret().
 start_link(Name) ->
-    %% Like the VM's own ports it must not wait behind the processes that it feeds.
-    Options = [{spawn_opt, [{priority, high}, {min_heap_size, ?HEAP}]}],
+    %% Of ordinary priority: under a flood, those whom it feeds must get their turns too.
+    Options = [{spawn_opt, [{min_heap_size, ?HEAP}]}],
     gen_server:start_link({local, Name}, ?MODULE, [], Options).
 
 %% @private

@@ -105,4 +105,3 @@ impl Blob for VmBlob {
         Ok(got)
     }
 }
-

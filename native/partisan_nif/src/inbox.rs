@@ -113,7 +113,9 @@ impl Batch {
         self.only_a_scheduler |= only_a_scheduler(facts);
         self.terms.extend_from_slice(term);
         self.letters.push_back(Letter::new(to, term, facts, &blobs));
-        self.blobs.extend(blobs);
+        if !blobs.is_empty() {
+            self.blobs.extend(blobs);
+        }
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -183,12 +185,7 @@ impl Spare {
 
 /// Gives a batch to the process that has the connection. If it is gone the parcel is dropped, which
 /// ends the session.
-pub(crate) fn hand_over(
-    host: &VmHost,
-    batch: Batch,
-    session: &Arc<Session>,
-    outbox: &Arc<Outbox>,
-) {
+pub(crate) fn hand_over(host: &VmHost, batch: Batch, session: &Arc<Session>, outbox: &Arc<Outbox>) {
     let index = outbox.id() as usize % host.inboxes.len().max(1);
     let pid = host
         .inboxes
@@ -285,7 +282,9 @@ impl Work {
             }
             let lost = &mut self.lost;
             self.batch.next(|letter, term, blobs| {
-                postman.post_copy(env, mapping, letter, term, blobs).count(lost);
+                postman
+                    .post_copy(env, mapping, letter, term, blobs)
+                    .count(lost);
             });
         }
         Progress::More

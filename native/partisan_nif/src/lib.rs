@@ -18,10 +18,10 @@ use partisan::overlay::NodeSpec;
 use partisan::wire::frame::Dest;
 use rustler::{Encoder, Env, LocalPid, NifResult, OwnedEnv, Reference, ResourceArc, Term};
 
+mod blob;
 mod config;
 mod decode;
 mod encode;
-mod blob;
 mod host;
 mod inbox;
 mod log;
@@ -149,7 +149,7 @@ fn sending<'a>(
     to: (Term<'a>, Term<'a>, i64, Term<'a>),
     flags: u32,
     wait: Term<'a>,
-    encode: impl FnOnce(&Running, send::Target, Dest<'_>, Pressure) -> Outcome,
+    encode: impl FnOnce(&Running, send::Target<'_>, Dest<'_>, Pressure) -> Outcome,
 ) -> Term<'a> {
     let (node, channel, key, dest) = to;
     let badarg = || (atoms::error(), atoms::badarg()).encode(env);
@@ -164,13 +164,13 @@ fn sending<'a>(
         return badarg();
     }
     let mut waiter = None;
-    let outcome = node::with(|running| {
+    let outcome = node::sending(|running, routes| {
         let (node, channel) = (raw::word(node.as_c_arg()), raw::word(channel.as_c_arg()));
-        let target = match send::route(running, node, channel, key, flags, &caller) {
+        let mut target = match send::route(routes, node, channel, key, flags, &caller) {
             Ok(target) => target,
             Err(why) => return Outcome::Error(why),
         };
-        let mut target = target;
+        let granted;
         let pressure = if wait.is_atom() {
             Pressure::Refuse
         } else if wait.is_ref() && wait.decode::<ResourceArc<Place>>().is_err() {
@@ -186,7 +186,8 @@ fn sending<'a>(
             };
             match place.take() {
                 Some((outbox, ticket)) => {
-                    target.outbox = outbox;
+                    granted = outbox;
+                    target.outbox = &granted;
                     Pressure::Granted(ticket)
                 }
                 None => return Outcome::Error("badarg"),

@@ -1,8 +1,9 @@
 //! The one node of this VM.
 
+use std::cell::RefCell;
 use std::sync::Arc;
 
-use arc_swap::ArcSwapOption;
+use arc_swap::{ArcSwapOption, Cache};
 use parking_lot::Mutex;
 use partisan::node::runtime::Runtime;
 use partisan::wire::identity::Identity;
@@ -12,7 +13,7 @@ use crate::config::Start;
 use crate::host::VmHost;
 use crate::log;
 use crate::observer::Owner;
-use crate::routes::Routes;
+use crate::routes::{Route, Routes, Watch, Words};
 use crate::send::Limits;
 use crate::vm::Mapper;
 
@@ -34,7 +35,41 @@ pub(crate) fn running() -> Option<Arc<Running>> {
     NODE.load_full()
 }
 
-/// Like [`running`] without touching the reference count; for sends.
+thread_local! {
+    /// What a scheduler saw at its last send: looking whether that still holds is cheaper than
+    /// sharing reference counts with other schedulers. Kept until its next send.
+    static SEEN: RefCell<Seen> = RefCell::new(Seen {
+        node: Cache::new(&NODE),
+        routes: None,
+    });
+}
+
+struct Seen {
+    node: Cache<&'static ArcSwapOption<Running>, Option<Arc<Running>>>,
+    /// With the routes that are watched.
+    routes: Option<(Arc<Routes>, Watch)>,
+}
+
+/// The node and its present routes; for sends.
+pub(crate) fn sending<R>(f: impl FnOnce(&Running, &Words<Route>) -> R) -> Option<R> {
+    SEEN.with_borrow_mut(|seen| {
+        let Some(running) = seen.node.load() else {
+            seen.routes = None;
+            return None;
+        };
+        let watched = seen
+            .routes
+            .take_if(|(routes, _)| Arc::ptr_eq(routes, &running.routes));
+        let (_, watch) = seen.routes.insert(watched.unwrap_or_else(|| {
+            let routes = running.routes.clone();
+            let watch = routes.watch();
+            (routes, watch)
+        }));
+        Some(f(running, watch.load()))
+    })
+}
+
+/// Like [`running`] without touching the reference count.
 pub(crate) fn with<R>(f: impl FnOnce(&Running) -> R) -> Option<R> {
     NODE.load().as_ref().map(|running| f(running))
 }

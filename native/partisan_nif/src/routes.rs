@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, Cache};
 use parking_lot::Mutex;
 use partisan::connection::outbox::Outbox;
 use partisan::connection::session::Session;
@@ -59,16 +59,24 @@ pub(crate) struct Route {
     pub(crate) channels: Vec<ChannelRoute>,
 }
 
+/// One thread's view of all nodes.
+pub(crate) type Watch = Cache<Arc<ArcSwap<Words<Route>>>, Arc<Words<Route>>>;
+
 /// All nodes by the words of their atoms.
 #[derive(Default)]
 pub(crate) struct Routes {
-    current: ArcSwap<Words<Route>>,
+    current: Arc<ArcSwap<Words<Route>>>,
     writing: Mutex<()>,
 }
 
 impl Routes {
     pub(crate) fn load(&self) -> arc_swap::Guard<Arc<Words<Route>>> {
         self.current.load()
+    }
+
+    /// For a thread that reads often: tells of a change at the price of one load.
+    pub(crate) fn watch(&self) -> Watch {
+        Cache::new(self.current.clone())
     }
 
     /// Enters or replaces a node's route.

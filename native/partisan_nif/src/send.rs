@@ -14,7 +14,7 @@ use rustler::sys::{ErlNifEnv, ErlNifPid, ErlNifTerm};
 use crate::encode::{Encoded, encode};
 use crate::node::Running;
 use crate::raw;
-use crate::routes::spread;
+use crate::routes::{Route, Words, spread};
 
 /// Use the default channel if the session lacks the wanted one.
 pub(crate) const FALLBACK: u32 = 1;
@@ -37,21 +37,20 @@ pub(crate) enum Outcome {
 }
 
 /// Which connection a message goes by.
-pub(crate) struct Target {
-    pub(crate) outbox: Arc<Outbox>,
+pub(crate) struct Target<'a> {
+    pub(crate) outbox: &'a Arc<Outbox>,
     pub(crate) sender: u64,
 }
 
 /// Finds the connection for a message.
-pub(crate) fn route(
-    running: &Running,
+pub(crate) fn route<'a>(
+    routes: &'a Words<Route>,
     node: usize,
     channel: usize,
     key: i64,
     flags: u32,
     caller: &ErlNifPid,
-) -> Result<Target, &'static str> {
-    let routes = running.routes.load();
+) -> Result<Target<'a>, &'static str> {
     let Some(route) = routes.get(&node) else {
         return Err("not_yet_connected");
     };
@@ -72,7 +71,7 @@ pub(crate) fn route(
         let key = u64::try_from(key).unwrap_or_else(|_| spread(sender));
         (key % count as u64) as usize
     };
-    let outbox = channel.outboxes.get(index).ok_or("disconnected")?.clone();
+    let outbox = channel.outboxes.get(index).ok_or("disconnected")?;
     Ok(Target { outbox, sender })
 }
 
@@ -84,7 +83,7 @@ thread_local! {
 pub(crate) fn send(
     running: &Running,
     env: *mut ErlNifEnv,
-    target: Target,
+    target: Target<'_>,
     dest: Dest<'_>,
     message: ErlNifTerm,
     flags: u32,
@@ -146,7 +145,7 @@ pub(crate) fn send(
 /// before and after it encoded.
 pub(crate) fn send_iov(
     running: &Running,
-    target: Target,
+    target: Target<'_>,
     dest: Dest<'_>,
     parts: &[ErlNifTerm],
     flags: u32,
@@ -197,7 +196,12 @@ pub(crate) fn send_iov(
     )
 }
 
-fn queue(running: &Running, target: Target, outgoing: Outgoing<'_>, pressure: Pressure) -> Outcome {
+fn queue(
+    running: &Running,
+    target: Target<'_>,
+    outgoing: Outgoing<'_>,
+    pressure: Pressure,
+) -> Outcome {
     let term = match &outgoing {
         Outgoing::Small { term, .. } => term.len(),
         Outgoing::Large { term, .. } => term.len(),
@@ -211,7 +215,7 @@ fn queue(running: &Running, target: Target, outgoing: Outgoing<'_>, pressure: Pr
     match target.outbox.send(target.sender, outgoing, pressure) {
         Sent::Queued => Outcome::Ok,
         Sent::Full => Outcome::Busy,
-        Sent::Waiting(ticket) => Outcome::Waiting(target.outbox, ticket),
+        Sent::Waiting(ticket) => Outcome::Waiting(target.outbox.clone(), ticket),
         Sent::Closed => Outcome::Error("disconnected"),
         Sent::Invalid => Outcome::Error("badarg"),
     }
