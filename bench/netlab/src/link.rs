@@ -123,7 +123,10 @@ impl<T> Link<T> {
 
     /// The next packet and when it was due, if it is due by now.
     pub fn pop_due(&mut self, now: Nanos) -> Option<(Nanos, T)> {
-        let packet = self.flight.pop_front_if(|packet| packet.due <= now)?;
+        if self.next_due()? > now {
+            return None;
+        }
+        let packet = self.flight.pop_front()?;
         self.memory -= packet.memory;
         Some((packet.due, packet.item))
     }

@@ -60,7 +60,7 @@ fn run() -> Result<(), Failure> {
                     Options::parse(&mut arguments, &["seconds", "json", "sysctl", "realtime"])?;
                 let prefix = format!("nlverify{}-", std::process::id());
                 let lab = options.builder(prefix, 2).start()?;
-                Ok(verify::run(&lab, options.seconds, options.json)?)
+                verify::run(&lab, options.seconds, options.json)
             }
             "help" => help(),
             other => Err(format!("unknown command `{other}`: see netlab help").into()),
@@ -194,7 +194,7 @@ fn up(options: &Options) -> Result<(), Failure> {
     for node in 0..lab.nodes() {
         ready += &format!(" {}={}", lab.namespace(node).name(), netlab::address(node));
     }
-    println!("{ready}");
+    writeln!(io::stdout(), "{ready}")?;
     thread::spawn(move || {
         let mut ignored = [0; 4096];
         while matches!(io::stdin().read(&mut ignored), Ok(1..)) {}
@@ -212,14 +212,14 @@ fn ctl(arguments: &mut lexopt::Parser) -> Result<(), Failure> {
     }
     let answer = netlab::request(&socket, &line)?;
     if !answer.is_empty() {
-        println!("{answer}");
+        writeln!(io::stdout(), "{answer}")?;
     }
     Ok(())
 }
 
 fn clean(options: &Options) -> Result<(), Failure> {
     for name in netlab::clean(&options.prefix()?)? {
-        println!("removed {name}");
+        writeln!(io::stdout(), "removed {name}")?;
     }
     Ok(())
 }
