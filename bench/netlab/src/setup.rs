@@ -1,6 +1,6 @@
 //! Namespaces and routes, made with `ip`, and the watcher that removes them.
 //!
-//! Whatever is made is first told to a child, a shell that holds the read end of a pipe; when the
+//! Whatever is made is told to a child, a shell that holds the read end of a pipe; when the
 //! pipe closes, because the lab ends or because its process was killed, the child undoes it all in
 //! reverse order. There is no other clean-up, so the ordinary end tests the one after a kill.
 
