@@ -44,6 +44,7 @@ test)
     application_from runtime_tools erlang-runtime-tools
     application_from sasl erlang-base
     command_from mix elixir
+    command_from ip iproute2
     ;;
 *)
     echo "bootstrap: unknown level '$level': build or test" >&2
