@@ -77,7 +77,7 @@ impl Host for Checking {
     fn deliver(
         &self,
         count: &mut u64,
-        _: &Session,
+        _: &Arc<Session>,
         _: &Arc<Outbox>,
         message: Incoming<'_, Bytes>,
     ) -> Delivery {
