@@ -400,6 +400,8 @@ native(Owner, Cookie) ->
         node_queue_bytes => get(node_queue_bytes),
         io_threads => get(io_threads),
         bulk_threads => get(bulk_threads),
+        direct_write_gap => microseconds(get(direct_write_gap)),
+        io_spin => get(io_spin),
         max_term_bytes => get(max_term_bytes),
         max_term_heap => get(max_term_heap),
         max_message_bytes => get(max_message_bytes),
@@ -407,6 +409,10 @@ native(Owner, Cookie) ->
         periodic_interval => get(periodic_interval),
         data_dir => data_dir()
     }.
+
+%% The native library takes `nil' for never.
+microseconds(infinity) -> nil;
+microseconds(Gap) -> Gap.
 
 %% Alive under the same name: the VM's own identity, so that nothing has to be mapped.
 creation(Name) ->

@@ -69,6 +69,12 @@ type(cookie) -> {fun cookie/1, "an atom, string or binary of 1 to 255 characters
 type(tls) -> boolean();
 type(io_threads) -> integer(0, 64);
 type(bulk_threads) -> integer(0, 64);
+type(direct_write_gap) ->
+    {fun
+        (infinity) -> infinity;
+        (Gap) when is_integer(Gap), Gap >= 0, Gap =< 1000000 -> Gap
+    end, "microseconds from 0 to 1000000, or infinity"};
+type(io_spin) -> integer(0, 1000);
 type(queue_bytes) -> integer(64 bsl 10, 1 bsl 40);
 type(node_queue_bytes) -> integer(64 bsl 10, 1 bsl 44);
 type(max_term_bytes) -> integer(64 bsl 10, 1 bsl 31);
@@ -154,6 +160,8 @@ defaults() ->
         tls => false,
         io_threads => 0,
         bulk_threads => 0,
+        direct_write_gap => 20,
+        io_spin => 0,
         queue_bytes => 16 bsl 20,
         node_queue_bytes => 1 bsl 30,
         max_term_bytes => 64 bsl 20,

@@ -62,6 +62,10 @@ pub const ALLOCATE_AT_ONCE_BYTES: u64 = 16 << 20;
 /// Budget of queued bytes per connection (`queue_bytes`).
 pub const QUEUE_BYTES: u64 = 16 << 20;
 
+/// A sender that finds its connection idle for this long writes on its own thread
+/// (`direct_write_gap`).
+pub const DIRECT_WRITE_GAP: Duration = Duration::from_micros(20);
+
 /// Ceiling of queued bytes over all connections of a node (`node_queue_bytes`).
 pub const NODE_QUEUE_BYTES: u64 = 1 << 30;
 

@@ -128,6 +128,7 @@ pub fn run(data: &[u8]) {
         Config::default(),
         Arc::new(Shared {
             ceiling: Ceiling::new(1 << 20),
+            direct_write: None,
             starved: Starved::default(),
             waker: Box::new(Nobody),
         }),

@@ -92,6 +92,8 @@ pub struct Queue<W> {
     spare: Spare,
     /// Pushes since [`take_pushed`](Self::take_pushed).
     pushed: u32,
+    /// How many of them found their lane empty.
+    opened: u32,
     closed: bool,
 }
 
@@ -123,6 +125,7 @@ impl<W> Queue<W> {
             waiters: Waiters::new(),
             spare: Spare::default(),
             pushed: 0,
+            opened: 0,
             closed: false,
         }
     }
@@ -194,6 +197,7 @@ impl<W> Queue<W> {
         let number = self.lanes.find_or_open(sender);
         let lane = self.lanes.lane(number);
         let was_empty = lane.items.is_empty();
+        self.opened = self.opened.saturating_add(u32::from(was_empty));
         if let Some(Item::Chunk(buffer)) = lane.items.back_mut()
             && buffer.len() < chunk
         {
@@ -276,9 +280,13 @@ impl<W> Queue<W> {
         lane.gone + (lane.items.len() - 1) as u64
     }
 
-    /// Messages pushed since the last call by [`push_frame`](Self::push_frame).
-    pub fn take_pushed(&mut self) -> u32 {
-        std::mem::take(&mut self.pushed)
+    /// Messages pushed since the last call by [`push_frame`](Self::push_frame), and how often their
+    /// sender had nothing queued.
+    pub fn take_pushed(&mut self) -> (u32, u32) {
+        (
+            std::mem::take(&mut self.pushed),
+            std::mem::take(&mut self.opened),
+        )
     }
 
     /// Adds a control frame, which overtakes all that is queued and counts for no budget.

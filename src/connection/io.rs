@@ -7,12 +7,14 @@
 use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::net::TcpStream;
+use std::os::fd::AsRawFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token, Waker as PollWaker};
 use parking_lot::Mutex;
 
@@ -73,6 +75,11 @@ pub struct Config {
     pub queue_bytes: u64,
     /// Ceiling of queued bytes of the node.
     pub node_queue_bytes: u64,
+    /// A sender that finds a connection idle for this long writes on its own thread; `None`: never.
+    pub direct_write: Option<Duration>,
+    /// How long a thread that has worked keeps looking for more before it sleeps, while that tends
+    /// to succeed. Zero: it yields a few times.
+    pub spin: Duration,
     /// The failure detector.
     pub liveness: Liveness,
     /// What peers may send.
@@ -86,6 +93,8 @@ impl Default for Config {
             bulk_threads: 0,
             queue_bytes: limits::QUEUE_BYTES,
             node_queue_bytes: limits::NODE_QUEUE_BYTES,
+            direct_write: Some(limits::DIRECT_WRITE_GAP),
+            spin: Duration::ZERO,
             liveness: Liveness::default(),
             limits: ReceiveLimits::default(),
         }
@@ -164,6 +173,7 @@ impl<H: Host> Io<H> {
         let mailboxes: Arc<[Mailbox<H>]> = mailboxes.into();
         let shared = Arc::new(Shared {
             ceiling: Ceiling::new(config.node_queue_bytes),
+            direct_write: config.direct_write,
             starved: Starved::default(),
             waker: Box::new(Wakers(mailboxes.clone())),
         });
@@ -179,6 +189,7 @@ impl<H: Host> Io<H> {
                 links: HashMap::new(),
                 running: VecDeque::new(),
                 resting: false,
+                spinning: Spinning::new(config.spin),
             };
             let name = if index < ordinary {
                 format!("partisan-io-{index}")
@@ -230,7 +241,8 @@ impl<H: Host> Io<H> {
         }
         let now = Instant::now();
         for (socket, outbox) in sockets.into_iter().zip(&session.outboxes) {
-            let socket = mio::net::TcpStream::from_std(socket);
+            let socket = Arc::new(socket);
+            outbox.attach(socket.clone());
             let link = Link::new(session.clone(), outbox.clone(), socket, now);
             let id = link.outbox.id();
             let thread = id as usize % self.ordinary;
@@ -270,6 +282,58 @@ struct Thread<H: Host> {
     running: VecDeque<u64>,
     /// A connection of this round has a stream of small messages.
     resting: bool,
+    spinning: Spinning,
+}
+
+/// Whether it pays to look for work instead of sleeping. It costs a core as long as it lasts, so it
+/// goes on only while work tends to come in time.
+struct Spinning {
+    longest: Duration,
+    /// When the thread last worked.
+    worked: Option<Instant>,
+    /// Nothing has come in time since.
+    given_up: bool,
+    /// Work that came in time lately, less what did not.
+    luck: u32,
+}
+
+impl Spinning {
+    /// Luck that a thread has at most, and that waiting in vain costs.
+    const MOST: u32 = 16;
+    const VAIN: u32 = 4;
+
+    fn new(longest: Duration) -> Self {
+        Self {
+            longest,
+            worked: None,
+            given_up: true,
+            luck: 0,
+        }
+    }
+
+    /// False: sleep.
+    fn go_on(&mut self) -> bool {
+        if self.given_up || self.luck == 0 {
+            return false;
+        }
+        let in_time = self.worked.is_some_and(|t| t.elapsed() < self.longest);
+        if !in_time {
+            self.given_up = true;
+            self.luck = self.luck.saturating_sub(Self::VAIN);
+        }
+        in_time
+    }
+
+    /// There was work. Whoever is woken again and again in short order had better not sleep.
+    fn worked(&mut self, now: Instant) {
+        if !self.longest.is_zero() {
+            if self.worked.is_some_and(|t| now < t + self.longest) {
+                self.luck = (self.luck + 1).min(Self::MOST);
+            }
+            self.worked = Some(now);
+            self.given_up = false;
+        }
+    }
 }
 
 impl<H: Host> Thread<H> {
@@ -287,7 +351,8 @@ impl<H: Host> Thread<H> {
             // Going to sleep and being woken costs both ends more than a few messages do. So a
             // thread that has just worked lets others run and looks again before it sleeps; the
             // longer they run, the more there is to do in one go.
-            let sleeping = self.running.is_empty() && idle >= IDLE_ROUNDS;
+            let sleeping =
+                self.running.is_empty() && idle >= IDLE_ROUNDS && !self.spinning.go_on();
             if self.running.is_empty() && !sleeping {
                 idle += 1;
                 std::thread::yield_now();
@@ -323,6 +388,7 @@ impl<H: Host> Thread<H> {
             let now = Instant::now();
             if !self.running.is_empty() {
                 idle = 0;
+                self.spinning.worked(now);
             }
             for _ in 0..self.running.len() {
                 let Some(id) = self.running.pop_front() else {
@@ -363,9 +429,11 @@ impl<H: Host> Thread<H> {
             link.arrived();
             let interest = Interest::READABLE | Interest::WRITABLE;
             let registered =
-                self.poll
-                    .registry()
-                    .register(&mut link.socket, Token(id as usize), interest);
+                self.poll.registry().register(
+                    &mut SourceFd(&link.socket.as_raw_fd()),
+                    Token(id as usize),
+                    interest,
+                );
             self.links.insert(id, link);
             match registered {
                 Ok(()) => self.running.push_back(id),
@@ -395,10 +463,10 @@ impl<H: Host> Thread<H> {
 
     /// Moves a connection to a thread of the other kind.
     fn migrate(&mut self, id: u64) {
-        let Some(mut link) = self.links.remove(&id) else {
+        let Some(link) = self.links.remove(&id) else {
             return;
         };
-        if let Err(e) = self.poll.registry().deregister(&mut link.socket) {
+        if let Err(e) = self.poll.registry().deregister(&mut SourceFd(&link.socket.as_raw_fd())) {
             self.links.insert(id, link);
             self.close(id, CloseReason::Lost(e.to_string()));
             return;
@@ -452,10 +520,10 @@ impl<H: Host> Thread<H> {
     }
 
     fn close(&mut self, id: u64, reason: CloseReason) {
-        let Some(mut link) = self.links.remove(&id) else {
+        let Some(link) = self.links.remove(&id) else {
             return;
         };
-        let _ = self.poll.registry().deregister(&mut link.socket);
+        let _ = self.poll.registry().deregister(&mut SourceFd(&link.socket.as_raw_fd()));
         let (session, outbox) = (link.session.clone(), link.outbox.clone());
         drop(link);
         if session.is_draining() && matches!(reason, CloseReason::Lost(_)) {

@@ -1,13 +1,9 @@
 //! One connection on its I/O thread: reading, writing, signs of life.
 
-use std::io;
+use std::net::TcpStream;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use mio::net::TcpStream;
-use rustix::net::{SendAncillaryBuffer, SendFlags};
-
-use crate::channel::Batch;
 use crate::connection::host::{Host, Lost};
 use crate::connection::io::Liveness;
 use crate::connection::outbox::Outbox;
@@ -22,18 +18,18 @@ const TAKE_BYTES: usize = 512 << 10;
 /// Bytes written, and bytes read, before other connections of the thread get their turn.
 const TURN_BYTES: usize = 2 << 20;
 
-/// Slices given to one `sendmsg`.
-const IOVECS: usize = 64;
-
 /// How long a connection that has been shut down waits for the peer's end.
 const GOODBYE: Duration = Duration::from_secs(1);
 
 /// How long a session that is to end may take to write what is queued.
 const FLUSH: Duration = Duration::from_secs(5);
 
-/// A connection that moves at least this many messages in one turn, and few bytes with them, has
-/// a stream of small messages.
+/// A connection that sends at least this many messages in one turn, and few bytes with them, has a
+/// stream of small messages, if its senders
 const STREAM_MESSAGES: u32 = 16;
+
+/// have queued this many each, on average.
+const STREAM_RUN: u32 = 4;
 
 /// What a connection wants after its turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,15 +43,27 @@ pub(crate) enum Next {
     Rest,
 }
 
+/// How far writing came.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Wrote {
+    /// Nothing is left.
+    All,
+    /// Something is left.
+    Part,
+    /// A sender is at it, and will call.
+    Elsewhere,
+}
+
 /// A connection of an established session.
 pub(crate) struct Link<H: Host> {
     pub(crate) session: Arc<Session>,
     pub(crate) outbox: Arc<Outbox>,
-    pub(crate) socket: TcpStream,
+    pub(crate) socket: Arc<TcpStream>,
     receiver: Receiver<H::Blob>,
-    batch: Batch,
-    /// Small messages taken from the queue in this turn.
-    sent: u32,
+    /// Small messages taken from the queue in this turn, and how many of them were the first that
+    /// their sender had there.
+    small: u32,
+    lanes: u32,
     readable: bool,
     writable: bool,
     /// The poll has told of an end or an error that no read or write has met yet.
@@ -74,7 +82,7 @@ impl<H: Host> Link<H> {
     pub(crate) fn new(
         session: Arc<Session>,
         outbox: Arc<Outbox>,
-        socket: TcpStream,
+        socket: Arc<TcpStream>,
         now: Instant,
     ) -> Self {
         Self {
@@ -82,8 +90,8 @@ impl<H: Host> Link<H> {
             outbox,
             socket,
             receiver: Receiver::new(),
-            batch: Batch::default(),
-            sent: 0,
+            small: 0,
+            lanes: 0,
             readable: true,
             writable: true,
             hung_up: false,
@@ -138,9 +146,9 @@ impl<H: Host> Link<H> {
             return Err(CloseReason::Local("session closed"));
         }
         let resumed = self.outbox.take_resume();
-        self.sent = 0;
-        let wrote_all = self.write(now)?;
-        let mut again = !wrote_all && self.writable;
+        (self.small, self.lanes) = (0, 0);
+        let wrote = self.write(now)?;
+        let mut again = wrote == Wrote::Part && self.writable;
         if (self.readable && !self.receiver.is_stalled()) || resumed {
             let mut ctx = Context {
                 host,
@@ -169,13 +177,16 @@ impl<H: Host> Link<H> {
             self.receiver.bulk = false;
             self.bulk_until = Some(now + limits::BULK_LINGER);
         }
-        if wrote_all && self.session.is_draining() && self.goodbye.is_none() {
+        if wrote == Wrote::All && self.session.is_draining() && self.goodbye.is_none() {
             self.goodbye = Some(now);
             self.outbox.send_urgent(&frame::close(0, "session ended"));
             again = true;
         }
-        let received = std::mem::take(&mut self.receiver.delivered);
-        let streaming = received.max(self.sent) >= STREAM_MESSAGES && !self.is_bulk();
+        // Senders that wait for an answer to each message have one queued at a time.
+        let streaming = self.small >= STREAM_MESSAGES
+            && self.small >= STREAM_RUN * self.lanes
+            && !self.is_bulk();
+        self.outbox.set_streaming(streaming);
         Ok(match (again, streaming) {
             (true, _) => Next::Again,
             (false, true) => Next::Rest,
@@ -183,56 +194,51 @@ impl<H: Host> Link<H> {
         })
     }
 
-    /// Writes until the queue or the socket's buffer is exhausted or the turn is over. True if
-    /// nothing is left to write.
-    fn write(&mut self, now: Instant) -> Result<bool, CloseReason> {
+    /// Writes until the queue or the socket's buffer is exhausted or the turn is over.
+    fn write(&mut self, now: Instant) -> Result<Wrote, CloseReason> {
         self.outbox.grant();
+        let call = || self.outbox.signal();
+        let Some(mut desk) = self.outbox.writing(&call) else {
+            return Ok(Wrote::Elsewhere);
+        };
         let mut written = 0;
         let mut last = false;
         while written < TURN_BYTES {
-            if self.batch.is_empty() {
-                let taken = self.outbox.take(TAKE_BYTES, &mut self.batch);
+            if desk.batch.is_empty() {
+                let taken = self.outbox.take(TAKE_BYTES, &mut desk.batch);
                 last = taken.all;
-                self.sent = self.sent.saturating_add(taken.small);
-                if self.batch.is_empty() {
+                self.small = self.small.saturating_add(taken.small);
+                self.lanes = self.lanes.saturating_add(taken.lanes);
+                if desk.batch.is_empty() {
                     if self.goodbye.is_some() {
-                        let _ = self.socket.shutdown(std::net::Shutdown::Write);
+                        desk.shut_down();
                     }
-                    return Ok(true);
+                    return Ok(Wrote::All);
                 }
-                if self.batch.len() > limits::BULK_FRAME_BYTES && self.batch.has_fragments() {
+                if desk.batch.len() > limits::BULK_FRAME_BYTES && desk.batch.has_fragments() {
                     self.bulk_until = Some(now + limits::BULK_LINGER);
                 }
             }
             if !self.writable {
-                return Ok(false);
+                return Ok(Wrote::Part);
             }
-            let mut slices = [io::IoSlice::new(&[]); IOVECS];
-            let count = self.batch.io_slices(&mut slices);
-            let outcome = rustix::net::sendmsg(
-                &self.socket,
-                &slices[..count],
-                &mut SendAncillaryBuffer::default(),
-                SendFlags::NOSIGNAL,
-            );
-            match outcome {
-                Ok(bytes) => {
+            match desk.write() {
+                Ok(Some(bytes)) => {
                     written += bytes;
                     self.spoke = now;
-                    let payload = self.batch.advance(bytes);
+                    let payload = desk.batch.advance(bytes);
                     self.outbox.written(payload);
                     self.outbox.grant();
-                    if self.batch.is_empty() && last && !self.session.is_draining() {
+                    if desk.batch.is_empty() && last && !self.session.is_draining() {
                         // Whatever was queued since has called for a turn of its own.
-                        return Ok(true);
+                        return Ok(Wrote::All);
                     }
                 }
-                Err(rustix::io::Errno::AGAIN) => self.writable = false,
-                Err(rustix::io::Errno::INTR) => {}
-                Err(e) => return Err(CloseReason::Lost(io::Error::from(e).to_string())),
+                Ok(None) => self.writable = false,
+                Err(e) => return Err(CloseReason::Lost(e.to_string())),
             }
         }
-        Ok(false)
+        Ok(Wrote::Part)
     }
 
     /// Looks at the clock: pings, silence, the end of a bulk phase.

@@ -18,3 +18,4 @@ pub mod listen;
 pub mod outbox;
 pub mod receive;
 pub mod session;
+mod writer;

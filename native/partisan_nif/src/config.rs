@@ -99,6 +99,8 @@ impl Start {
             bulk_threads: get(map, "bulk_threads")?,
             queue_bytes: get(map, "queue_bytes")?,
             node_queue_bytes: get(map, "node_queue_bytes")?,
+            direct_write: get::<Option<u64>>(map, "direct_write_gap")?.map(Duration::from_micros),
+            spin: Duration::from_micros(get(map, "io_spin")?),
             liveness: Liveness {
                 enabled,
                 idle_timeout: Duration::from_millis(idle),
