@@ -401,6 +401,7 @@ native(Owner, Cookie) ->
         io_threads => get(io_threads),
         bulk_threads => get(bulk_threads),
         direct_write_gap => microseconds(get(direct_write_gap)),
+        bulk_nice => get(bulk_nice),
         io_spin => get(io_spin),
         max_term_bytes => get(max_term_bytes),
         max_term_heap => get(max_term_heap),

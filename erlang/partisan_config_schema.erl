@@ -74,6 +74,7 @@ type(direct_write_gap) ->
         (infinity) -> infinity;
         (Gap) when is_integer(Gap), Gap >= 0, Gap =< 1000000 -> Gap
     end, "microseconds from 0 to 1000000, or infinity"};
+type(bulk_nice) -> integer(0, 19);
 type(io_spin) -> integer(0, 1000);
 type(queue_bytes) -> integer(64 bsl 10, 1 bsl 40);
 type(node_queue_bytes) -> integer(64 bsl 10, 1 bsl 44);
@@ -161,6 +162,7 @@ defaults() ->
         io_threads => 0,
         bulk_threads => 0,
         direct_write_gap => 20,
+        bulk_nice => 5,
         io_spin => 0,
         queue_bytes => 16 bsl 20,
         node_queue_bytes => 1 bsl 30,

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use partisan::channel::{Ceiling, Config};
 use partisan::connection::drive::Drive;
-use partisan::connection::host::{Blob, Delivery, Host, Incoming, Source};
+use partisan::connection::host::{Blob, Delivery, Host, Incoming, Source, ThreadKind};
 use partisan::connection::outbox::{Outbox, Shared, Starved, Waker};
 use partisan::connection::receive::ReceiveLimits;
 use partisan::connection::session::{NewAtoms, Parts, Session};
@@ -60,7 +60,7 @@ impl Host for Checking {
     /// Deliveries so far.
     type Thread = u64;
 
-    fn thread(&self) -> u64 {
+    fn thread(&self, _: ThreadKind) -> u64 {
         0
     }
 

@@ -118,6 +118,15 @@ pub enum Delivery {
     Full,
 }
 
+/// What an I/O thread serves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ThreadKind {
+    /// Connections with small messages.
+    Ordinary,
+    /// Connections with large ones.
+    Bulk,
+}
+
 /// Messages that were dropped.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Lost {
@@ -135,7 +144,7 @@ pub trait Host: Send + Sync + Sized + 'static {
     type Thread;
 
     /// Makes the state of an I/O thread, on that thread.
-    fn thread(&self) -> Self::Thread;
+    fn thread(&self, kind: ThreadKind) -> Self::Thread;
 
     /// Memory for a binary of `len` bytes; `None` if there is none.
     fn blob(&self, len: u64) -> Option<Self::Blob>;

@@ -19,7 +19,7 @@ use mio::{Events, Interest, Poll, Token, Waker as PollWaker};
 use parking_lot::Mutex;
 
 use crate::channel::{self, Ceiling};
-use crate::connection::host::Host;
+use crate::connection::host::{Host, ThreadKind};
 use crate::connection::link::{Link, Next};
 use crate::connection::outbox::{Outbox, Shared, Starved, Wake, Waker};
 use crate::connection::receive::{ReceiveLimits, SCRATCH_BYTES};
@@ -77,6 +77,8 @@ pub struct Config {
     pub node_queue_bytes: u64,
     /// A sender that finds a connection idle for this long writes on its own thread; `None`: never.
     pub direct_write: Option<Duration>,
+    /// How much bulk threads stand back when cores are short: their niceness, 0 to 19.
+    pub bulk_nice: u8,
     /// How long a thread that has worked keeps looking for more before it sleeps, while that tends
     /// to succeed. Zero: it yields a few times.
     pub spin: Duration,
@@ -94,6 +96,7 @@ impl Default for Config {
             queue_bytes: limits::QUEUE_BYTES,
             node_queue_bytes: limits::NODE_QUEUE_BYTES,
             direct_write: Some(limits::DIRECT_WRITE_GAP),
+            bulk_nice: limits::BULK_NICE,
             spin: Duration::ZERO,
             liveness: Liveness::default(),
             limits: ReceiveLimits::default(),
@@ -197,7 +200,16 @@ impl<H: Host> Io<H> {
                 format!("partisan-bulk-{}", index - ordinary)
             };
             threads.push(std::thread::Builder::new().name(name).spawn(move || {
-                let mut state = thread.host.thread();
+                let bulk = thread.index >= thread.ordinary;
+                if bulk {
+                    // On Linux of the thread alone. Refused only by a sandbox; then all are equal.
+                    let _ = rustix::process::nice(i32::from(thread.config.bulk_nice.min(19)));
+                }
+                let mut state = thread.host.thread(if bulk {
+                    ThreadKind::Bulk
+                } else {
+                    ThreadKind::Ordinary
+                });
                 // A bug in one turn must neither unwind into the VM nor leave connections
                 // without a thread.
                 while catch_unwind(AssertUnwindSafe(|| thread.run(&mut state))).is_err() {
@@ -351,8 +363,7 @@ impl<H: Host> Thread<H> {
             // Going to sleep and being woken costs both ends more than a few messages do. So a
             // thread that has just worked lets others run and looks again before it sleeps; the
             // longer they run, the more there is to do in one go.
-            let sleeping =
-                self.running.is_empty() && idle >= IDLE_ROUNDS && !self.spinning.go_on();
+            let sleeping = self.running.is_empty() && idle >= IDLE_ROUNDS && !self.spinning.go_on();
             if self.running.is_empty() && !sleeping {
                 idle += 1;
                 std::thread::yield_now();
@@ -428,12 +439,11 @@ impl<H: Host> Thread<H> {
             link.outbox.moved_to(self.index);
             link.arrived();
             let interest = Interest::READABLE | Interest::WRITABLE;
-            let registered =
-                self.poll.registry().register(
-                    &mut SourceFd(&link.socket.as_raw_fd()),
-                    Token(id as usize),
-                    interest,
-                );
+            let registered = self.poll.registry().register(
+                &mut SourceFd(&link.socket.as_raw_fd()),
+                Token(id as usize),
+                interest,
+            );
             self.links.insert(id, link);
             match registered {
                 Ok(()) => self.running.push_back(id),
@@ -466,7 +476,11 @@ impl<H: Host> Thread<H> {
         let Some(link) = self.links.remove(&id) else {
             return;
         };
-        if let Err(e) = self.poll.registry().deregister(&mut SourceFd(&link.socket.as_raw_fd())) {
+        if let Err(e) = self
+            .poll
+            .registry()
+            .deregister(&mut SourceFd(&link.socket.as_raw_fd()))
+        {
             self.links.insert(id, link);
             self.close(id, CloseReason::Lost(e.to_string()));
             return;
@@ -523,7 +537,10 @@ impl<H: Host> Thread<H> {
         let Some(link) = self.links.remove(&id) else {
             return;
         };
-        let _ = self.poll.registry().deregister(&mut SourceFd(&link.socket.as_raw_fd()));
+        let _ = self
+            .poll
+            .registry()
+            .deregister(&mut SourceFd(&link.socket.as_raw_fd()));
         let (session, outbox) = (link.session.clone(), link.outbox.clone());
         drop(link);
         if session.is_draining() && matches!(reason, CloseReason::Lost(_)) {

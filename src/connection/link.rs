@@ -16,7 +16,7 @@ use crate::wire::frame;
 const TAKE_BYTES: usize = 512 << 10;
 
 /// Bytes written, and bytes read, before other connections of the thread get their turn.
-const TURN_BYTES: usize = 2 << 20;
+const TURN_BYTES: usize = 512 << 10;
 
 /// How long a connection that has been shut down waits for the peer's end.
 const GOODBYE: Duration = Duration::from_secs(1);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::connection::host::{Blob, Delivery, Host, Incoming, Source};
+use crate::connection::host::{Blob, Delivery, Host, Incoming, Source, ThreadKind};
 use crate::connection::outbox::{Outbox, Outgoing, Pressure};
 use crate::connection::session::Session;
 use crate::limits::ALLOCATE_AT_ONCE_BYTES;
@@ -136,7 +136,7 @@ impl Host for RustHost {
     type Blob = VecBlob;
     type Thread = ();
 
-    fn thread(&self) {}
+    fn thread(&self, _: ThreadKind) {}
 
     fn blob(&self, len: u64) -> Option<VecBlob> {
         VecBlob::new(len)

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use foldhash::{HashMap, HashMapExt, HashSet, HashSetExt};
-use partisan::connection::host::{Delivery, Host, Incoming, Lost};
+use partisan::connection::host::{Delivery, Host, Incoming, Lost, ThreadKind};
 use partisan::connection::outbox::Outbox;
 use partisan::connection::session::Session;
 use partisan::wire::frame::Dest;
@@ -14,6 +14,7 @@ use crate::blob::VmBlob;
 use crate::inbox::{self, Batch, Letter, Spare, To};
 use crate::postman::Postman;
 use crate::raw::{self, OwnEnv};
+use crate::slice;
 use crate::vm::Mapper;
 
 /// A read that brought this many messages is part of a stream, which processes deliver. Fewer are
@@ -110,7 +111,8 @@ impl Host for VmHost {
     type Blob = VmBlob;
     type Thread = VmThread;
 
-    fn thread(&self) -> VmThread {
+    fn thread(&self, kind: ThreadKind) -> VmThread {
+        slice::choose(kind);
         VmThread {
             env: OwnEnv::new(),
             names: HashMap::new(),

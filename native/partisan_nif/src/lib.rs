@@ -31,6 +31,7 @@ mod postman;
 mod raw;
 mod routes;
 mod send;
+mod slice;
 mod vm;
 mod waiter;
 
