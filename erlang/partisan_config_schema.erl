@@ -162,7 +162,7 @@ defaults() ->
         io_threads => 0,
         bulk_threads => 0,
         direct_write_gap => 20,
-        bulk_nice => 5,
+        bulk_nice => 0,
         io_spin => 0,
         queue_bytes => 16 bsl 20,
         node_queue_bytes => 1 bsl 30,

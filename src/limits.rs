@@ -67,7 +67,7 @@ pub const QUEUE_BYTES: u64 = 16 << 20;
 pub const DIRECT_WRITE_GAP: Duration = Duration::from_micros(20);
 
 /// Niceness of bulk threads (`bulk_nice`).
-pub const BULK_NICE: u8 = 5;
+pub const BULK_NICE: u8 = 0;
 
 /// Ceiling of queued bytes over all connections of a node (`node_queue_bytes`).
 pub const NODE_QUEUE_BYTES: u64 = 1 << 30;
