@@ -1,4 +1,4 @@
-.PHONY: build demo test fmt lint clean
+.PHONY: build demo bench bench-quick test fmt lint clean
 
 export REBAR_CACHE_DIR ?= $(CURDIR)/_build/cache
 
@@ -9,6 +9,11 @@ build:           ## The crate, the NIF and the OTP application
 
 demo:            ## Two BEAM nodes and a Rust node exchange real data: correctness, then speed
 	@examples/demo/run.sh
+
+bench-quick:     ## The benchmark's points on loopback, in short: under 5 minutes
+	@scripts/bootstrap.sh build
+	rebar3 compile
+	cargo run --release --locked -p partisan-bench -- quick
 
 test:            ## Everything that CI runs
 	@scripts/test.sh
