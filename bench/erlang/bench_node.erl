@@ -95,7 +95,7 @@ command(close, _, State) ->
     {#{}, maps:without([source, sinks], State)}.
 
 %% Adds the greatest number of bytes that were queued meanwhile, where the contestant tells it.
-watched(ours, Round) ->
+watched(Flavour, Round) when Flavour =:= ours; Flavour =:= mixed ->
     Owner = self(),
     Watcher = spawn_link(fun() -> watch(Owner, 0) end),
     Result = Round(),
@@ -141,6 +141,8 @@ start(Flavour, #{listen := Listen, channels := Channels} = Args) ->
     ok.
 
 flavour(ours) -> [];
+%% Beside a Rust node pids have to stay pids.
+flavour(mixed) -> [{pid_encoding, false}, {ref_encoding, false}];
 flavour(upstream) -> [{peer_service_manager, partisan_pluggable_peer_service_manager}, {connect_disterl, false}].
 
 override([Key, Text]) ->

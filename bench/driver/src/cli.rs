@@ -7,12 +7,13 @@ use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
 
 use crate::contestant::{Contestant, parse_list};
+use crate::meta::Meta;
 use crate::pair::repository;
-use crate::point::Point;
+use crate::point::{Point, Site};
 use crate::record::Store;
-use crate::run::QUICK_TARGET;
-use crate::session::{Outcome, Settings, Task, run_all};
-use crate::{children, process, summary};
+use crate::run::{QUICK_TARGET, TARGET};
+use crate::session::{Settings, Task, run_all};
+use crate::{bars, children, plan, plots, process, rust_end, summary};
 
 /// Measures Partisan beside Distributed Erlang and others. Delivery is verified in every run.
 #[derive(Debug, Parser)]
@@ -44,8 +45,25 @@ enum Command {
         #[arg(long, default_value_t = 1000)]
         ms: u64,
     },
-    /// The points on loopback that the bars name, in short runs.
+    /// The points on loopback that the bars name, in short runs: under 5 minutes.
     Quick(#[command(flatten)] Where),
+    /// All points that the bars name: under an hour.
+    Bars(#[command(flatten)] Where),
+    /// Everything; goes on where it was interrupted.
+    Matrix {
+        /// Directory of the results. Default: bench/results/matrix.
+        #[arg(long)]
+        results: Option<PathBuf>,
+        /// Repetitions of each contestant.
+        #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=5))]
+        repetitions: u32,
+    },
+    /// An end in Rust, which the driver starts and tells what to do.
+    #[command(hide = true)]
+    RustEnd {
+        /// The node's name.
+        name: String,
+    },
     /// Rebuilds tables and plots from a directory's runs.csv.
     Report {
         /// The directory.
@@ -65,8 +83,14 @@ struct Where {
 
 /// Runs the program; `Ok(false)` if a run failed.
 pub(crate) fn run() -> Result<bool> {
+    let command = Cli::parse().command;
+    if let Command::RustEnd { name } = command {
+        rust_end::run(&name)?;
+        return Ok(true);
+    }
     children::end_on_signals()?;
-    match Cli::parse().command {
+    match command {
+        Command::RustEnd { .. } => Ok(true),
         Command::Point {
             points,
             contestants,
@@ -78,11 +102,21 @@ pub(crate) fn run() -> Result<bool> {
         }
         Command::Quick(place) => {
             let dir = place.results.unwrap_or_else(|| results("quick"));
-            let tasks = quick(place.pairs)?;
-            campaign(&dir, &tasks, QUICK_TARGET)
+            campaign(&dir, &plan::quick(place.pairs)?, QUICK_TARGET)
+        }
+        Command::Bars(place) => {
+            let dir = place.results.unwrap_or_else(|| results("bars"));
+            campaign(&dir, &plan::mandatory(place.pairs)?, TARGET)
+        }
+        Command::Matrix {
+            results: dir,
+            repetitions,
+        } => {
+            let dir = dir.unwrap_or_else(|| results("matrix"));
+            campaign(&dir, &plan::matrix(repetitions)?, TARGET)
         }
         Command::Report { dir } => {
-            report(&dir, &Outcome::default())?;
+            report(&dir, &Meta::load(&dir)?)?;
             Ok(true)
         }
     }
@@ -121,56 +155,50 @@ fn point(
     Ok(outcome.failures == 0)
 }
 
-fn quick(pairs: u32) -> Result<Vec<Task>> {
-    let points = [
-        "flood size=64 senders=1",
-        "flood size=64 senders=64",
-        "flood size=1K senders=1",
-        "idle size=64",
-        "loop size=64 actors=16",
-        "loop size=64 actors=128",
-        "loop size=64K actors=16",
-        "loop size=512K actors=16",
-        "loop size=8M actors=1",
-        "loop size=8M actors=16",
-        "hol streams=1",
-        "hol streams=4",
-        "hol streams=4 channel=same",
-    ];
-    points
-        .iter()
-        .map(|text| {
-            Ok(Task {
-                point: text.parse()?,
-                contestants: parse_list("disterl,ours-1")?,
-                repetitions: pairs,
-            })
-        })
-        .collect()
-}
-
 fn campaign(dir: &Path, tasks: &[Task], target: Duration) -> Result<bool> {
     let mut store = Store::open(dir)?;
+    let mut meta = Meta::load(dir)?;
+    if tasks.iter().any(|t| t.point.site() != Site::Loopback) {
+        meta.verify_emulator()?;
+    }
+    meta.save(dir)?;
     let settings = Settings {
         scratch: dir.join("scratch"),
         target,
     };
     let outcome = run_all(tasks, &mut store, &settings)?;
-    report(dir, &outcome)?;
+    for (known, new) in [
+        (&mut meta.otp, outcome.otp),
+        (&mut meta.congestion, outcome.congestion),
+    ] {
+        if !new.is_empty() {
+            *known = new;
+        }
+    }
+    meta.save(dir)?;
+    report(dir, &meta)?;
     Ok(outcome.failures == 0)
 }
 
-fn report(dir: &Path, outcome: &Outcome) -> Result<()> {
+fn report(dir: &Path, meta: &Meta) -> Result<()> {
     let store = Store::open(dir)?;
-    let header = format!(
-        "{}; OTP {}; load average {:.1}; congestion control {}\n",
-        process::machine(),
-        outcome.otp,
-        process::load(),
-        outcome.congestion
+    let runs = store.runs();
+    let bars = bars::report(runs, meta)?;
+    println!("\n{bars}");
+    let plots = plots::draw(runs, dir)?;
+    let plots: Vec<String> = plots.iter().map(|p| format!("![{p}]({p})\n")).collect();
+    let summary = summary::summary(runs, &meta.header());
+    let files = [
+        ("bars.md", bars),
+        ("summary.md", summary),
+        ("plots.md", format!("# Plots\n\n{}", plots.join("\n"))),
+    ];
+    for (name, text) in files {
+        std::fs::write(dir.join(name), text)?;
+    }
+    println!(
+        "in {}: runs.csv, bars.md, summary.md, plots.md",
+        dir.display()
     );
-    let text = summary::summary(store.runs(), &header);
-    std::fs::write(dir.join("summary.md"), text)?;
-    println!("{}", dir.join("summary.md").display());
     Ok(())
 }

@@ -83,8 +83,17 @@ const RPC: &str = "rpc";
 const BULK: &str = "bulk";
 
 impl Contestant {
-    pub(crate) fn is_upstream(&self) -> bool {
-        matches!(self.transport, Transport::Upstream(_))
+    /// Connections that its messages go by.
+    pub(crate) fn connections(&self) -> u64 {
+        match self.transport {
+            Transport::Disterl { .. } => 1,
+            Transport::FourBySixteen => 64,
+            Transport::Ours(n)
+            | Transport::Upstream(n)
+            | Transport::BeamToRust(n)
+            | Transport::RustToRust(n)
+            | Transport::Tcp(n) => n.into(),
+        }
     }
 
     /// The processes it needs. Distributed Erlang's are those of ours: it is there anyway.

@@ -15,6 +15,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 
 use crate::children::Group;
+use crate::process;
 
 /// Results of a command.
 #[derive(Debug, Default)]
@@ -42,6 +43,8 @@ pub(crate) struct EndProcess {
     log: PathBuf,
     /// Of the process that does the work.
     pub(crate) pid: u32,
+    /// It tells its CPU time itself: of threads that have ended the kernel tells nobody else.
+    pub(crate) tells_cpu: bool,
 }
 
 /// For commands that do not wait for the network.
@@ -83,6 +86,7 @@ impl EndProcess {
         Ok(Self {
             name: name.to_owned(),
             pid: group.child.id(),
+            tells_cpu: false,
             group,
             stdin,
             lines,
@@ -94,6 +98,15 @@ impl EndProcess {
     pub(crate) fn tell(&mut self, command: &str, patience: Duration) -> Result<Answer> {
         self.begin(command)?;
         self.finish(command, patience)
+    }
+
+    /// CPU time so far, all threads.
+    pub(crate) fn cpu_ns(&mut self) -> Result<u64> {
+        if self.tells_cpu {
+            self.tell("cpu", SOON)?.number("cpu")
+        } else {
+            process::cpu_ns(self.pid)
+        }
     }
 
     fn begin(&mut self, command: &str) -> Result<()> {

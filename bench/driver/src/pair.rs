@@ -114,7 +114,6 @@ pub(crate) struct Pair {
     pub(crate) ends: [EndProcess; 2],
     /// B's name, as A calls it.
     pub(crate) peer: String,
-    pub(crate) flavour: Flavour,
     pub(crate) otp: String,
 }
 
@@ -154,6 +153,7 @@ impl Pair {
         for end in &mut ends {
             let answer = end.tell(&hello, SOON)?;
             end.pid = u32::try_from(answer.number("pid")?)?;
+            end.tells_cpu = answer.text("otp").is_empty();
             if clock_ns().abs_diff(answer.number("clock")?) > CLOCK_NS {
                 bail!("the clocks of the ends cannot be compared");
             }
@@ -171,6 +171,7 @@ impl Pair {
         for i in [1, 0] {
             let flavour = match (kind.ends[i], kind.flavour) {
                 (End::Tcp, _) => "tcp",
+                (End::Beam, _) if kind.ends[1] == End::Rust => "mixed",
                 (_, Flavour::Dist) => "dist",
                 (_, Flavour::Ours) => "ours",
                 (_, Flavour::Upstream) => "upstream",
@@ -193,12 +194,7 @@ impl Pair {
             std::thread::sleep(Duration::from_secs(3));
         }
         let [_, peer] = names;
-        Ok(Self {
-            ends,
-            peer,
-            flavour: kind.flavour,
-            otp,
-        })
+        Ok(Self { ends, peer, otp })
     }
 }
 

@@ -23,6 +23,11 @@ pub(crate) fn cpu_ns(pid: u32) -> Result<u64> {
     Ok(sum)
 }
 
+/// CPU time of this process so far, threads that have ended included.
+pub(crate) fn own_cpu_ns() -> u64 {
+    nanoseconds(rustix::time::ClockId::ProcessCPUTime)
+}
+
 /// For kernels without scheduler statistics: hundredths of a second.
 fn cpu_ticks(pid: u32) -> Result<u64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
@@ -64,7 +69,11 @@ pub(crate) fn machine() -> String {
 
 /// CLOCK_MONOTONIC, the same for all processes of the host.
 pub(crate) fn clock_ns() -> u64 {
-    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    nanoseconds(rustix::time::ClockId::Monotonic)
+}
+
+fn nanoseconds(clock: rustix::time::ClockId) -> u64 {
+    let now = rustix::time::clock_gettime(clock);
     u64::try_from(now.tv_sec).unwrap_or(0) * 1_000_000_000 + u64::try_from(now.tv_nsec).unwrap_or(0)
 }
 

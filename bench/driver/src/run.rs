@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Result, bail, ensure};
 
 use crate::contestant::{Contestant, Route};
-use crate::end::{Answer, ROUND, SOON};
+use crate::end::{Answer, EndProcess, ROUND, SOON};
 use crate::histogram;
 use crate::pair::Pair;
 use crate::point::{PING_BYTES, Point, Work};
@@ -82,16 +82,12 @@ fn rounds(
     for pid in pids {
         process::forget_peak(pid);
     }
-    let cpu = || -> Result<[u64; 3]> {
+    let cpu = |ends: &mut [EndProcess; 2]| -> Result<[u64; 3]> {
         let emulator = emulator.map_or(Ok(0), process::cpu_ns)?;
-        Ok([
-            process::cpu_ns(pids[0])?,
-            process::cpu_ns(pids[1])?,
-            emulator,
-        ])
+        Ok([ends[0].cpu_ns()?, ends[1].cpu_ns()?, emulator])
     };
     let load = process::load();
-    let before = cpu()?;
+    let before = cpu(&mut pair.ends)?;
     let (sent, seen) = round_then(pair, amount, cpu)?;
     let (seen, after) = seen;
 
@@ -124,7 +120,7 @@ enum Amount {
 }
 
 fn round(pair: &mut Pair, amount: Amount) -> Result<(Answer, Answer)> {
-    let (sent, (seen, ())) = round_then(pair, amount, || Ok(()))?;
+    let (sent, (seen, ())) = round_then(pair, amount, |_| Ok(()))?;
     Ok((sent, seen))
 }
 
@@ -132,16 +128,15 @@ fn round(pair: &mut Pair, amount: Amount) -> Result<(Answer, Answer)> {
 fn round_then<T>(
     pair: &mut Pair,
     amount: Amount,
-    look: impl Fn() -> Result<T>,
+    look: impl Fn(&mut [EndProcess; 2]) -> Result<T>,
 ) -> Result<(Answer, (Answer, T))> {
     let command = match amount {
         Amount::Count(count) => format!("round count={count}"),
         Amount::Time(time) => format!("round ms={}", time.as_millis()),
     };
-    let [a, b] = &mut pair.ends;
-    let sent = a.tell(&command, ROUND)?;
-    let looked = look()?;
-    let seen = b.tell("verdict", SOON)?;
+    let sent = pair.ends[0].tell(&command, ROUND)?;
+    let looked = look(&mut pair.ends)?;
+    let seen = pair.ends[1].tell("verdict", SOON)?;
     verify(&sent, &seen)?;
     Ok((sent, (seen, looked)))
 }

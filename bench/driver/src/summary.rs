@@ -44,6 +44,9 @@ fn median(spread: Option<Spread>, scale: f64) -> String {
     spread.map_or_else(String::new, |s| short(s.median * scale))
 }
 
+/// Something of a run.
+type Figure<'a> = &'a dyn Fn(&Run) -> Option<f64>;
+
 /// The table of one point.
 pub(crate) fn point_table(runs: &[Run], point: &str) -> String {
     let names = contestants(runs, point);
@@ -72,19 +75,26 @@ pub(crate) fn point_table(runs: &[Run], point: &str) -> String {
     for name in names {
         let of = |metric| spread(runs, point, name, metric);
         let over = |metric| paired(runs, point, name, reference, metric);
-        let median_of = |figure: &dyn Fn(&Run) -> Option<f64>, scale: f64| {
+        let median_of = |figure: Figure<'_>, scale: f64| {
             let runs = runs.iter().filter(|r| r.is_good() && r.point == point);
             median(
                 Spread::of(runs.filter(|r| r.contestant == name).filter_map(figure)),
                 scale,
             )
         };
-        let three = |figures: [&dyn Fn(&Run) -> Option<f64>; 3]| {
+        let three = |figures: [Figure<'_>; 3]| {
             let texts = figures.map(|figure| median_of(figure, 1e-3));
             if texts[0].is_empty() {
                 String::new()
             } else {
                 texts.join(" / ")
+            }
+        };
+        let both = |a: String, b: String| {
+            if a.is_empty() {
+                a
+            } else {
+                format!("{a} + {b}")
             }
         };
         let per_message = |ns: u64, run: &Run| Some(ns as f64 / 1e3 / run.messages as f64);
@@ -105,14 +115,14 @@ pub(crate) fn point_table(runs: &[Run], point: &str) -> String {
             with_range(of(Metric::Rate)),
             median(of(Metric::Megabytes), 1.0),
             with_range(over(Metric::Rate)),
-            format!("{cpu_a} + {cpu_b}"),
+            both(cpu_a, cpu_b),
             median(of(Metric::CpuPerByte), 1.0),
             with_range(over(Metric::CpuPerMessage)),
             three([&|r| r.ow_p50, &|r| r.ow_p99, &|r| r.ow_p999]),
             three([&|r| r.rt_p50, &|r| r.rt_p99, &|r| r.rt_p999]),
             median(over(Metric::RoundTripP50), 1.0),
             median(over(Metric::RoundTripP99), 1.0),
-            format!("{peak_a} + {peak_b}"),
+            both(peak_a, peak_b),
             median(of(Metric::Queued), 1e-6),
             format!("{n}{failed}"),
         ]);

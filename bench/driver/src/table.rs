@@ -21,6 +21,10 @@ impl Table {
         self.rows.push(cells);
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
     /// The table without the columns that are empty in all rows.
     pub(crate) fn text(&self) -> String {
         let used: Vec<usize> = (0..self.heading.len())
