@@ -10,8 +10,14 @@ build:           ## The crate, the NIF and the OTP application
 demo:            ## Two BEAM nodes and a Rust node exchange real data: correctness, then speed
 	@examples/demo/run.sh
 
-bench-quick:     ## The benchmark's points on loopback, in short: under 5 minutes
-	@scripts/bootstrap.sh build
+bench:           ## The benchmark: all points of the bars, under an hour, as root. See docs/benchmarks.md
+	@scripts/bootstrap.sh bench
+	rebar3 compile
+	cargo build --release --locked -p netlab -p partisan-bench
+	cargo run --release --locked -p partisan-bench -- bars
+
+bench-quick:     ## Its points on loopback, in short runs: under 5 minutes
+	@scripts/bootstrap.sh bench
 	rebar3 compile
 	cargo run --release --locked -p partisan-bench -- quick
 

@@ -224,14 +224,15 @@ pub(crate) fn report(runs: &[Run], meta: &Meta) -> Result<String> {
     let bars = bars()?;
     let mut table = Table::new(&[
         "point",
-        "bar",
+        "criterion",
         "ours",
         "figure",
         "disterl",
         "ratio (min–max)",
         "pairs",
+        "met",
         "of ceiling",
-        "verdict",
+        "bar",
     ]);
     let mut count = (0, 0);
     for bar in &bars.bar {
@@ -253,9 +254,9 @@ pub(crate) fn report(runs: &[Run], meta: &Meta) -> Result<String> {
             let first = |text: String| if i == 0 { text } else { String::new() };
             let share = verdict.of_ceiling.map_or_else(String::new, short);
             let own = match judgement {
-                Some(j) if j.met => "met",
-                Some(_) => "missed",
-                None => "not measured",
+                Some(j) if j.met => "yes",
+                Some(_) => "no",
+                None => "?",
             };
             table.row(vec![
                 first(bar.point.clone()),
@@ -265,8 +266,9 @@ pub(crate) fn report(runs: &[Run], meta: &Meta) -> Result<String> {
                 figure(against),
                 with_range(judgement.map(|j| j.ratio)),
                 judgement.map_or_else(String::new, |j| j.ratio.n.to_string()),
+                own.to_owned(),
                 first(share),
-                format!("{own}{}", first(format!("; {}", verdict.word))),
+                first(verdict.word.to_owned()),
             ]);
         }
     }

@@ -70,6 +70,7 @@ pub(crate) fn point_table(runs: &[Run], point: &str) -> String {
         "× rt p99",
         "peak MB A+B",
         "queued MB",
+        "emulator % of a core",
         "n",
     ]);
     for name in names {
@@ -124,6 +125,10 @@ pub(crate) fn point_table(runs: &[Run], point: &str) -> String {
             median(over(Metric::RoundTripP99), 1.0),
             both(peak_a, peak_b),
             median(of(Metric::Queued), 1e-6),
+            median_of(
+                &|r| Some(r.emulator_cpu_ns as f64 / 1e7 / r.seconds).filter(|share| *share > 0.0),
+                1.0,
+            ),
             format!("{n}{failed}"),
         ]);
     }
