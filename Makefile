@@ -1,4 +1,4 @@
-.PHONY: build demo test fmt lint clean
+.PHONY: build demo bench bench-quick test fmt lint clean
 
 export REBAR_CACHE_DIR ?= $(CURDIR)/_build/cache
 
@@ -9,6 +9,17 @@ build:           ## The crate, the NIF and the OTP application
 
 demo:            ## Two BEAM nodes and a Rust node exchange real data: correctness, then speed
 	@examples/demo/run.sh
+
+bench:           ## The benchmark: all points of the bars, under an hour, as root. See docs/benchmarks.md
+	@scripts/bootstrap.sh bench
+	rebar3 compile
+	cargo build --release --locked -p netlab -p partisan-bench
+	cargo run --release --locked -p partisan-bench -- bars
+
+bench-quick:     ## Its points on loopback, in short runs: under 5 minutes
+	@scripts/bootstrap.sh bench
+	rebar3 compile
+	cargo run --release --locked -p partisan-bench -- quick
 
 test:            ## Everything that CI runs
 	@scripts/test.sh

@@ -2,6 +2,7 @@
 # Installs what is missing of the tools that the build needs.
 #
 #   scripts/bootstrap.sh build   Erlang, rebar3 and a C linker: enough for `make build` and `make demo`
+#   scripts/bootstrap.sh bench   and what `make bench` needs: ip, setpriv
 #   scripts/bootstrap.sh test    and what `make test` needs: Common Test, Dialyzer, Elixir, ...
 #
 # Silent and quick when nothing is missing. Rust is not installed, only looked for.
@@ -33,6 +34,10 @@ application_from ssl erlang-ssl
 
 case $level in
 build) ;;
+bench)
+    command_from ip iproute2
+    command_from setpriv util-linux
+    ;;
 test)
     application_from common_test erlang-common-test
     application_from eunit erlang-eunit
@@ -47,7 +52,7 @@ test)
     command_from ip iproute2
     ;;
 *)
-    echo "bootstrap: unknown level '$level': build or test" >&2
+    echo "bootstrap: unknown level '$level': build, bench or test" >&2
     exit 2
     ;;
 esac
