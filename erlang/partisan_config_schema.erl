@@ -74,6 +74,10 @@ type(direct_write_gap) ->
         (infinity) -> infinity;
         (Gap) when is_integer(Gap), Gap >= 0, Gap =< 1000000 -> Gap
     end, "microseconds from 0 to 1000000, or infinity"};
+type(fragment_bytes) -> integer(1 bsl 10, 512 bsl 10);
+type(fragment_bytes_alone) -> integer(1 bsl 10, 512 bsl 10);
+type(send_buffer) -> integer(0, 1 bsl 30);
+type(unsent_bytes) -> integer(0, 1 bsl 30);
 type(bulk_nice) -> integer(0, 19);
 type(io_spin) -> integer(0, 1000);
 type(queue_bytes) -> integer(64 bsl 10, 1 bsl 40);
@@ -162,6 +166,10 @@ defaults() ->
         io_threads => 0,
         bulk_threads => 0,
         direct_write_gap => 20,
+        fragment_bytes => 64 bsl 10,
+        fragment_bytes_alone => 256 bsl 10,
+        send_buffer => 0,
+        unsent_bytes => 0,
         bulk_nice => 0,
         io_spin => 0,
         queue_bytes => 16 bsl 20,

@@ -77,6 +77,16 @@ pub struct Config {
     pub node_queue_bytes: u64,
     /// A sender that finds a connection idle for this long writes on its own thread; `None`: never.
     pub direct_write: Option<Duration>,
+    /// Payload of one fragment while several senders share a connection. A small message waits for
+    /// one of them at most.
+    pub fragment_bytes: usize,
+    /// Payload of one fragment while one sender has a connection for itself.
+    pub fragment_bytes_alone: usize,
+    /// Size of a socket's send buffer (`SO_SNDBUF`); 0: the system finds it out.
+    pub send_buffer: usize,
+    /// Unsent bytes that a socket's send buffer may hold (`TCP_NOTSENT_LOWAT`), so that what waits
+    /// does so in the queue, which is fair; 0: as many as fit.
+    pub unsent_bytes: u32,
     /// How much bulk threads stand back when cores are short: their niceness, 0 to 19.
     pub bulk_nice: u8,
     /// How long a thread that has worked keeps looking for more before it sleeps, while that tends
@@ -96,6 +106,10 @@ impl Default for Config {
             queue_bytes: limits::QUEUE_BYTES,
             node_queue_bytes: limits::NODE_QUEUE_BYTES,
             direct_write: Some(limits::DIRECT_WRITE_GAP),
+            fragment_bytes: limits::FRAGMENT_SHARED_BYTES,
+            fragment_bytes_alone: limits::FRAGMENT_ALONE_BYTES,
+            send_buffer: 0,
+            unsent_bytes: limits::UNSENT_BYTES,
             bulk_nice: limits::BULK_NICE,
             spin: Duration::ZERO,
             liveness: Liveness::default(),
@@ -238,9 +252,24 @@ impl<H: Host> Io<H> {
         let id = self.next_connection.fetch_add(1, Ordering::Relaxed);
         let config = channel::Config {
             budget: self.config.queue_bytes,
+            fragment_shared: self.config.fragment_bytes,
+            fragment_alone: self.config.fragment_bytes_alone,
+            quantum: self.config.fragment_bytes,
             ..channel::Config::default()
         };
         Arc::new(Outbox::new(id, monotonic, config, self.shared.clone()))
+    }
+
+    /// Sets a socket's options. None of them is worth a connection, so failures are let be.
+    fn tune(&self, socket: &TcpStream) {
+        let socket = socket2::SockRef::from(socket);
+        if self.config.send_buffer > 0 {
+            let _ = socket.set_send_buffer_size(self.config.send_buffer);
+        }
+        #[cfg(target_os = "linux")]
+        if self.config.unsent_bytes > 0 {
+            let _ = socket.set_tcp_notsent_lowat(self.config.unsent_bytes);
+        }
     }
 
     /// Gives the sockets of a new session to the threads; from here on messages flow.
@@ -250,6 +279,7 @@ impl<H: Host> Io<H> {
     pub fn attach(&self, session: &Arc<Session>, sockets: Vec<TcpStream>) -> io::Result<()> {
         for socket in &sockets {
             socket.set_nonblocking(true)?;
+            self.tune(socket);
         }
         let now = Instant::now();
         for (socket, outbox) in sockets.into_iter().zip(&session.outboxes) {

@@ -100,6 +100,10 @@ impl Start {
             queue_bytes: get(map, "queue_bytes")?,
             node_queue_bytes: get(map, "node_queue_bytes")?,
             direct_write: get::<Option<u64>>(map, "direct_write_gap")?.map(Duration::from_micros),
+            fragment_bytes: get(map, "fragment_bytes")?,
+            fragment_bytes_alone: get(map, "fragment_bytes_alone")?,
+            send_buffer: get(map, "send_buffer")?,
+            unsent_bytes: get(map, "unsent_bytes")?,
             bulk_nice: get(map, "bulk_nice")?,
             spin: Duration::from_micros(get(map, "io_spin")?),
             liveness: Liveness {
