@@ -169,7 +169,7 @@ defaults() ->
         fragment_bytes => 64 bsl 10,
         fragment_bytes_alone => 256 bsl 10,
         send_buffer => 0,
-        unsent_bytes => 0,
+        unsent_bytes => 512 bsl 10,
         bulk_nice => 0,
         io_spin => 0,
         queue_bytes => 16 bsl 20,

@@ -70,7 +70,7 @@ pub const DIRECT_WRITE_GAP: Duration = Duration::from_micros(20);
 pub const BULK_NICE: u8 = 0;
 
 /// Unsent bytes that a socket's send buffer may hold (`unsent_bytes`); 0: as many as fit.
-pub const UNSENT_BYTES: u32 = 0;
+pub const UNSENT_BYTES: u32 = 512 << 10;
 
 /// Ceiling of queued bytes over all connections of a node (`node_queue_bytes`).
 pub const NODE_QUEUE_BYTES: u64 = 1 << 30;
