@@ -406,6 +406,8 @@ native(Owner, Cookie) ->
         send_buffer => get(send_buffer),
         unsent_bytes => get(unsent_bytes),
         bulk_nice => get(bulk_nice),
+        io_slice => get(io_slice),
+        bulk_slice => get(bulk_slice),
         io_spin => get(io_spin),
         max_term_bytes => get(max_term_bytes),
         max_term_heap => get(max_term_heap),

@@ -78,6 +78,8 @@ type(fragment_bytes) -> integer(1 bsl 10, 512 bsl 10);
 type(fragment_bytes_alone) -> integer(1 bsl 10, 512 bsl 10);
 type(send_buffer) -> integer(0, 1 bsl 30);
 type(unsent_bytes) -> integer(0, 1 bsl 30);
+type(io_slice) -> integer(0, 100000);
+type(bulk_slice) -> integer(0, 100000);
 type(bulk_nice) -> integer(0, 19);
 type(io_spin) -> integer(0, 1000);
 type(queue_bytes) -> integer(64 bsl 10, 1 bsl 40);
@@ -171,6 +173,8 @@ defaults() ->
         send_buffer => 0,
         unsent_bytes => 512 bsl 10,
         bulk_nice => 0,
+        io_slice => 100,
+        bulk_slice => 20000,
         io_spin => 0,
         queue_bytes => 16 bsl 20,
         node_queue_bytes => 1 bsl 30,

@@ -14,6 +14,7 @@ use partisan::wire::hello::ChannelSpec;
 use partisan::wire::term::{RefFormat, TermLimits};
 use rustler::{Atom, Binary, Decoder, Env, LocalPid, NifResult, Term};
 
+use crate::host::Slices;
 use crate::vm::Encoding;
 
 /// What `start/1` was called with.
@@ -23,6 +24,7 @@ pub(crate) struct Start {
     pub(crate) owner: LocalPid,
     /// Names of the processes that deliver streams; at least one.
     pub(crate) inboxes: Vec<Atom>,
+    pub(crate) slices: Slices,
 }
 
 type ChannelTerm<'a> = (Term<'a>, u16, bool, u8);
@@ -138,6 +140,10 @@ impl Start {
             encoding,
             owner: get(map, "owner")?,
             inboxes: get(map, "inboxes")?,
+            slices: Slices {
+                ordinary: Duration::from_micros(get(map, "io_slice")?),
+                bulk: Duration::from_micros(get(map, "bulk_slice")?),
+            },
         })
     }
 }

@@ -1,6 +1,7 @@
 //! The VM as the host of a node: memory for binaries, delivery, atoms.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use foldhash::{HashMap, HashMapExt, HashSet, HashSetExt};
 use partisan::connection::host::{Delivery, Host, Incoming, Lost, ThreadKind};
@@ -47,6 +48,14 @@ pub(crate) struct VmHost {
     /// Names of the processes that deliver streams.
     pub(crate) inboxes: Vec<Atom>,
     pub(crate) spare: Arc<Spare>,
+    pub(crate) slices: Slices,
+}
+
+/// How long I/O threads run at a stretch when cores are short; zero: as the system likes.
+#[derive(Clone, Copy)]
+pub(crate) struct Slices {
+    pub(crate) ordinary: Duration,
+    pub(crate) bulk: Duration,
 }
 
 // SAFETY: the pid of a local process is a plain word.
@@ -112,7 +121,10 @@ impl Host for VmHost {
     type Thread = VmThread;
 
     fn thread(&self, kind: ThreadKind) -> VmThread {
-        slice::choose(kind);
+        slice::choose(match kind {
+            ThreadKind::Ordinary => self.slices.ordinary,
+            ThreadKind::Bulk => self.slices.bulk,
+        });
         VmThread {
             env: OwnEnv::new(),
             names: HashMap::new(),

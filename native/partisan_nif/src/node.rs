@@ -94,6 +94,7 @@ pub(crate) fn start(start: Start) -> Result<Arc<Running>, String> {
         owner,
         inboxes: start.inboxes,
         spare: Arc::default(),
+        slices: start.slices,
     });
     let routes = Arc::new(Routes::default());
     let observer = Box::new(Owner {

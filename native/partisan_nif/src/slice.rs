@@ -7,14 +7,7 @@
 //! a small message waits for the slice of whatever moves a large one, 3 ms by default.
 
 use std::mem::size_of;
-
-use partisan::connection::host::ThreadKind;
-
-/// Slice of a thread that serves small messages, in nanoseconds; the least that Linux accepts.
-const SMALL: u64 = 100_000;
-
-/// Slice of a thread that serves large ones.
-const BULK: u64 = 20_000_000;
+use std::time::Duration;
 
 /// `struct sched_attr` in its first published size.
 #[repr(C)]
@@ -30,9 +23,13 @@ struct Attributes {
     period: u64,
 }
 
-/// Chooses the slice of the calling thread. Where the system knows no such thing nothing happens.
+/// Chooses the slice of the calling thread; zero leaves it to the system. Linux takes 100 µs to
+/// 100 ms, and the nearest of what lies beyond. Where the system knows no such thing nothing happens.
 #[cfg(target_os = "linux")]
-pub(crate) fn choose(kind: ThreadKind) {
+pub(crate) fn choose(slice: Duration) {
+    if slice.is_zero() {
+        return;
+    }
     let mut attributes = Attributes::default();
     let size = size_of::<Attributes>() as libc::c_uint;
     let this_thread: libc::pid_t = 0;
@@ -49,10 +46,7 @@ pub(crate) fn choose(kind: ThreadKind) {
         if read != 0 || attributes.policy != libc::SCHED_OTHER as u32 {
             return;
         }
-        attributes.runtime = match kind {
-            ThreadKind::Ordinary => SMALL,
-            ThreadKind::Bulk => BULK,
-        };
+        attributes.runtime = u64::try_from(slice.as_nanos()).unwrap_or(u64::MAX);
         // Refused only by a sandbox.
         libc::syscall(
             libc::SYS_sched_setattr,
@@ -65,4 +59,4 @@ pub(crate) fn choose(kind: ThreadKind) {
 
 /// Other systems offer nothing of the kind.
 #[cfg(not(target_os = "linux"))]
-pub(crate) fn choose(_: ThreadKind) {}
+pub(crate) fn choose(_: Duration) {}
