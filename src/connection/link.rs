@@ -182,6 +182,9 @@ impl<H: Host> Link<H> {
             self.outbox.send_urgent(&frame::close(0, "session ended"));
             again = true;
         }
+        if self.small > 1 {
+            self.outbox.set_crowded();
+        }
         // Senders that wait for an answer to each message have one queued at a time.
         let streaming = self.small >= STREAM_MESSAGES
             && self.small >= STREAM_RUN * self.lanes

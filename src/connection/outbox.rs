@@ -21,6 +21,9 @@ use crate::wire::frame::{self, Dest, Head};
 /// Most bytes that a sender writes on its own thread: about 30 µs on loopback.
 const DIRECT_BYTES: u64 = limits::FRAGMENT_SHARED_BYTES as u64 + 1024;
 
+/// How long senders leave the writing to the I/O thread after it found several messages at once.
+const CROWDED: Duration = Duration::from_micros(500);
+
 /// Why a waiting sender is woken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wake {
@@ -191,6 +194,8 @@ pub struct Outbox {
     streaming: AtomicBool,
     /// When a message last found the connection idle, in nanoseconds since `born`.
     idle_push: AtomicU64,
+    /// When the I/O thread last found several messages, likewise.
+    crowded: AtomicU64,
     born: Instant,
     shared: Arc<Shared>,
 }
@@ -210,6 +215,7 @@ impl Outbox {
             writer: Writer::default(),
             streaming: AtomicBool::new(false),
             idle_push: AtomicU64::new(0),
+            crowded: AtomicU64::new(0),
             born: Instant::now(),
             shared,
         }
@@ -334,9 +340,16 @@ impl Outbox {
         if self.streaming.load(Ordering::Relaxed) || self.signaled.load(Ordering::Relaxed) {
             return false;
         }
-        let now = self.born.elapsed().as_nanos() as u64;
+        let now = self.now();
         let last = self.idle_push.swap(now, Ordering::Relaxed);
-        now.saturating_sub(last) >= gap.as_nanos() as u64
+        let crowded = self.crowded.load(Ordering::Relaxed);
+        let quiet = crowded == 0 || now.saturating_sub(crowded) > CROWDED.as_nanos() as u64;
+        quiet && now.saturating_sub(last) >= gap.as_nanos() as u64
+    }
+
+    /// Nanoseconds since the connection was made.
+    fn now(&self) -> u64 {
+        self.born.elapsed().as_nanos() as u64
     }
 
     /// Writes what is queued on the sender's thread. False if the I/O thread has to see to the rest.
@@ -464,6 +477,11 @@ impl Outbox {
     /// The right to write; `None` if a sender has it, which wakes this thread when it is done.
     pub(crate) fn writing<'a>(&'a self, call: &'a dyn Fn()) -> Option<Writing<'a>> {
         self.writer.write_or_be_called(call)
+    }
+
+    /// Several messages were there at once: while that lasts, one write for all is better.
+    pub(crate) fn set_crowded(&self) {
+        self.crowded.store(self.now(), Ordering::Relaxed);
     }
 
     /// Whether a stream of small messages goes out, as the I/O thread sees it.
