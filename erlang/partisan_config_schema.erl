@@ -175,7 +175,7 @@ defaults() ->
         bulk_nice => 0,
         io_slice => 100,
         bulk_slice => 20000,
-        io_spin => 0,
+        io_spin => 20,
         queue_bytes => 16 bsl 20,
         node_queue_bytes => 1 bsl 30,
         max_term_bytes => 64 bsl 20,

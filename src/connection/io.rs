@@ -111,7 +111,7 @@ impl Default for Config {
             send_buffer: 0,
             unsent_bytes: limits::UNSENT_BYTES,
             bulk_nice: limits::BULK_NICE,
-            spin: Duration::ZERO,
+            spin: limits::SPIN,
             liveness: Liveness::default(),
             limits: ReceiveLimits::default(),
         }
