@@ -17,6 +17,8 @@ suite() -> [{timetrap, {seconds, 60}}].
 all() -> [terms_come_home, large_terms_come_home, its_processes, it_leaves].
 
 init_per_suite(Config) ->
+    %% The example is built here.
+    ct:timetrap({minutes, 10}),
     Seed =
         case os:getenv("PARTISAN_SEED") of
             false -> rand:uniform(1 bsl 40);
