@@ -400,6 +400,7 @@ native(Owner, Cookie) ->
         node_queue_bytes => get(node_queue_bytes),
         io_threads => get(io_threads),
         bulk_threads => get(bulk_threads),
+        receive_pool_bytes => get(receive_pool_bytes),
         max_term_bytes => get(max_term_bytes),
         max_term_heap => get(max_term_heap),
         max_message_bytes => get(max_message_bytes),

@@ -23,6 +23,8 @@ pub(crate) struct Start {
     pub(crate) owner: LocalPid,
     /// Names of the processes that deliver streams; at least one.
     pub(crate) inboxes: Vec<Atom>,
+    /// Idle memory for large binaries; 0: none.
+    pub(crate) pool_bytes: usize,
 }
 
 type ChannelTerm<'a> = (Term<'a>, u16, bool, u8);
@@ -131,6 +133,7 @@ impl Start {
             encoding,
             owner: get(map, "owner")?,
             inboxes: get(map, "inboxes")?,
+            pool_bytes: get(map, "receive_pool_bytes")?,
         })
     }
 }
