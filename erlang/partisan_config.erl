@@ -409,6 +409,7 @@ native(Owner, Cookie) ->
         io_slice => get(io_slice),
         bulk_slice => get(bulk_slice),
         io_spin => get(io_spin),
+        receive_pool_bytes => get(receive_pool_bytes),
         max_term_bytes => get(max_term_bytes),
         max_term_heap => get(max_term_heap),
         max_message_bytes => get(max_message_bytes),

@@ -84,6 +84,7 @@ type(bulk_nice) -> integer(0, 19);
 type(io_spin) -> integer(0, 1000);
 type(queue_bytes) -> integer(64 bsl 10, 1 bsl 40);
 type(node_queue_bytes) -> integer(64 bsl 10, 1 bsl 44);
+type(receive_pool_bytes) -> integer(0, 1 bsl 40);
 type(max_term_bytes) -> integer(64 bsl 10, 1 bsl 31);
 type(max_term_heap) -> integer(64 bsl 10, 1 bsl 40);
 type(max_message_bytes) -> integer(64 bsl 10, 1 bsl 40);
@@ -178,6 +179,7 @@ defaults() ->
         io_spin => 20,
         queue_bytes => 16 bsl 20,
         node_queue_bytes => 1 bsl 30,
+        receive_pool_bytes => 1 bsl 30,
         max_term_bytes => 64 bsl 20,
         max_term_heap => 256 bsl 20,
         max_message_bytes => 2 bsl 30,

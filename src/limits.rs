@@ -59,6 +59,13 @@ pub const MAX_OPEN_STREAM_BYTES: u64 = 256 << 20;
 /// bytes that have arrived.
 pub const ALLOCATE_AT_ONCE_BYTES: u64 = 16 << 20;
 
+/// Memory of dead binaries that a BEAM node keeps for the next large ones it receives, in bytes
+/// (`receive_pool_bytes`).
+pub const RECEIVE_POOL_BYTES: usize = 1 << 30;
+
+/// Such memory goes back to the system after this time without use.
+pub const RECEIVE_POOL_IDLE: Duration = Duration::from_secs(4);
+
 /// Budget of queued bytes per connection (`queue_bytes`).
 pub const QUEUE_BYTES: u64 = 16 << 20;
 

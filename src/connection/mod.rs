@@ -5,6 +5,7 @@
 //! established sessions on dedicated threads, because a tokio hop costs 10–25 µs at the median on
 //! this path; [`outbox`] is where senders on any thread meet the I/O thread of a connection;
 //! [`handover`] keeps order and bounds when another thread delivers;
+//! [`pool`] keeps memory for large binaries warm;
 //! [`host`] is what the node is embedded in, a VM or a program.
 
 #[doc(hidden)]
@@ -16,6 +17,7 @@ pub mod io;
 mod link;
 pub mod listen;
 pub mod outbox;
+pub mod pool;
 pub mod receive;
 pub mod session;
 mod writer;

@@ -27,8 +27,13 @@ pub const CONTROL_NAME: &str = "partisan_membership";
 /// Bytes read at once while only small messages arrive.
 const READ_BYTES: usize = 256 << 10;
 
-/// Bytes read at once while large binaries arrive: room for the next header, and little more.
+/// Bytes read at once while large binaries arrive, and first after one has: room for the next
+/// header, and little more. Who sent one may send another, and what of it lands in the read buffer is
+/// copied once more than it need be.
 const BULK_READ_BYTES: usize = 4 << 10;
+
+/// Growth of reads that bring as much as they may, and nothing of a large binary.
+const READ_GROWTH: usize = 4;
 
 /// Size of the read buffer of an I/O thread: one whole frame behind one read.
 pub(crate) const SCRATCH_BYTES: usize = limits::MAX_FRAME_BYTES + frame::HEADER + READ_BYTES;
@@ -131,6 +136,8 @@ pub(crate) struct Receiver<B> {
     stalled: Option<Assembled<B>>,
     /// Too much of what was read is still on its way through other threads.
     paused: bool,
+    /// Bytes to read at once while no large binary is under way.
+    wish: usize,
     /// True if a large message was seen since the flag was last cleared.
     pub(crate) bulk: bool,
     /// Messages delivered since the counter was last taken.
@@ -150,6 +157,7 @@ impl<B: Blob> Receiver<B> {
             current: None,
             stalled: None,
             paused: false,
+            wish: READ_BYTES,
             bulk: false,
             delivered: 0,
             undelivered: 0,
@@ -263,7 +271,7 @@ impl<B: Blob> Receiver<B> {
             // once for every few bytes of it.
             BULK_READ_BYTES.max(kept)
         } else {
-            READ_BYTES
+            self.wish
         };
         let end = (kept + wish).min(scratch.len());
         let (Some(front), true) = (scratch.get_mut(..kept), end > kept) else {
@@ -281,6 +289,11 @@ impl<B: Blob> Receiver<B> {
         let buffer = &scratch[..kept + read.bytes];
         let used = self.parse(buffer, ctx)?;
         self.carry.extend_from_slice(&buffer[used..]);
+        if self.in_blobs() {
+            self.wish = BULK_READ_BYTES;
+        } else if !read.drained {
+            self.wish = (self.wish * READ_GROWTH).min(READ_BYTES);
+        }
         Ok(read)
     }
 

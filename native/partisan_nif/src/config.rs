@@ -25,6 +25,8 @@ pub(crate) struct Start {
     /// Names of the processes that deliver streams; at least one.
     pub(crate) inboxes: Vec<Atom>,
     pub(crate) slices: Slices,
+    /// Idle memory for large binaries; 0: none.
+    pub(crate) pool_bytes: usize,
 }
 
 type ChannelTerm<'a> = (Term<'a>, u16, bool, u8);
@@ -144,6 +146,7 @@ impl Start {
                 ordinary: Duration::from_micros(get(map, "io_slice")?),
                 bulk: Duration::from_micros(get(map, "bulk_slice")?),
             },
+            pool_bytes: get(map, "receive_pool_bytes")?,
         })
     }
 }

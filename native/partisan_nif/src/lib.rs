@@ -27,6 +27,7 @@ mod inbox;
 mod log;
 mod node;
 mod observer;
+mod pool;
 mod postman;
 mod raw;
 mod routes;

@@ -13,6 +13,7 @@ use crate::config::Start;
 use crate::host::VmHost;
 use crate::log;
 use crate::observer::Owner;
+use crate::pool;
 use crate::routes::{Route, Routes, Watch, Words};
 use crate::send::Limits;
 use crate::vm::Mapper;
@@ -104,6 +105,10 @@ pub(crate) fn start(start: Start) -> Result<Arc<Running>, String> {
     let limits = start.node.io.limits.clone();
     let runtime =
         Runtime::start(host.clone(), identity, start.node, observer).map_err(|e| e.to_string())?;
+    // Without its thread the pool stays closed, and the VM's allocator serves.
+    if let Err(e) = pool::open(start.pool_bytes) {
+        tracing::warn!(error = %e, "no thread for the receive pool");
+    }
     let running = Arc::new(Running {
         runtime,
         host,
@@ -119,6 +124,7 @@ pub(crate) fn stop() {
     let _one_at_a_time = CHANGING.lock();
     if let Some(running) = NODE.swap(None) {
         running.runtime.stop();
+        pool::close();
     }
     log::send_to(None);
 }
