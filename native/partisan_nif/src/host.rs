@@ -153,8 +153,10 @@ impl Host for VmHost {
         };
         let (term, facts) = (message.term, message.facts);
         let blobs = std::mem::take(message.blobs);
-        let large = term.len() > LARGE_TERM_BYTES && !inbox::only_a_scheduler(facts);
-        if large && outbox.handed_over() == 0 {
+        let here = !inbox::only_a_scheduler(facts)
+            && !thread.batch.only_a_scheduler()
+            && outbox.handed_over() == 0;
+        if term.len() > LARGE_TERM_BYTES && here {
             self.deliver_here(thread);
             let letter = Letter::new(to, term, facts, &blobs);
             let posted = thread.postman.post_whole(self.here(), letter, term, blobs);
