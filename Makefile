@@ -1,4 +1,4 @@
-.PHONY: build demo test fmt lint clean
+.PHONY: build demo test bench-count fmt lint clean
 
 export REBAR_CACHE_DIR ?= $(CURDIR)/_build/cache
 
@@ -12,6 +12,9 @@ demo:            ## Two BEAM nodes and a Rust node exchange real data: correctne
 
 test:            ## Everything that CI runs
 	@scripts/test.sh
+
+bench-count:     ## Instructions per message of every path, against bench/callgrind.tsv
+	@bench/callgrind.sh
 
 fmt:             ## Format the Rust code
 	cargo fmt --all

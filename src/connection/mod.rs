@@ -18,4 +18,5 @@ pub mod listen;
 pub mod outbox;
 pub mod receive;
 pub mod session;
+mod sync;
 mod writer;
