@@ -1,4 +1,4 @@
-.PHONY: build demo bench bench-quick test fmt lint clean
+.PHONY: build demo bench bench-quick bench-count test fmt lint clean
 
 export REBAR_CACHE_DIR ?= $(CURDIR)/_build/cache
 
@@ -23,6 +23,9 @@ bench-quick:     ## Its points on loopback, in short runs: under 5 minutes
 
 test:            ## Everything that CI runs
 	@scripts/test.sh
+
+bench-count:     ## Instructions per message of every path, against bench/callgrind.tsv
+	@bench/callgrind.sh
 
 fmt:             ## Format the Rust code
 	cargo fmt --all

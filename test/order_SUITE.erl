@@ -11,10 +11,14 @@
     fallback_keeps_order/1,
     names_and_pids_share_an_order/1,
     small_overtakes_large/1,
-    small_overtakes_many_large/1
+    small_overtakes_many_large/1,
+    bursts_keep_their_order/1,
+    a_wide_map_before_a_large_term/1,
+    a_killed_inbox_ends_the_session/1
 ]).
 %% On the nodes.
--export([sink/0, sunk/1, flood/2, arrivals/1, queue_large/3]).
+-export([sink/0, sink/1, sunk/1, flood/2, arrivals/1, queue_large/3]).
+-export([burst/4, queue_all/2, watch/1, watched/0, keep_sending/2, lose_parcels/0]).
 
 -define(CHANNELS, [{wide, #{parallelism => 16}}, {one, #{parallelism => 1}}]).
 
@@ -27,7 +31,10 @@ all() ->
         fallback_keeps_order,
         names_and_pids_share_an_order,
         small_overtakes_large,
-        small_overtakes_many_large
+        small_overtakes_many_large,
+        bursts_keep_their_order,
+        a_wide_map_before_a_large_term,
+        a_killed_inbox_ends_the_session
     ].
 
 %%%-------------------------------------------------------------------------------------------
@@ -109,6 +116,57 @@ overtaken(Large, Small) ->
         ?assertEqual(lists:duplicate(Small, small) ++ lists:duplicate(Large, large), Kinds)
     end).
 
+%% Few messages in a read are delivered by the I/O thread, many by a process: bursts of all lengths,
+%% one after the other and after pauses, make it change again and again.
+bursts_keep_their_order(_) ->
+    Bursts = [200, 1, 1, 17, 3, 64, 1, 15, 16, 150, 2, 1, 40, 1, 5, 100, 1, 1, 30, 8],
+    Rounds = 15,
+    Total = fun(Senders) -> Senders * Rounds * lists:sum(Bursts) end,
+    pair(fun(A, B) ->
+        _ = [
+            begin
+                ok = partisan_ct:call(B, ?MODULE, sink, [QueueData]),
+                ok = partisan_ct:call(A, ?MODULE, burst, ['b@127.0.0.1', Senders, Rounds, Bursts]),
+                Sunk = partisan_ct:call(B, ?MODULE, sunk, [Total(Senders)]),
+                ?assertEqual({QueueData, Senders, {ok, Total(Senders)}}, {QueueData, Senders, Sunk})
+            end
+         || QueueData <- [on_heap, off_heap], Senders <- [1, 4]
+        ]
+    end).
+
+%% Only a scheduler may decode the map; the list is delivered where it has been read, and what the
+%% same read brought before it must not be. The receiver stands still until all is on its way.
+a_wide_map_before_a_large_term(_) ->
+    pair(fun(A, B) ->
+        ok = partisan_ct:call(B, ?MODULE, sink, []),
+        Pid = partisan_ct:os_pid(B),
+        Large = [binary(15000) || _ <- lists:seq(1, 5)],
+        Payloads = [maps:from_keys(lists:seq(1, 200), 1), Large, binary(64), Large],
+        _ = os:cmd("kill -STOP " ++ Pid),
+        try
+            ok = partisan_ct:call(A, ?MODULE, queue_all, [partisan_ct:name(B), Payloads]),
+            timer:sleep(100)
+        after
+            os:cmd("kill -CONT " ++ Pid)
+        end,
+        ?assertEqual({ok, 4}, partisan_ct:call(B, ?MODULE, sunk, [4]))
+    end).
+
+%% The messages that a killed process was to deliver are lost, but not silently: up to the down
+%% event nothing is missing, and after it the session comes back.
+a_killed_inbox_ends_the_session(_) ->
+    pair(fun(A, B) ->
+        ok = partisan_ct:call(B, ?MODULE, watch, [partisan_ct:name(A)]),
+        ok = partisan_ct:call(A, ?MODULE, keep_sending, [partisan_ct:name(B), 16]),
+        ok = partisan_ct:call(B, ?MODULE, lose_parcels, []),
+        partisan_ct:wait(fun() ->
+            case partisan_ct:call(B, ?MODULE, watched, []) of
+                {ok, Downs, Since} -> Downs > 0 andalso Since > 1000;
+                Gap -> ct:fail(Gap)
+            end
+        end)
+    end).
+
 %%%-------------------------------------------------------------------------------------------
 %%% Two nodes
 %%%-------------------------------------------------------------------------------------------
@@ -154,12 +212,19 @@ both(Floods) ->
 
 %% @doc Starts the process that checks what arrives.
 sink() ->
+    sink(on_heap).
+
+%% @doc As {@link sink/0}, with messages on or off the heap. It ends when all has come.
+sink(QueueData) ->
     Me = self(),
-    _ = spawn(fun() ->
-        true = register(sink, self()),
-        Me ! ready,
-        sink(#{}, 0, [], none)
-    end),
+    _ = spawn_opt(
+        fun() ->
+            true = register(sink, self()),
+            Me ! ready,
+            sink(#{}, 0, [], none)
+        end,
+        [{message_queue_data, QueueData}]
+    ),
     receive
         ready -> ok
     end.
@@ -278,3 +343,107 @@ weight(Term) -> erlang:external_size(Term).
 %% @doc Queues a message from a process of its own.
 queue_large(Node, What, Size) ->
     partisan:forward_message({sink, Node}, {arrived, What, binary(Size)}, #{channel => one}).
+
+%% @doc Queues messages from one process of its own.
+queue_all(Node, Payloads) ->
+    _ = [
+        ok = partisan:forward_message({sink, Node}, {1, 0, N, weight(P), P}, #{channel => one})
+     || {N, P} <- lists:enumerate(Payloads)
+    ],
+    ok.
+
+%% @doc Starts senders that send bursts of these lengths over one connection, with pauses between.
+burst(Node, Senders, Rounds, Bursts) ->
+    _ = [
+        spawn(fun() ->
+            _ = rand:seed(exsss, Sender),
+            Lengths = lists:append([Bursts || _ <- lists:seq(1, Rounds)]),
+            lists:foldl(fun(Length, N) -> burst_of(Node, Sender, Length, N) end, 1, Lengths)
+        end)
+     || Sender <- lists:seq(1, Senders)
+    ],
+    ok.
+
+burst_of(Node, Sender, Length, First) ->
+    Next = First + Length,
+    _ = [
+        ok = partisan:forward_message({sink, Node}, {Sender, 0, N, 64, binary(64)}, #{channel => one})
+     || N <- lists:seq(First, Next - 1)
+    ],
+    case rand:uniform(4) of
+        1 -> ok;
+        2 -> erlang:yield();
+        Millis -> timer:sleep(Millis - 2)
+    end,
+    Next.
+
+%% @doc Starts the process that checks what arrives before and after down events of the node.
+watch(Node) ->
+    Me = self(),
+    _ = spawn(fun() ->
+        true = register(watch, self()),
+        ok = partisan:monitor_nodes(true),
+        Me ! ready,
+        watch(Node, #{}, 0, 0)
+    end),
+    receive
+        ready -> ok
+    end.
+
+%% `Last': the number that each sender has sent last, and how many down events came before it.
+%% `Since': messages since the last down event.
+watch(Node, Last, Downs, Since) ->
+    receive
+        {numbered, Sender, N} ->
+            case Last of
+                #{Sender := {Before, Downs}} when N =/= Before + 1 ->
+                    unwatch({gap, Sender, Before, N});
+                #{Sender := {Before, _}} when N =< Before ->
+                    unwatch({again, Sender, Before, N});
+                _ ->
+                    watch(Node, Last#{Sender => {N, Downs}}, Downs, Since + 1)
+            end;
+        {nodedown, Node} ->
+            watch(Node, Last, Downs + 1, 0);
+        {nodeup, Node} ->
+            watch(Node, Last, Downs, Since);
+        {asked, From} ->
+            From ! {watched, {ok, Downs, Since}},
+            watch(Node, Last, Downs, Since)
+    end.
+
+unwatch(Why) ->
+    receive
+        {asked, From} ->
+            From ! {watched, Why},
+            unwatch(Why)
+    end.
+
+%% @doc What the process has seen.
+watched() ->
+    watch ! {asked, self()},
+    receive
+        {watched, Seen} -> Seen
+    end.
+
+%% @doc Starts senders that never stop. What is refused they send again.
+keep_sending(Node, Senders) ->
+    _ = [spawn(fun() -> keep_sending(Node, Sender, 1) end) || Sender <- lists:seq(1, Senders)],
+    ok.
+
+keep_sending(Node, Sender, N) ->
+    case partisan:forward_message({watch, Node}, {numbered, Sender, N}, #{channel => wide}) of
+        ok ->
+            keep_sending(Node, Sender, N + 1);
+        {error, _} ->
+            timer:sleep(5),
+            keep_sending(Node, Sender, N)
+    end.
+
+%% @doc Kills a process that delivers streams when it has something to deliver.
+lose_parcels() ->
+    Pid = whereis(partisan_inbox_1),
+    true = erlang:suspend_process(Pid),
+    ok = partisan_ct:wait(fun() -> {message_queue_len, 0} =/= process_info(Pid, message_queue_len) end),
+    true = exit(Pid, kill),
+    ok.

@@ -136,6 +136,69 @@ async fn order_of_64_senders_over_16_connections() {
     .await;
 }
 
+/// Senders write themselves when the connection is idle, else the I/O thread does: several
+/// senders on one connection, with bursts and pauses, make it change all the time.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn order_between_senders_that_write_and_the_io_thread() {
+    const SENDERS: i64 = 4;
+    const BURSTS: [i64; 10] = [1, 1, 30, 2, 1, 100, 1, 5, 1, 60];
+    const ROUNDS: i64 = 30;
+    let gaps = [Some(Duration::ZERO), Some(Duration::from_micros(20)), None];
+    for (case, gap) in gaps.into_iter().enumerate() {
+        within(async {
+            let a = builder(&format!("direct_a{case}"))
+                .direct_write(gap)
+                .queue_bytes(64 << 10)
+                .start()
+                .unwrap();
+            let b = builder(&format!("direct_b{case}")).start().unwrap();
+            join(&a, &b).await;
+            let mut sink = b.register("sink").unwrap();
+            // Threads, and not tasks: writing happens on the thread that sends.
+            let senders: Vec<_> = (0..SENDERS)
+                .map(|sender| {
+                    let mailbox = a.mailbox().unwrap();
+                    let to = format!("direct_b{case}@127.0.0.1");
+                    std::thread::spawn(move || {
+                        let options = SendOptions::new();
+                        let mut n = 0;
+                        for round in 0..ROUNDS {
+                            for burst in BURSTS {
+                                for _ in 0..burst {
+                                    // Now and then one that travels in fragments.
+                                    let size = if n % 251 == 250 { 70_000 } else { 64 };
+                                    let term = numbered(sender, n, size);
+                                    mailbox
+                                        .send_blocking((to.as_str(), "sink"), &term, &options)
+                                        .unwrap();
+                                    n += 1;
+                                }
+                                let pause = (round * 7 + burst + sender) % 5 * 20;
+                                std::thread::sleep(Duration::from_micros(pause as u64));
+                            }
+                        }
+                        n
+                    })
+                })
+                .collect();
+            let mut next = HashMap::new();
+            let total = SENDERS * ROUNDS * BURSTS.iter().sum::<i64>();
+            for _ in 0..total {
+                let (sender, n, bytes) = number(&sink.recv().await.unwrap().term);
+                let expected = next.entry(sender).or_insert(0);
+                assert_eq!(n, *expected, "sender {sender}, gap {gap:?}");
+                *expected += 1;
+                assert!(bytes.iter().all(|&b| b == n as u8));
+            }
+            for sender in senders {
+                assert_eq!(sender.join().unwrap() * SENDERS, total);
+            }
+            drained(&a).await;
+        })
+        .await;
+    }
+}
+
 #[tokio::test]
 async fn a_full_mailbox_pauses_its_senders() {
     within(async {

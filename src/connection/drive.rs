@@ -1,9 +1,10 @@
-//! The receiving half of a connection without an I/O thread around it, so that fuzzing and tests
-//! can feed it any bytes in any pieces. Not part of the interface of the crate.
+//! The two halves of a connection without an I/O thread around them, so that fuzzing, tests and
+//! benchmarks can feed them anything in any pieces. Not part of the interface of the crate.
 
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
+use crate::channel::Batch;
 use crate::connection::host::Host;
 use crate::connection::outbox::Outbox;
 use crate::connection::receive::{Context, ReceiveLimits, Receiver, SCRATCH_BYTES, Turn};
@@ -58,4 +59,16 @@ impl<H: Host> Drive<H> {
             }
         }
     }
+}
+
+/// The sending half likewise: takes up to `max_bytes` as an I/O thread does; true if that was all.
+pub fn take(outbox: &Outbox, max_bytes: usize, batch: &mut Batch) -> bool {
+    outbox.acknowledge();
+    outbox.take(max_bytes, batch).all
+}
+
+/// All of `batch` has been written.
+pub fn written(outbox: &Outbox, batch: &mut Batch) {
+    let payload = batch.advance(batch.len());
+    outbox.written(payload);
 }

@@ -11,11 +11,11 @@
 //!   [`Handover`] is dropped unfinished, so that its messages are lost, the session ends.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crate::connection::host::Lost;
 use crate::connection::outbox::Outbox;
 use crate::connection::session::{CloseReason, Session};
+use crate::connection::sync::{AtomicBool, AtomicU64, Ordering};
 use crate::limits;
 
 /// What a connection knows of its messages in other threads' hands.
@@ -37,9 +37,11 @@ impl Tally {
         if self.bytes() <= limits::HANDED_OVER_BYTES {
             return false;
         }
-        self.paused.store(true, Ordering::SeqCst);
-        // The last handover may have ended before it could see the flag.
-        !(self.bytes.load(Ordering::SeqCst) <= limits::HANDED_OVER_BYTES / 2
+        // The last handover may have ended before it could see the flag: either its subtraction is
+        // seen here, or the flag there. By read-modify-writes alone, for which no order between
+        // the two variables is needed, and which the model checker knows exactly.
+        self.paused.swap(true, Ordering::SeqCst);
+        !(self.bytes.fetch_add(0, Ordering::SeqCst) <= limits::HANDED_OVER_BYTES / 2
             && self.paused.swap(false, Ordering::SeqCst))
     }
 

@@ -20,4 +20,5 @@ pub mod outbox;
 pub mod pool;
 pub mod receive;
 pub mod session;
+mod sync;
 mod writer;

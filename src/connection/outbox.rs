@@ -5,15 +5,14 @@
 //! admitted may leave a [`Waiter`], which is woken when its bytes have been reserved.
 
 use std::net::TcpStream;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
-use parking_lot::Mutex;
 
 use crate::channel::{Admission, Batch, Ceiling, Config, Queue, Ticket};
 use crate::connection::handover::Tally;
+use crate::connection::sync::{AtomicBool, AtomicU64, AtomicUsize, Instant, Mutex, Ordering};
 use crate::connection::writer::{Writer, Writing};
 use crate::limits;
 use crate::wire::frame::{self, Dest, Head};

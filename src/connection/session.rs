@@ -8,13 +8,14 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::AtomicU32;
 use std::time::SystemTime;
 
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
 use crate::connection::outbox::{Outbox, Wake};
+use crate::connection::sync::{AtomicBool, AtomicUsize, Ordering};
 use crate::limits;
 use crate::wire::handshake::SessionId;
 use crate::wire::hello::Plan;

@@ -8,13 +8,12 @@
 use std::io;
 use std::net::TcpStream;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering, fence};
 
-use parking_lot::{Mutex, MutexGuard};
 use rustix::io::Errno;
 use rustix::net::{SendAncillaryBuffer, SendFlags};
 
 use crate::channel::Batch;
+use crate::connection::sync::{AtomicBool, Ordering, TryMutex, TryMutexGuard, fence};
 
 /// Slices given to one `sendmsg`.
 const IOVECS: usize = 64;
@@ -22,7 +21,7 @@ const IOVECS: usize = 64;
 /// The writing half of a socket, and what has been taken from the queue for it.
 #[derive(Default)]
 pub(crate) struct Writer {
-    desk: Mutex<Desk>,
+    desk: TryMutex<Desk>,
     /// The I/O thread came while somebody was writing.
     wanted: AtomicBool,
     closed: AtomicBool,
@@ -69,7 +68,7 @@ impl Desk {
 /// The right to write, until it is dropped.
 pub(crate) struct Writing<'a> {
     writer: &'a Writer,
-    desk: Option<MutexGuard<'a, Desk>>,
+    desk: Option<TryMutexGuard<'a, Desk>>,
     /// Called if the I/O thread came meanwhile.
     call: &'a dyn Fn(),
 }

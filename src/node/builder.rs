@@ -141,6 +141,13 @@ impl Builder {
         self
     }
 
+    /// A sender that finds a connection idle for this long writes its message itself, instead of
+    /// waking another thread; `None`: never. Default: 20 µs.
+    pub fn direct_write(mut self, gap: Option<Duration>) -> Self {
+        self.config.io.direct_write = gap;
+        self
+    }
+
     /// The failure detector. Default: a ping after 20 s of silence, then every 10 s, and 5
     /// unanswered ones end the session.
     pub fn connection_ping(mut self, liveness: Liveness) -> Self {
