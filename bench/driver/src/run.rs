@@ -13,7 +13,7 @@ use crate::process;
 use crate::record::Run;
 
 /// How long a measured round should take. A round in progress is never cut short.
-pub(crate) const TARGET: Duration = Duration::from_millis(1500);
+pub(crate) const TARGET: Duration = Duration::from_millis(1000);
 /// The same for `quick`.
 pub(crate) const QUICK_TARGET: Duration = Duration::from_millis(700);
 
