@@ -176,7 +176,7 @@ defaults() ->
         bulk_nice => 0,
         io_slice => 100,
         bulk_slice => 20000,
-        io_spin => 20,
+        io_spin => 100,
         queue_bytes => 16 bsl 20,
         node_queue_bytes => 1 bsl 30,
         receive_pool_bytes => 1 bsl 30,

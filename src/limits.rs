@@ -77,7 +77,7 @@ pub const DIRECT_WRITE_GAP: Duration = Duration::from_micros(20);
 pub const BULK_NICE: u8 = 0;
 
 /// How long an I/O thread looks for more work before it sleeps (`io_spin`).
-pub const SPIN: Duration = Duration::from_micros(20);
+pub const SPIN: Duration = Duration::from_micros(100);
 
 /// Unsent bytes that a socket's send buffer may hold (`unsent_bytes`); 0: as many as fit.
 pub const UNSENT_BYTES: u32 = 512 << 10;
