@@ -9,8 +9,8 @@ use std::io;
 use std::net::TcpStream;
 use std::os::fd::AsRawFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -140,11 +140,15 @@ impl<H: Host> Mailbox<H> {
     }
 }
 
-struct Wakers<H: Host>(Arc<[Mailbox<H>]>);
+/// Outboxes may outlive the threads, in tickets and in what schedulers remember; the descriptors of
+/// the threads must not.
+struct Wakers<H: Host>(Weak<[Mailbox<H>]>);
 
 impl<H: Host> Waker for Wakers<H> {
     fn wake(&self, thread: usize, connection: u64) {
-        if let Some(mailbox) = self.0.get(thread) {
+        if let Some(mailboxes) = self.0.upgrade()
+            && let Some(mailbox) = mailboxes.get(thread)
+        {
             mailbox.inbox.lock().ready.push(connection);
             mailbox.notify();
         }
@@ -192,7 +196,7 @@ impl<H: Host> Io<H> {
             ceiling: Ceiling::new(config.node_queue_bytes),
             direct_write: config.direct_write,
             starved: Starved::default(),
-            waker: Box::new(Wakers(mailboxes.clone())),
+            waker: Box::new(Wakers(Arc::downgrade(&mailboxes))),
         });
         let mut threads = Vec::new();
         for (index, poll) in polls.into_iter().enumerate() {

@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::sync::Arc;
 
-use arc_swap::{ArcSwapOption, Cache};
+use arc_swap::ArcSwapOption;
 use parking_lot::Mutex;
 use partisan::node::runtime::Runtime;
 use partisan::wire::identity::Identity;
@@ -37,31 +37,18 @@ pub(crate) fn running() -> Option<Arc<Running>> {
 }
 
 thread_local! {
-    /// What a scheduler saw at its last send: looking whether that still holds is cheaper than
-    /// sharing reference counts with other schedulers. Kept until its next send.
-    static SEEN: RefCell<Seen> = RefCell::new(Seen {
-        node: Cache::new(&NODE),
-        routes: None,
-    });
-}
-
-struct Seen {
-    node: Cache<&'static ArcSwapOption<Running>, Option<Arc<Running>>>,
-    /// With the routes that are watched.
-    routes: Option<(Arc<Routes>, Watch)>,
+    /// The routes that a scheduler saw at its last send: looking whether they still hold is cheaper
+    /// than sharing reference counts with other schedulers. Kept until its next send.
+    static SEEN: RefCell<Option<(Arc<Routes>, Watch)>> = const { RefCell::new(None) };
 }
 
 /// The node and its present routes; for sends.
 pub(crate) fn sending<R>(f: impl FnOnce(&Running, &Words<Route>) -> R) -> Option<R> {
+    let node = NODE.load();
+    let running = node.as_ref()?;
     SEEN.with_borrow_mut(|seen| {
-        let Some(running) = seen.node.load() else {
-            seen.routes = None;
-            return None;
-        };
-        let watched = seen
-            .routes
-            .take_if(|(routes, _)| Arc::ptr_eq(routes, &running.routes));
-        let (_, watch) = seen.routes.insert(watched.unwrap_or_else(|| {
+        let watched = seen.take_if(|(routes, _)| Arc::ptr_eq(routes, &running.routes));
+        let (_, watch) = seen.insert(watched.unwrap_or_else(|| {
             let routes = running.routes.clone();
             let watch = routes.watch();
             (routes, watch)
