@@ -1,5 +1,6 @@
 //! Bytes: terms, identities, handshake and frames. No socket, no clock, no thread.
 
+pub mod dist;
 pub mod flags;
 pub mod frame;
 pub mod handshake;
