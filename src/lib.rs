@@ -6,7 +6,7 @@
 //! |---|---|---|
 //! | node | [`node`] | tie the rest together |
 //! | runtime | [`connection`] | sockets, clocks, threads |
-//! | sans-I/O | [`overlay`], [`channel`] | nothing but compute |
+//! | sans-I/O | [`overlay`], [`channel`], [`signals`] | nothing but compute |
 //! | wire | [`wire`] | nothing but compute |
 //!
 //! Everything below the runtime takes bytes, time and randomness as arguments and returns what
@@ -18,6 +18,7 @@ pub mod connection;
 pub mod limits;
 pub mod node;
 pub mod overlay;
+pub mod signals;
 pub mod wire;
 
 pub use connection::io::Liveness;

@@ -125,5 +125,8 @@ pub const BULK_FRAME_BYTES: usize = 64 << 10;
 /// A bulk connection becomes an ordinary one after this long without a bulk frame.
 pub const BULK_LINGER: Duration = Duration::from_secs(1);
 
+/// Links and monitors that one stock node may have at this node's processes.
+pub const MAX_PEER_RELATIONS: usize = 1 << 20;
+
 /// Members, tombstones included, that a membership state may hold.
 pub const MAX_MEMBERS: usize = 16_384;
