@@ -15,6 +15,7 @@
 
 pub mod channel;
 pub mod connection;
+mod distribution;
 pub mod limits;
 pub mod node;
 pub mod overlay;
