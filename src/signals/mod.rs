@@ -186,31 +186,40 @@ pub enum Notice {
 
 impl Notice {
     /// The message that an Erlang process would get: `{'DOWN', Ref, process, Process, Reason}` or
-    /// `{'EXIT', Pid, Reason}`.
-    pub fn to_value(&self) -> Value {
-        match self {
+    /// `{'EXIT', Pid, Reason}`. A reason that leaves no room for that is replaced by the atom
+    /// `too_large`; it is whole in the notice.
+    pub fn to_term(&self) -> Term {
+        let (head, reason) = match self {
             Self::Down {
                 reference,
                 node,
                 process,
                 reason,
-            } => Value::tuple([
-                Value::atom("DOWN"),
-                reference.clone().into(),
-                Value::atom("process"),
-                match process {
+            } => {
+                let process = match process {
                     Target::Pid(pid) => pid.clone().into(),
                     Target::Alias(alias) => alias.clone().into(),
                     Target::Name(name) => {
                         Value::tuple([Value::Atom(name.clone()), Value::atom(node)])
                     }
-                },
-                reason.decode(),
-            ]),
-            Self::Exit { from, reason } => {
-                Value::tuple([Value::atom("EXIT"), from.clone().into(), reason.decode()])
+                };
+                let reference = reference.clone().into();
+                let head = vec![Value::atom("DOWN"), reference, Value::atom("process"), process];
+                (head, reason)
             }
-        }
+            Self::Exit { from, reason } => (vec![Value::atom("EXIT"), from.clone().into()], reason),
+        };
+        let terms: Result<Vec<Term>, _> = head.iter().map(Value::encode).collect();
+        let whole = terms.and_then(|mut terms| {
+            terms.push(reason.clone());
+            Term::tuple(&terms)
+        });
+        whole.unwrap_or_else(|_| {
+            let mut head = head;
+            head.push(Value::atom("too_large"));
+            let tuple = Value::tuple(head).encode();
+            tuple.unwrap_or_else(|_| reason.clone())
+        })
     }
 }
 
