@@ -5,7 +5,7 @@
 //! | layer | modules | may do |
 //! |---|---|---|
 //! | node | [`node`] | tie the rest together |
-//! | runtime | [`connection`] | sockets, clocks, threads |
+//! | runtime | [`connection`], [`distribution`] | sockets, clocks, threads |
 //! | sans-I/O | [`overlay`], [`channel`] | nothing but compute |
 //! | wire | [`wire`] | nothing but compute |
 //!
@@ -15,6 +15,7 @@
 
 pub mod channel;
 pub mod connection;
+pub mod distribution;
 pub mod limits;
 pub mod node;
 pub mod overlay;
