@@ -5,8 +5,13 @@
 //! | layer | modules | may do |
 //! |---|---|---|
 //! | node | [`node`] | tie the rest together |
+<<<<<<< HEAD
 //! | runtime | [`connection`] | sockets, clocks, threads |
 //! | sans-I/O | [`overlay`], [`channel`], [`signals`] | nothing but compute |
+=======
+//! | runtime | [`connection`], [`distribution`] | sockets, clocks, threads |
+//! | sans-I/O | [`overlay`], [`channel`] | nothing but compute |
+>>>>>>> wt-shake
 //! | wire | [`wire`] | nothing but compute |
 //!
 //! Everything below the runtime takes bytes, time and randomness as arguments and returns what
@@ -15,7 +20,7 @@
 
 pub mod channel;
 pub mod connection;
-mod distribution;
+pub mod distribution;
 pub mod limits;
 pub mod node;
 pub mod overlay;

@@ -101,6 +101,22 @@ pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Connections that may be in their handshake at once; further ones are closed at once.
 pub const MAX_UNAUTHENTICATED: usize = 128;
 
+/// Time that EPMD may take for an answer. OTP waits ten seconds; EPMD answers from memory.
+pub const EPMD_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Longest list of names that EPMD may send, in bytes.
+pub const MAX_EPMD_NAMES: u64 = 1 << 20;
+
+/// Longest other answer of EPMD, in bytes: its fixed fields, a name and extra bytes.
+pub const MAX_EPMD_ANSWER: u64 = 4096;
+
+/// First and longest pause before a node registers again with an EPMD that went away. OTP waits
+/// two seconds each time (`erl_epmd.erl`).
+pub const EPMD_RETRY: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(2));
+
+/// Addresses of one host that a dial tries.
+pub const MAX_ADDRESSES: usize = 8;
+
 /// Silence after which the older of two nodes of one name is taken to be dead.
 pub const DUPLICATE_NAME_PATIENCE: Duration = Duration::from_secs(2);
 
@@ -124,6 +140,14 @@ pub const BULK_FRAME_BYTES: usize = 64 << 10;
 
 /// A bulk connection becomes an ordinary one after this long without a bulk frame.
 pub const BULK_LINGER: Duration = Duration::from_secs(1);
+
+/// Bytes of messages for full mailboxes that are kept per link with a stock node; then the link is
+/// not read.
+pub const KEPT_BYTES: u64 = 4 << 20;
+
+/// Bytes of signals of links, monitors and exits that may wait for a stock node to read. They
+/// can't be made to wait as messages can; a node that lets more pile up is given up.
+pub const MAX_UNASKED_BYTES: usize = 64 << 20;
 
 /// Links and monitors that one stock node may have at this node's processes.
 pub const MAX_PEER_RELATIONS: usize = 1 << 20;

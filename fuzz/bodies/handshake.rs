@@ -25,6 +25,7 @@ impl End {
             machine: Handshake::new(Config {
                 local: Identity::new(name, 7),
                 flags: Flags::OURS,
+                stock_flags: Flags::OURS,
                 instance,
                 capabilities: 0,
                 nonce: [instance as u8; 16],

@@ -25,6 +25,7 @@ use crate::connection::listen;
 use crate::connection::session::{CloseReason, Session};
 use crate::node::control::Control;
 use crate::overlay::NodeSpec;
+use crate::wire::flags::Flags;
 use crate::wire::hello::ChannelSpec;
 use crate::wire::identity::Identity;
 
@@ -172,6 +173,8 @@ impl<H: Host> Runtime<H> {
         check(&config)?;
         let local = Arc::new(Local {
             identity,
+            // Nobody serves stock peers here.
+            stock_flags: Flags::OURS,
             instance: rand::rng().random(),
             channels: config.channels.clone(),
             cookie: config.cookie.clone(),

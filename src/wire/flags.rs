@@ -118,6 +118,11 @@ impl Flags {
         Flags(self.0 | other.0)
     }
 
+    /// What is in both sets.
+    pub const fn and(self, other: Flags) -> Flags {
+        Flags(self.0 & other.0)
+    }
+
     /// What of this set is not in `other`.
     pub const fn without(self, other: Flags) -> Flags {
         Flags(self.0 & !other.0)

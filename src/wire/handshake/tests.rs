@@ -16,6 +16,7 @@ fn config(name: &str, seed: u8, role: Role) -> Config {
     Config {
         local: Identity::new(name, 100 + u32::from(seed)),
         flags: Flags::OURS,
+        stock_flags: Flags::OURS,
         instance: seed.into(),
         capabilities: 0,
         nonce: [seed; 16],
