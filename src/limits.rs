@@ -154,3 +154,17 @@ pub const MAX_PEER_RELATIONS: usize = 1 << 20;
 
 /// Members, tombstones included, that a membership state may hold.
 pub const MAX_MEMBERS: usize = 16_384;
+
+/// Payload of one fragment of a distribution signal. That of the VM, `ERTS_DIST_FRAGMENT_SIZE`.
+pub const DIST_FRAGMENT_BYTES: usize = 64 << 10;
+
+/// Fragmented distribution signals that a peer may have under way on one connection. The VM sends
+/// one for each process that is in the middle of a large send.
+pub const MAX_OPEN_SEQUENCES: usize = 8192;
+
+/// Bytes that unfinished distribution signals may hold on one connection beyond one signal of
+/// the largest size.
+pub const MAX_OPEN_SEQUENCE_BYTES: u64 = 256 << 20;
+
+/// Parts of a term of at least this many bytes are written out from where they are, not copied.
+pub const WRITE_IN_PLACE_BYTES: usize = 8 << 10;

@@ -23,8 +23,9 @@ mod encode;
 mod error;
 mod map;
 mod parts;
+mod pieces;
 mod scan;
-mod tag;
+pub(crate) mod tag;
 #[expect(clippy::module_inception, reason = "`Term` is what a term is in Rust")]
 mod term;
 mod value;
