@@ -149,6 +149,12 @@ pub const KEPT_BYTES: u64 = 4 << 20;
 /// can't be made to wait as messages can; a node that lets more pile up is given up.
 pub const MAX_UNASKED_BYTES: usize = 64 << 20;
 
+/// Silence after which a stock node is taken to be dead (`net_ticktime`).
+pub const TICK_TIME: Duration = Duration::from_secs(60);
+
+/// Functions that run for stock nodes at once; further requests are answered `system_limit`.
+pub const MAX_SPAWNED: usize = 16_384;
+
 /// Links and monitors that one stock node may have at this node's processes.
 pub const MAX_PEER_RELATIONS: usize = 1 << 20;
 

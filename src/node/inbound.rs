@@ -7,7 +7,7 @@
 //! a mailbox goes in before its notices, whether there is room or not.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use crate::distribution::link::{Inbound, Link};
 use crate::limits;
@@ -15,13 +15,12 @@ use crate::node::api::Inner;
 use crate::node::functions;
 use crate::node::mailbox::Message;
 use crate::node::processes::Outcome;
+use crate::node::services;
 use crate::node::slot::{Refused, Slot, Stalled, cost_of};
 use crate::signals::Local;
 use crate::wire::dist::{Control, Signal, Target};
 use crate::wire::frame::Dest;
-use crate::wire::term::{Pid, Reference, Term};
-
-use std::sync::Weak;
+use crate::wire::term::{Atom, Pid, Reference, Term};
 
 /// Messages for one mailbox.
 struct Kept {
@@ -89,6 +88,29 @@ impl Receiver {
         }
     }
 
+    fn to_pid(&mut self, inner: &Inner, to: &Pid, from: Option<Pid>, term: Term) {
+        let dest = Dest::Pid {
+            id: to.id,
+            serial: to.serial,
+            creation: to.creation,
+        };
+        if let Some(slot) = inner.processes.registry.find(dest) {
+            let message = self.message(from, term);
+            self.put(slot, message);
+        }
+    }
+
+    fn to_name(&mut self, inner: &Arc<Inner>, to: &Atom, from: Pid, term: Term) {
+        let name = to.as_str();
+        if services::answer(inner, name, &term) || !inner.allow.takes_messages(name) {
+            return;
+        }
+        if let Some(slot) = inner.processes.registry.find(Dest::Name(name)) {
+            let message = self.message(Some(from), term);
+            self.put(slot, message);
+        }
+    }
+
     /// A message to an alias: an answer to a call, or one for a process that has made the alias.
     fn to_alias(&mut self, inner: &Inner, alias: &Reference, from: Pid, term: Term) {
         let term = match inner.processes.calls.end(alias, Outcome::Reply(term)) {
@@ -107,54 +129,31 @@ impl Inbound for Receiver {
         let Some(inner) = self.node.upgrade() else {
             return Ok(());
         };
-        let registry = &inner.processes.registry;
         let name = |operation: &str| format!("{operation} has no payload");
         match signal.control {
             Control::Send { from, to } => {
                 let term = signal.payload.ok_or_else(|| name("SEND"))?;
-                let dest = Dest::Pid {
-                    id: to.id,
-                    serial: to.serial,
-                    creation: to.creation,
-                };
-                if let Some(slot) = registry.find(dest) {
-                    let message = self.message(from, term);
-                    self.put(slot, message);
-                }
+                self.to_pid(&inner, &to, from, term);
             }
             Control::RegSend { from, to } => {
                 let term = signal.payload.ok_or_else(|| name("REG_SEND"))?;
-                if inner.allow.takes_messages(to.as_str())
-                    && let Some(slot) = registry.find(Dest::Name(to.as_str()))
-                {
-                    let message = self.message(Some(from), term);
-                    self.put(slot, message);
-                }
+                self.to_name(&inner, &to, from, term);
             }
             Control::AliasSend { from, alias } => {
                 let term = signal.payload.ok_or_else(|| name("ALIAS_SEND"))?;
                 self.to_alias(&inner, &alias, from, term);
             }
-            Control::AltactSend { from, to, .. } => {
+            Control::AltactSend {
+                exit: false,
+                from,
+                to,
+                ..
+            } => {
                 let term = signal.payload.ok_or_else(|| name("ALTACT_SIG_SEND"))?;
-                let dest = match &to {
-                    Target::Alias(alias) => {
-                        self.to_alias(&inner, alias, from, term);
-                        return Ok(());
-                    }
-                    Target::Name(name) if !inner.allow.takes_messages(name.as_str()) => {
-                        return Ok(());
-                    }
-                    Target::Name(name) => Dest::Name(name.as_str()),
-                    Target::Pid(pid) => Dest::Pid {
-                        id: pid.id,
-                        serial: pid.serial,
-                        creation: pid.creation,
-                    },
-                };
-                if let Some(slot) = registry.find(dest) {
-                    let message = self.message(Some(from), term);
-                    self.put(slot, message);
+                match to {
+                    Target::Alias(alias) => self.to_alias(&inner, &alias, from, term),
+                    Target::Name(name) => self.to_name(&inner, &name, from, term),
+                    Target::Pid(pid) => self.to_pid(&inner, &pid, Some(from), term),
                 }
             }
             Control::SpawnRequest { .. } => functions::requested(&inner, &self.link, signal),
@@ -171,6 +170,10 @@ impl Inbound for Receiver {
                 let to = match control {
                     Control::Exit { to, .. }
                     | Control::Exit2 { to, .. }
+                    | Control::AltactSend {
+                        to: Target::Pid(to),
+                        ..
+                    }
                     | Control::MonitorExit { to, .. } => Some(Local::from(to)),
                     _ => None,
                 };

@@ -128,6 +128,16 @@ impl Mailbox {
         &self.node
     }
 
+    /// Takes out the notice of a monitor that is here already.
+    pub(crate) fn discard_down(&mut self, reference: &Reference) {
+        if let Some(at) = self.passed.iter().position(|m| m.is_down_of(reference))
+            && let Some(message) = self.passed.remove(at)
+        {
+            self.slot.consumed(cost_of(&message.term));
+        }
+        self.slot.flush(reference);
+    }
+
     pub(crate) fn slot(&self) -> &Arc<Slot> {
         &self.slot
     }

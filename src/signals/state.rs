@@ -570,6 +570,19 @@ impl State {
                     self.exit_asked(&from, local, payload(signal.payload), effects);
                 }
             }
+            Control::AltactSend {
+                exit: true,
+                from,
+                to,
+                ..
+            } => {
+                if from.node != *node {
+                    return own(&from, "ALTACT_SIG_SEND");
+                }
+                if let Some(local) = self.target(&to) {
+                    self.exit_asked(&from, local, payload(signal.payload), effects);
+                }
+            }
             Control::Monitor { from, .. } if from.node != *node => return own(&from, "MONITOR_P"),
             Control::Monitor {
                 from,
