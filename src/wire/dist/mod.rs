@@ -20,7 +20,6 @@ mod fields;
 mod fragments;
 mod operation;
 mod read;
-mod terms;
 mod write;
 
 pub use chunks::Chunks;
