@@ -30,4 +30,10 @@ pub use error::DistError;
 pub use fragments::Fragments;
 
 #[cfg(test)]
+mod control_tests;
+#[cfg(test)]
+mod hostile_tests;
+#[cfg(test)]
 mod round_trip_tests;
+#[cfg(test)]
+mod tables_tests;
