@@ -5,6 +5,7 @@
 //! every node inside a VM, refuses them.
 
 use std::io::{self, IoSlice};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -73,6 +74,12 @@ impl Stream {
             Stream::Tcp(stream) => stream,
             Stream::Tls(stream) => stream.get_ref().0,
         }
+    }
+}
+
+impl AsFd for Stream {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket().as_fd()
     }
 }
 

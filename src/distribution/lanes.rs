@@ -108,6 +108,7 @@ impl<S, F> Lanes<S, F> {
     }
 
     /// True if there is nothing to send.
+    #[cfg(test)]
     pub(crate) fn is_empty(&self) -> bool {
         self.ring.is_empty()
     }

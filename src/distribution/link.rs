@@ -23,7 +23,7 @@ use tokio::time::MissedTickBehavior;
 
 use crate::distribution::lanes::{Lanes, Next};
 use crate::limits;
-use crate::wire::dist::{Chunks, Decoder, DistLimits, Encoder, Fragments, Signal};
+use crate::wire::dist::{Chunks, Decoder, DistLimits, Encoder, EncoderConfig, Fragments, Signal};
 use crate::wire::flags::Flags;
 
 /// Ticks in a `tick_time`.
@@ -68,7 +68,7 @@ struct Item {
 /// The rest of a signal that is sent in fragments, with the room that the whole takes.
 struct Rest {
     fragments: Fragments,
-    permit: Option<OwnedSemaphorePermit>,
+    _permit: Option<OwnedSemaphorePermit>,
 }
 
 struct Queue {
@@ -165,7 +165,12 @@ impl Link {
 
     /// Sends a message, waiting for room. Dropped before it is ready, it has sent nothing.
     pub(crate) async fn send(&self, lane: u64, signal: Signal) -> Pushed {
-        match self.room.clone().acquire_many_owned(self.cost(&signal)).await {
+        match self
+            .room
+            .clone()
+            .acquire_many_owned(self.cost(&signal))
+            .await
+        {
             Ok(permit) => self.push(lane, signal, Some(permit)),
             Err(_) => Pushed::Closed,
         }
@@ -186,7 +191,9 @@ impl Link {
             queue.unasked += bytes;
             if queue.unasked > limits::MAX_UNASKED_BYTES {
                 drop(queue);
-                self.stop(LinkError::Local("too many signals wait for the peer to read"));
+                self.stop(LinkError::Local(
+                    "too many signals wait for the peer to read",
+                ));
                 return Pushed::Closed;
             }
         }
@@ -306,7 +313,7 @@ async fn write<S>(link: &Link, mut writer: WriteHalf<S>, period: Duration) -> Re
 where
     S: AsyncRead + AsyncWrite,
 {
-    let mut encoder = Encoder::new(link.flags);
+    let mut encoder = Encoder::new(link.flags, EncoderConfig::default());
     let mut chunks = Chunks::new();
     let mut last = Instant::now();
     loop {
@@ -338,7 +345,14 @@ fn gather(link: &Link, encoder: &mut Encoder, chunks: &mut Chunks) {
         let Some(next) = queue.lanes.next() else {
             return;
         };
-        if let Next::Signal(_, Item { signal, permit: None }) = &next {
+        if let Next::Signal(
+            _,
+            Item {
+                signal,
+                permit: None,
+            },
+        ) = &next
+        {
             let bytes = signal.payload.as_ref().map_or(0, |p| p.len()) + OVERHEAD;
             queue.unasked = queue.unasked.saturating_sub(bytes);
         }
@@ -347,7 +361,10 @@ fn gather(link: &Link, encoder: &mut Encoder, chunks: &mut Chunks) {
             Next::Signal(lane, Item { signal, permit }) => {
                 match encoder.encode(&signal, lane, chunks) {
                     Ok(None) => continue,
-                    Ok(Some(fragments)) => (lane, Rest { fragments, permit }),
+                    Ok(Some(fragments)) => {
+                        let _permit = permit;
+                        (lane, Rest { fragments, _permit })
+                    }
                     Err(e) => {
                         // The peer does not know such signals, or it can't be written at all.
                         tracing::debug!(peer = %link.name, error = %e, "signal not sent");
@@ -380,7 +397,7 @@ where
     S: AsyncRead + AsyncWrite,
     I: Inbound,
 {
-    let mut decoder = Decoder::new(link.flags, config.limits.clone());
+    let mut decoder = Decoder::new(link.flags, config.limits);
     let mut buffer = BytesMut::with_capacity(READ_BYTES);
     let mut ticks = tokio::time::interval(config.tick_time / TICKS);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -436,7 +453,7 @@ fn take_packets<I: Inbound>(
             break;
         };
         let length = u32::from_be_bytes(*length) as usize;
-        if length > config.limits.packet_bytes() {
+        if length as u64 > config.limits.message_bytes + config.limits.term.bytes as u64 {
             let what = format!("a packet of {length} bytes is over the limit");
             return Err(LinkError::Protocol(what));
         }

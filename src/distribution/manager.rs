@@ -15,9 +15,7 @@ use tokio::time::sleep_until;
 use tokio_rustls::TlsConnector;
 
 use crate::connection::establish::{EstablishError, Local};
-use crate::distribution::dial::{
-    DialError, StockArrival, StockJudgement, Stocked, Stream, dial,
-};
+use crate::distribution::dial::{DialError, StockArrival, StockJudgement, Stocked, Stream, dial};
 use crate::distribution::link::{self, Inbound, Link, LinkError};
 use crate::distribution::names::{NameForm, ResolveError, Resolver};
 use crate::distribution::peers::{self, Effect, Event, Origin};
@@ -191,7 +189,10 @@ impl<H: Host> Manager<H> {
                 let _ = answer.send(Err(ConnectError::NotAlive));
             }
             Command::Connect(name, answer) => {
-                let up = self.links.values().find(|link| link.name == name && link.is_open());
+                let up = self
+                    .links
+                    .values()
+                    .find(|link| link.name == name && link.is_open());
                 if let Some(link) = up {
                     let _ = answer.send(Ok(link.clone()));
                 } else {
@@ -291,7 +292,10 @@ impl<H: Host> Manager<H> {
         match outcome {
             Ok(stocked) => self.establish(name, stocked, Origin::Accepted(attempt)),
             Err(error) => {
-                if !matches!(&error, EstablishError::Handshake(HandshakeError::RefusedByUs { .. })) {
+                if !matches!(
+                    &error,
+                    EstablishError::Handshake(HandshakeError::RefusedByUs { .. })
+                ) {
                     tracing::warn!(peer = %name, "a stock node did not get in: {error}");
                 }
                 self.handle(Event::AttemptGone { attempt, name });

@@ -6,6 +6,7 @@
 //! cookie alone authenticates, and whoever sits between both ends can pass the handshake on and
 //! take the connection over. Here verification is on unless it is turned off.
 
+use std::fmt;
 use std::sync::Arc;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -66,6 +67,21 @@ pub enum TlsError {
     /// The roots cannot verify anybody.
     #[error("TLS: the roots cannot verify clients: {0}")]
     Verifier(#[from] rustls::server::VerifierBuilderError),
+}
+
+/// Keys are not shown.
+impl fmt::Debug for TlsConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TlsConfig")
+            .field("server", &self.server.is_some())
+            .field("client", &self.client.is_some())
+            .field("trust_any_server", &self.trust_any_server)
+            .field(
+                "require_client_certificate",
+                &self.require_client_certificate,
+            )
+            .finish_non_exhaustive()
+    }
 }
 
 impl TlsConfig {

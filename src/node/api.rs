@@ -8,17 +8,17 @@ use std::sync::{Arc, OnceLock};
 use thiserror::Error;
 
 use crate::connection::receive::ReceiveLimits;
+use crate::node::allow::Allow;
 use crate::node::builder::Builder;
 use crate::node::events::{Events, NodeEvent, Route, View};
-use crate::node::host::RustHost;
-use crate::node::allow::Allow;
 use crate::node::functions::{FunctionResult, Functions};
+use crate::node::host::RustHost;
 use crate::node::mailbox::{Mailbox, RegisterError};
 use crate::node::process::mute;
 use crate::node::processes::{Processes, lane};
 use crate::node::registry::{Registry, SERVICE_NAMES};
-use crate::node::stock::Stock;
 use crate::node::runtime::{Command, Reply, Runtime};
+use crate::node::stock::Stock;
 use crate::overlay::NodeSpec;
 use crate::signals::{Event, Local};
 use crate::wire::identity::Identity;
@@ -247,7 +247,9 @@ impl Node {
 
     /// Bytes that wait to be sent, over all connections.
     pub fn queued_bytes(&self) -> u64 {
-        self.inner.runtime.queued()
+        let links = self.inner.processes.links();
+        let linked: u64 = links.iter().map(|link| link.queued()).sum();
+        self.inner.runtime.queued() + linked
     }
 
     /// Opens a mailbox that receives what is sent to this name, and to its pid.
@@ -292,7 +294,9 @@ impl Node {
         F: Fn(Vec<Value>) -> R + Send + Sync + 'static,
         R: Future<Output = FunctionResult> + Send + 'static,
     {
-        self.inner.functions.add(module.into(), name.into(), arity, body);
+        self.inner
+            .functions
+            .add(module.into(), name.into(), arity, body);
     }
 
     /// Names that are registered on this node.

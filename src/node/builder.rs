@@ -249,7 +249,13 @@ impl Builder {
         let allow = distribution.as_ref().map(|d| d.allow.clone());
         let inner = Arc::new(Inner::new(runtime, registry, view, limits, allow));
         if let (Some(distribution), Some(gate)) = (distribution, gate) {
-            inner.set_stock(stock::start(&inner, distribution, gate, local, queue_bytes)?);
+            inner.set_stock(stock::start(
+                &inner,
+                distribution,
+                gate,
+                local,
+                queue_bytes,
+            )?);
         }
         Ok(Node::of(&inner))
     }

@@ -322,7 +322,11 @@ fn finished(
     if parts.first() != Some(result) {
         return Err(RpcError::Exit(Value::Tuple(parts)));
     }
-    let kind = parts.get(1).and_then(Value::as_atom).unwrap_or("").to_owned();
+    let kind = parts
+        .get(1)
+        .and_then(Value::as_atom)
+        .unwrap_or("")
+        .to_owned();
     let stack = if parts.len() > 3 { parts.pop() } else { None };
     let value = parts.pop().unwrap_or_else(|| Value::atom("undefined"));
     match &*kind {

@@ -68,7 +68,9 @@ impl Functions {
         R: Future<Output = FunctionResult> + Send + 'static,
     {
         let body: Body = Arc::new(move |arguments| Box::pin(body(arguments)));
-        self.known.write().insert((module, name, arity.into()), body);
+        self.known
+            .write()
+            .insert((module, name, arity.into()), body);
     }
 
     /// What bounds the functions that run at once.
@@ -95,7 +97,11 @@ enum Task {
 }
 
 /// Module, function and arguments as they stand in a term.
-pub(crate) fn callee(module: &Value, name: &Value, arguments: &Value) -> Option<(Atom, Atom, Vec<Value>)> {
+pub(crate) fn callee(
+    module: &Value,
+    name: &Value,
+    arguments: &Value,
+) -> Option<(Atom, Atom, Vec<Value>)> {
     match (module, name, arguments) {
         (Value::Atom(module), Value::Atom(name), Value::List(arguments)) => {
             Some((module.clone(), name.clone(), arguments.clone()))
@@ -116,7 +122,12 @@ pub(crate) fn undefined(module: &Value, name: &Value, arguments: &Value) -> (Val
 }
 
 /// Runs a function if there is one.
-pub(crate) async fn run(inner: &Inner, module: &Value, name: &Value, arguments: &Value) -> Option<FunctionResult> {
+pub(crate) async fn run(
+    inner: &Inner,
+    module: &Value,
+    name: &Value,
+    arguments: &Value,
+) -> Option<FunctionResult> {
     let (module, name, arguments) = callee(module, name, arguments)?;
     let body = inner.functions.find(&module, &name, arguments.len())?;
     Some(body(arguments).await)

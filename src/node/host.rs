@@ -163,7 +163,11 @@ impl Host for RustHost {
             return Delivery::NoProcess;
         };
         let blobs = message.blobs.iter().map(Blob::len).sum();
-        match slot.admit(message.term.len(), blobs, Some(Stalled::Connection(outbox.clone()))) {
+        match slot.admit(
+            message.term.len(),
+            blobs,
+            Some(Stalled::Connection(outbox.clone())),
+        ) {
             Ok(()) => {}
             Err(Refused::Full) => return Delivery::Full,
             Err(Refused::Closed) => return Delivery::NoProcess,

@@ -3,8 +3,8 @@
 pub(crate) mod allow;
 pub(crate) mod api;
 mod block;
-pub(crate) mod call;
 pub(crate) mod builder;
+pub(crate) mod call;
 mod complaints;
 mod control;
 pub(crate) mod events;

@@ -157,7 +157,9 @@ impl Processes {
                     _ => None,
                 }
             }
-            Control::SpawnReply { ref id, ref result, .. } => {
+            Control::SpawnReply {
+                ref id, ref result, ..
+            } => {
                 if let Err(reason) = result {
                     let reason = Value::Atom(reason.clone());
                     let _ = self.calls.end(id, Outcome::NotSpawned(reason));
@@ -175,19 +177,22 @@ impl Processes {
             node: link.name.clone(),
             flags: link.flags,
         };
-        self.carry_out(&mut signals, event);
+        let _ = self.carry_out(&mut signals, event);
     }
 
     /// A link has ended, and all that it has brought is in the mailboxes.
     pub(crate) fn down(&self, link: &Arc<Link>) {
         let mut signals = self.signals.lock();
         let mut links = self.links.write();
-        if links.get(&link.name).is_some_and(|up| Arc::ptr_eq(up, link)) {
+        if links
+            .get(&link.name)
+            .is_some_and(|up| Arc::ptr_eq(up, link))
+        {
             links.remove(&link.name);
         }
         drop(links);
         let node = link.name.clone();
-        self.carry_out(&mut signals, Event::Down { node });
+        let _ = self.carry_out(&mut signals, Event::Down { node });
         drop(signals);
         self.calls.lost(&link.name);
     }

@@ -64,11 +64,12 @@ impl Registry {
         Reference {
             node: self.identity.node.clone(),
             creation: self.identity.creation,
-            words: vec![
+            words: [
                 (number & 0x3ffff) as u32,
                 (number >> 18) as u32,
                 (number >> 50) as u32,
-            ],
+            ]
+            .into(),
         }
     }
 

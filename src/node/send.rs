@@ -15,9 +15,9 @@ use tokio::task::AbortHandle;
 
 use crate::channel::Ticket;
 use crate::connection::outbox::{Outbox, Outgoing, Pressure, Sent, Waiter, Wake};
+use crate::distribution::link::{Link, Pushed};
 use crate::node::api::Node;
 use crate::node::block::block_on;
-use crate::distribution::link::{Link, Pushed};
 use crate::node::events::Route;
 use crate::node::mailbox::Message;
 use crate::node::processes::Outcome;
@@ -247,7 +247,9 @@ impl Node {
                     let dest = to.at_node().ok_or(SendError::Alias)?;
                     self.wait(&outbox, dest, term).await
                 }
-                Attempt::FullLink(link, signal) => self.pushed(link.send(self.lane(), signal).await),
+                Attempt::FullLink(link, signal) => {
+                    self.pushed(link.send(self.lane(), signal).await)
+                }
                 Attempt::NoLink(node) => {
                     let link = self.connect_link(node).await;
                     let link = link.map_err(|e| SendError::NoLink(e.to_string().into()))?;
@@ -311,7 +313,7 @@ impl Node {
     }
 
     fn message(&self, term: &Term) -> Message {
-        let from = self.inner().registry.identity.node.clone();
+        let from = self.inner().processes.registry.identity.node.clone();
         Message {
             from,
             session: None,
@@ -359,7 +361,11 @@ impl Node {
     /// By the link with a stock node.
     fn attempt_link(&self, to: Destination<'_>, term: &Term) -> Result<Attempt, SendError> {
         let inner = self.inner();
-        let Some(link) = inner.processes.link(to.node()).filter(|link| link.is_open()) else {
+        let Some(link) = inner
+            .processes
+            .link(to.node())
+            .filter(|link| link.is_open())
+        else {
             return Ok(Attempt::NoLink(to.node().into()));
         };
         match link.try_send(self.lane(), self.signal(to, term)) {
@@ -420,7 +426,7 @@ impl Node {
         if term.len() as u64 > inner.limits.message_bytes {
             return Err(SendError::Limit("max_message_bytes"));
         }
-        if *to.node() == *inner.registry.identity.node {
+        if *to.node() == *inner.processes.registry.identity.node {
             return Ok(self.attempt_here(to, term));
         }
         let by_link = inner.has_distribution()

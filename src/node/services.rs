@@ -24,9 +24,7 @@ pub(crate) fn answer(inner: &Arc<Inner>, name: &str, term: &Term) -> bool {
 /// Caller and request of a `gen_server:call`.
 fn call(message: &Value) -> Option<(Caller, &Value)> {
     match message.as_tuple()? {
-        [kind, from, request] if kind.is_atom("$gen_call") => {
-            Some((Caller::of(from)?, request))
-        }
+        [kind, from, request] if kind.is_atom("$gen_call") => Some((Caller::of(from)?, request)),
         _ => None,
     }
 }
@@ -62,7 +60,10 @@ fn rex(inner: &Arc<Inner>, message: &Value) {
     let Some([kind, module, name, arguments, _leader]) = request.as_tuple() else {
         return;
     };
-    if !["call", "block_call", "cast"].iter().any(|known| kind.is_atom(known)) {
+    if !["call", "block_call", "cast"]
+        .iter()
+        .any(|known| kind.is_atom(known))
+    {
         return;
     }
     let (module, name, arguments) = (module.clone(), name.clone(), arguments.clone());
@@ -83,9 +84,7 @@ fn rex(inner: &Arc<Inner>, message: &Value) {
         let value = match outcome {
             Some(Ok(value)) | Some(Err(Exception::Throw(value))) => value,
             Some(Err(Exception::Exit(reason))) => exit(reason),
-            Some(Err(Exception::Error(reason))) => {
-                exit(Value::tuple([reason, Value::list([])]))
-            }
+            Some(Err(Exception::Error(reason))) => exit(Value::tuple([reason, Value::list([])])),
             None => {
                 let (reason, stack) = functions::undefined(&module, &name, &arguments);
                 exit(Value::tuple([reason, stack]))
@@ -99,7 +98,9 @@ fn rex(inner: &Arc<Inner>, message: &Value) {
 
 /// `{From, features_request}`: what this `rex` knows, besides the calls.
 fn features(inner: &Arc<Inner>, message: &Value) {
-    let from = message.as_tuple().and_then(|pair| pair.first()?.as_pid().cloned());
+    let from = message
+        .as_tuple()
+        .and_then(|pair| pair.first()?.as_pid().cloned());
     let Some(from) = from else {
         return;
     };

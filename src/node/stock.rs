@@ -209,7 +209,11 @@ pub(crate) fn start(
         None => (None, None),
     };
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let threads = if config.threads == 0 { cores.min(4) } else { config.threads };
+    let threads = if config.threads == 0 {
+        cores.min(4)
+    } else {
+        config.threads
+    };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(threads)
         .thread_name(THREAD_NAME)
@@ -235,7 +239,12 @@ pub(crate) fn start(
         Arc::new(Face(Arc::downgrade(inner))),
     );
     let (commands, told) = mpsc::unbounded_channel();
-    let mut port = inner.runtime.spec().listen_addrs.first().map(SocketAddr::port);
+    let mut port = inner
+        .runtime
+        .spec()
+        .listen_addrs
+        .first()
+        .map(SocketAddr::port);
     let handle = runtime.handle().clone();
     let _context = handle.enter();
     if let Some(acceptor) = acceptor {
@@ -273,7 +282,11 @@ pub(crate) fn start(
                 runtime.shutdown_background();
                 return Err(e.into());
             }
-            Err(_) => return Err(StartError::Overlay("registering with EPMD has failed".into())),
+            Err(_) => {
+                return Err(StartError::Overlay(
+                    "registering with EPMD has failed".into(),
+                ));
+            }
         }
     }
     Ok(Stock {
@@ -326,7 +339,12 @@ impl Node {
     }
 
     pub(crate) async fn connect_link(&self, node: Arc<str>) -> Result<Arc<Link>, ConnectError> {
-        if let Some(link) = self.inner().processes.link(&node).filter(|link| link.is_open()) {
+        if let Some(link) = self
+            .inner()
+            .processes
+            .link(&node)
+            .filter(|link| link.is_open())
+        {
             return Ok(link);
         }
         let stock = self.inner().stock().ok_or(ConnectError::Disabled)?;

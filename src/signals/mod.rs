@@ -204,7 +204,12 @@ impl Notice {
                     }
                 };
                 let reference = reference.clone().into();
-                let head = vec![Value::atom("DOWN"), reference, Value::atom("process"), process];
+                let head = vec![
+                    Value::atom("DOWN"),
+                    reference,
+                    Value::atom("process"),
+                    process,
+                ];
                 (head, reason)
             }
             Self::Exit { from, reason } => (vec![Value::atom("EXIT"), from.clone().into()], reason),

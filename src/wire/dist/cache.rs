@@ -47,7 +47,11 @@ impl ReceiverCache {
         let flags = reader::bytes(input, count / 2 + 1).ok_or_else(cut)?;
         let half = |index: usize| {
             let byte = flags.get(index / 2).copied().unwrap_or_default();
-            if index % 2 == 0 { byte & 15 } else { byte >> 4 }
+            if index.is_multiple_of(2) {
+                byte & 15
+            } else {
+                byte >> 4
+            }
         };
         let long = half(count) & 1 != 0;
         for index in 0..count {
@@ -177,7 +181,11 @@ impl SenderCache {
             };
             let half = (number >> 8) as u8 | if slot.new { 8 } else { 0 };
             if let Some(byte) = out.get_mut(flags_at + index / 2) {
-                *byte |= if index % 2 == 0 { half } else { half << 4 };
+                *byte |= if index.is_multiple_of(2) {
+                    half
+                } else {
+                    half << 4
+                };
             }
             out.push(*number as u8);
             if slot.new {
@@ -225,7 +233,7 @@ mod tests {
     #[test]
     fn atoms_travel_once() {
         let (mut sender, mut receiver) = (SenderCache::new(), ReceiverCache::new());
-        for (packet, length) in [(0, 18), (1, 7)] {
+        for (packet, length) in [(0, 16), (1, 6)] {
             sender.begin();
             for (place, text) in ["a@b", "", "echo", "a@b"].into_iter().enumerate() {
                 let expected = if place == 3 { 0 } else { place as u8 };
@@ -234,7 +242,7 @@ mod tests {
             let list = list(&sender);
             let got = receive(&mut receiver, &list).unwrap();
             assert_eq!(got, ["a@b", "", "echo"]);
-            assert_eq!(list.len() <= length, true, "{list:?}");
+            assert_eq!(list.len(), length, "{list:?}");
         }
     }
 
@@ -289,14 +297,9 @@ mod tests {
             receive(&mut ReceiverCache::new(), &bytes).unwrap(),
             [text.as_str()]
         );
+        let short = Err(DistError::Truncated("list of cached atoms"));
         bytes[4] = 255;
-        bytes.push(b'a');
-        let refused = receive(&mut ReceiverCache::new(), &bytes);
-        assert_eq!(
-            refused,
-            Err(DistError::CachedAtom("not UTF-8")).or(refused.clone())
-        );
-        assert!(refused.is_err() || text.chars().count() < 256);
+        assert_eq!(receive(&mut ReceiverCache::new(), &bytes), short);
     }
 
     #[test]

@@ -17,12 +17,11 @@
 use super::cache::ReceiverCache;
 use super::fields::{Fields, Names};
 use super::read::{Follows, Head, read};
-use super::terms::normalise;
 use super::{DistError, Signal};
 use crate::limits;
 use crate::wire::flags::Flags;
 use crate::wire::reader;
-use crate::wire::term::{Term, TermLimits, tag};
+use crate::wire::term::{Start, Term, TermLimits, normalise, tag};
 use bytes::Bytes;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -146,27 +145,22 @@ impl Decoder {
     fn pass_through(&mut self, packet: &Bytes) -> Result<Signal, DistError> {
         self.bounded(packet.len() as u64)?;
         self.atoms.clear();
-        let (head, mut at) = self.control(packet, 2)?;
-        if head.follows == Follows::Payload {
-            match packet.get(at) {
-                Some(&tag::VERSION) => at += 1,
-                Some(_) => {
-                    return Err(DistError::Control {
-                        operation: head.name,
-                        wrong: "its payload begins without the version byte 131",
-                    });
-                }
-                None => return Err(DistError::NoPayload(head.name)),
-            }
-        }
-        finish(head, packet, at, &[], &self.limits.term)
+        let (head, at) = self.control(packet, 2)?;
+        finish(head, packet, at, Start::Version, &[], &self.limits.term)
     }
 
     fn header(&mut self, packet: &Bytes, input: &[u8]) -> Result<Signal, DistError> {
         self.bounded(packet.len() as u64)?;
         let at = self.list(packet, input)?;
         let (head, at) = self.control(packet, at)?;
-        finish(head, packet, at, &self.atoms, &self.limits.term)
+        finish(
+            head,
+            packet,
+            at,
+            Start::Bare,
+            &self.atoms,
+            &self.limits.term,
+        )
     }
 
     /// Reads the header's list; returns the offset of the control message.
@@ -285,7 +279,15 @@ impl Decoder {
         // It has grown by doubling, and large binaries of the term will hold on to it.
         open.payload.shrink_to_fit();
         let payload = Bytes::from(open.payload);
-        finish(open.head, &payload, 0, &open.atoms, &self.limits.term).map(Some)
+        finish(
+            open.head,
+            &payload,
+            0,
+            Start::Bare,
+            &open.atoms,
+            &self.limits.term,
+        )
+        .map(Some)
     }
 }
 
@@ -294,6 +296,7 @@ fn finish(
     head: Head,
     bytes: &Bytes,
     at: usize,
+    start: Start,
     atoms: &[Arc<str>],
     limits: &TermLimits,
 ) -> Result<Signal, DistError> {
@@ -305,7 +308,7 @@ fn finish(
         Follows::Nothing => {}
         Follows::Payload if at >= bytes.len() => return Err(DistError::NoPayload(operation)),
         Follows::Payload => {
-            let (term, length) = normalise(bytes, at, atoms, limits)
+            let (term, length) = normalise(&bytes.slice(at..), start, atoms, limits)
                 .map_err(|source| DistError::Term { operation, source })?;
             payload = Some(term);
             end += length;

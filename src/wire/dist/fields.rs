@@ -1,11 +1,12 @@
 //! The fields of a control tuple, straight from the bytes of a packet.
 
-use super::terms::normalise;
 use super::{Function, Target};
 use crate::limits::MAX_ATOM_CHARS;
 use crate::wire::reader;
 use crate::wire::term::tag;
-use crate::wire::term::{Atom, Pid, Reference, Term, TermError, TermLimits, Value};
+use crate::wire::term::{
+    Atom, Pid, Reference, Start, Term, TermError, TermLimits, Value, Words, normalise,
+};
 use bytes::Bytes;
 use std::sync::Arc;
 
@@ -237,10 +238,15 @@ impl<'a> Fields<'a> {
         if !(1..=5).contains(&words) {
             return Err(TermError::Reference(words.into()).into());
         }
+        let (node, creation) = (self.text()?, self.creation(tag == tag::NEW_REFERENCE)?);
+        let mut own = Words::EMPTY;
+        for _ in 0..words {
+            own.push(self.u32()?);
+        }
         Ok(Reference {
-            node: self.text()?,
-            creation: self.creation(tag == tag::NEW_REFERENCE)?,
-            words: (0..words).map(|_| self.u32()).collect::<Result<_, _>>()?,
+            node,
+            creation,
+            words: own,
         })
     }
 
@@ -277,7 +283,8 @@ impl<'a> Fields<'a> {
 
     /// Any term.
     pub(super) fn term(&mut self) -> Result<Term, Fault> {
-        let (term, length) = normalise(self.packet, self.at(), self.atoms, self.limits)?;
+        let bytes = self.packet.slice(self.at()..);
+        let (term, length) = normalise(&bytes, Start::Bare, self.atoms, self.limits)?;
         self.rest = self.rest.get(length..).unwrap_or_default();
         Ok(term)
     }

@@ -20,7 +20,6 @@ mod fields;
 mod fragments;
 mod operation;
 mod read;
-mod terms;
 mod write;
 
 pub use chunks::Chunks;
@@ -31,4 +30,10 @@ pub use error::DistError;
 pub use fragments::Fragments;
 
 #[cfg(test)]
+mod control_tests;
+#[cfg(test)]
+mod hostile_tests;
+#[cfg(test)]
 mod round_trip_tests;
+#[cfg(test)]
+mod tables_tests;

@@ -54,7 +54,7 @@ pub(super) fn reference(node: &str, words: &[u32]) -> Reference {
     Reference {
         node: node.into(),
         creation: 7,
-        words: words.to_vec(),
+        words: words.try_into().unwrap(),
     }
 }
 

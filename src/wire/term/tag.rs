@@ -2,6 +2,7 @@
 
 pub(crate) const VERSION: u8 = 131;
 
+pub(crate) const RECORD: u8 = 67;
 pub(crate) const NEW_FLOAT: u8 = 70;
 pub(crate) const BIT_BINARY: u8 = 77;
 pub(crate) const COMPRESSED: u8 = 80;
@@ -32,3 +33,4 @@ pub(crate) const MAP: u8 = 116;
 pub(crate) const ATOM_UTF8: u8 = 118;
 pub(crate) const SMALL_ATOM_UTF8: u8 = 119;
 pub(crate) const V4_PORT: u8 = 120;
+pub(crate) const LOCAL: u8 = 121;
