@@ -104,7 +104,7 @@ pub(crate) struct Link {
 pub(crate) enum Pushed {
     Queued,
     /// There is no room; the message is given back.
-    Full(Signal),
+    Full(Box<Signal>),
     /// The link has ended.
     Closed,
 }
@@ -158,7 +158,7 @@ impl Link {
     pub(crate) fn try_send(&self, lane: u64, signal: Signal) -> Pushed {
         match self.room.clone().try_acquire_many_owned(self.cost(&signal)) {
             Ok(permit) => self.push(lane, signal, Some(permit)),
-            Err(tokio::sync::TryAcquireError::NoPermits) => Pushed::Full(signal),
+            Err(tokio::sync::TryAcquireError::NoPermits) => Pushed::Full(Box::new(signal)),
             Err(tokio::sync::TryAcquireError::Closed) => Pushed::Closed,
         }
     }
@@ -448,10 +448,7 @@ fn take_packets<I: Inbound>(
     config: &Config,
     inbound: &mut I,
 ) -> Result<(), LinkError> {
-    loop {
-        let Some(length) = buffer.first_chunk::<4>() else {
-            break;
-        };
+    while let Some(length) = buffer.first_chunk::<4>() {
         let length = u32::from_be_bytes(*length) as usize;
         if length as u64 > config.limits.message_bytes + config.limits.term.bytes as u64 {
             let what = format!("a packet of {length} bytes is over the limit");

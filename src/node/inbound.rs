@@ -88,7 +88,7 @@ impl Receiver {
         }
     }
 
-    fn to_pid(&mut self, inner: &Inner, to: &Pid, from: Option<Pid>, term: Term) {
+    fn for_pid(&mut self, inner: &Inner, to: &Pid, from: Option<Pid>, term: Term) {
         let dest = Dest::Pid {
             id: to.id,
             serial: to.serial,
@@ -100,7 +100,7 @@ impl Receiver {
         }
     }
 
-    fn to_name(&mut self, inner: &Arc<Inner>, to: &Atom, from: Pid, term: Term) {
+    fn for_name(&mut self, inner: &Arc<Inner>, to: &Atom, from: Pid, term: Term) {
         let name = to.as_str();
         if services::answer(inner, name, &term) || !inner.allow.takes_messages(name) {
             return;
@@ -112,7 +112,7 @@ impl Receiver {
     }
 
     /// A message to an alias: an answer to a call, or one for a process that has made the alias.
-    fn to_alias(&mut self, inner: &Inner, alias: &Reference, from: Pid, term: Term) {
+    fn for_alias(&mut self, inner: &Inner, alias: &Reference, from: Pid, term: Term) {
         let term = match inner.processes.calls.end(alias, Outcome::Reply(term)) {
             Err(Outcome::Reply(term)) => term,
             _ => return,
@@ -133,15 +133,15 @@ impl Inbound for Receiver {
         match signal.control {
             Control::Send { from, to } => {
                 let term = signal.payload.ok_or_else(|| name("SEND"))?;
-                self.to_pid(&inner, &to, from, term);
+                self.for_pid(&inner, &to, from, term);
             }
             Control::RegSend { from, to } => {
                 let term = signal.payload.ok_or_else(|| name("REG_SEND"))?;
-                self.to_name(&inner, &to, from, term);
+                self.for_name(&inner, &to, from, term);
             }
             Control::AliasSend { from, alias } => {
                 let term = signal.payload.ok_or_else(|| name("ALIAS_SEND"))?;
-                self.to_alias(&inner, &alias, from, term);
+                self.for_alias(&inner, &alias, from, term);
             }
             Control::AltactSend {
                 exit: false,
@@ -151,9 +151,9 @@ impl Inbound for Receiver {
             } => {
                 let term = signal.payload.ok_or_else(|| name("ALTACT_SIG_SEND"))?;
                 match to {
-                    Target::Alias(alias) => self.to_alias(&inner, &alias, from, term),
-                    Target::Name(name) => self.to_name(&inner, &name, from, term),
-                    Target::Pid(pid) => self.to_pid(&inner, &pid, Some(from), term),
+                    Target::Alias(alias) => self.for_alias(&inner, &alias, from, term),
+                    Target::Name(name) => self.for_name(&inner, &name, from, term),
+                    Target::Pid(pid) => self.for_pid(&inner, &pid, Some(from), term),
                 }
             }
             Control::SpawnRequest { .. } => functions::requested(&inner, &self.link, signal),

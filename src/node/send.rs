@@ -202,7 +202,7 @@ enum Attempt {
     /// The mailbox of this node has no room.
     FullHere(Arc<Slot>),
     /// The link with a stock node has no room.
-    FullLink(Arc<Link>, Signal),
+    FullLink(Arc<Link>, Box<Signal>),
     /// There is no link with that stock node yet.
     NoLink(Arc<str>),
 }
@@ -248,7 +248,7 @@ impl Node {
                     self.wait(&outbox, dest, term).await
                 }
                 Attempt::FullLink(link, signal) => {
-                    self.pushed(link.send(self.lane(), signal).await)
+                    self.pushed(link.send(self.lane(), *signal).await)
                 }
                 Attempt::NoLink(node) => {
                     let link = self.connect_link(node).await;

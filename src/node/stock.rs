@@ -319,7 +319,7 @@ impl Stock {
             runtime.shutdown_background();
             return;
         }
-        let _ = block_on(async { stopped.await });
+        let _ = block_on(stopped);
         if Handle::try_current().is_ok() {
             runtime.shutdown_background();
         } else {

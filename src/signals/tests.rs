@@ -115,7 +115,7 @@ impl Pair {
         Reference {
             node: [A, B][side].into(),
             creation: 7,
-            words: vec![self.references],
+            words: [self.references].into(),
         }
     }
 
@@ -162,7 +162,7 @@ fn a_monitor_fires_once_and_says_why() {
         .map(|(_, notice)| notice)
         .collect();
     heard.sort_by_key(|notice| match notice {
-        Notice::Down { reference, .. } => reference.words.clone(),
+        Notice::Down { reference, .. } => reference.words.to_vec(),
         Notice::Exit { .. } => vec![],
     });
     let down = |reference, process| Notice::Down {
