@@ -23,13 +23,16 @@ use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::compat::{Compat, TokioAsyncReadCompatExt};
 
 use crate::limits;
 
 /// The port of EPMD unless `ERL_EPMD_PORT` says otherwise.
 pub const DEFAULT_PORT: u16 = 4369;
+
+/// Pause between looks whether a daemon listens that was started just now.
+const STARTING: Duration = Duration::from_millis(20);
 
 /// Why EPMD could not be asked.
 #[derive(Clone, Debug, Error)]
@@ -160,7 +163,7 @@ impl Epmd {
         let first = match self.alive(name, port).await {
             Err(EpmdError::Absent { .. }) if self.start => {
                 self.launch().await?;
-                self.alive(name, port).await
+                self.alive_soon(name, port).await
             }
             other => other,
         };
@@ -195,7 +198,20 @@ impl Epmd {
         Ok((stream, creation.get()))
     }
 
-    /// Runs `epmd -daemon`, which returns when the daemon listens.
+    /// The first registration with a daemon that was started just now. It may not listen yet.
+    async fn alive_soon(&self, name: &str, port: u16) -> Result<(Bounded, u32), EpmdError> {
+        let deadline = Instant::now() + limits::EPMD_TIMEOUT;
+        loop {
+            match self.alive(name, port).await {
+                Err(EpmdError::Absent { .. }) if Instant::now() < deadline => {
+                    sleep(STARTING).await;
+                }
+                outcome => return outcome,
+            }
+        }
+    }
+
+    /// Runs `epmd -daemon`, which leaves a daemon behind.
     async fn launch(&self) -> Result<(), EpmdError> {
         let port = self.port.to_string();
         let run = move || {
