@@ -185,8 +185,8 @@ impl Resolver {
                 ))
             }
             Resolver::Epmd(epmd) => {
-                let hosts = lookup(parts.host).await?;
-                let port = ask(epmd, &hosts, parts.name).await?;
+                let mut hosts = lookup(parts.host).await?;
+                let port = ask(epmd, &mut hosts, parts.name).await?;
                 let port = port.ok_or_else(|| ResolveError::NotRunning { node: node.into() })?;
                 Ok(Address(
                     hosts.into_iter().map(|ip| (ip, port).into()).collect(),
@@ -196,12 +196,16 @@ impl Resolver {
     }
 }
 
-/// Asks the EPMD of a host at the first of its addresses where there is one.
-async fn ask(epmd: &Epmd, hosts: &[IpAddr], name: &str) -> Result<Option<u16>, EpmdError> {
+/// Asks the EPMD of a host at the first of its addresses where there is one, and puts that address
+/// first: the node is dialled there before elsewhere.
+async fn ask(epmd: &Epmd, hosts: &mut [IpAddr], name: &str) -> Result<Option<u16>, EpmdError> {
     let mut first = None;
-    for host in hosts {
-        match epmd.lookup(*host, name).await {
-            Ok(port) => return Ok(port),
+    for at in 0..hosts.len() {
+        match epmd.lookup(hosts[at], name).await {
+            Ok(port) => {
+                hosts[..=at].rotate_right(1);
+                return Ok(port);
+            }
             Err(error) => {
                 first.get_or_insert(error);
             }
