@@ -34,7 +34,7 @@ pub enum DialError {
     #[error(transparent)]
     Establish(#[from] EstablishError),
     /// TLS could not be set up.
-    #[error("TLS with {peer}: {source}")]
+    #[error("TLS with {peer}: {source}{}", hint(source))]
     Tls {
         /// Node name, or address if the peer dialled.
         peer: Arc<str>,
@@ -46,6 +46,52 @@ pub enum DialError {
 impl From<HandshakeError> for DialError {
     fn from(error: HandshakeError) -> Self {
         DialError::Establish(error.into())
+    }
+}
+
+/// What to do about an error of TLS.
+fn hint(error: &io::Error) -> &'static str {
+    use rustls::AlertDescription as Alert;
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref());
+    match inner {
+        Some(rustls::Error::AlertReceived(
+            Alert::HandshakeFailure
+            | Alert::BadCertificate
+            | Alert::CertificateRequired
+            | Alert::CertificateUnknown
+            | Alert::UnknownCA,
+        )) => {
+            "; it demands a certificate that we did not show, or does not accept ours: see \
+             server_cacertfile and server_fail_if_no_peer_cert there, and its log"
+        }
+        Some(rustls::Error::InvalidCertificate(_)) => {
+            "; the certificate must be for the host in the node's name, and one of our roots must \
+             have signed it"
+        }
+        Some(rustls::Error::InvalidMessage(_)) => {
+            "; is the other end started with -proto_dist inet_tls?"
+        }
+        _ if error.kind() == io::ErrorKind::UnexpectedEof => {
+            "; is the other end started with -proto_dist inet_tls?"
+        }
+        _ => "",
+    }
+}
+
+/// With TLS 1.3 a listener that refuses our certificate says so when we take TLS to be up.
+fn of_tls(peer: &Arc<str>, error: EstablishError) -> DialError {
+    match error {
+        EstablishError::Broken { source, .. }
+            if source
+                .get_ref()
+                .is_some_and(|inner| inner.is::<rustls::Error>()) =>
+        {
+            DialError::Tls {
+                peer: peer.clone(),
+                source,
+            }
+        }
+        error => error.into(),
     }
 }
 
@@ -91,11 +137,13 @@ pub async fn dial(
         }
     };
     let mut machine = local.machine(Role::Dialer {
-        peer,
+        peer: peer.clone(),
         cookie,
         purpose: Purpose::Stock,
     });
-    let established = shake(&mut stream, prefix, &mut machine, None).await?;
+    let established = shake(&mut stream, prefix, &mut machine, None)
+        .await
+        .map_err(|error| of_tls(&peer, error))?;
     Ok(Stocked {
         stream,
         established,
@@ -148,7 +196,7 @@ pub async fn accept(
     let outcome = shake(&mut stream, Prefix::Four, &mut machine, Some(&mut judging)).await;
     authenticated();
     match judging.settle(stream, outcome, |stream| stream).await {
-        Some((_, Err(error))) => Err(error.into()),
+        Some((_, Err(error))) => Err(of_tls(&from.to_string().into(), error)),
         // Success without having been judged cannot be.
         Some((_, Ok(_))) | None => Ok(()),
     }

@@ -23,13 +23,16 @@ use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::compat::{Compat, TokioAsyncReadCompatExt};
 
 use crate::limits;
 
 /// The port of EPMD unless `ERL_EPMD_PORT` says otherwise.
 pub const DEFAULT_PORT: u16 = 4369;
+
+/// Pause between looks whether a daemon listens that was started just now.
+const STARTING: Duration = Duration::from_millis(20);
 
 /// Why EPMD could not be asked.
 #[derive(Clone, Debug, Error)]
@@ -101,7 +104,10 @@ impl Epmd {
     /// As the environment says: `ERL_EPMD_PORT` is the port on every host, and the first address
     /// of `ERL_EPMD_ADDRESS` is where this host's EPMD listens besides the loopback.
     pub fn from_env() -> Self {
-        let var = |name| std::env::var(name).ok();
+        Self::from_vars(|name| std::env::var(name).ok())
+    }
+
+    fn from_vars(var: impl Fn(&str) -> Option<String>) -> Self {
         let first = |list: String| list.split(',').next().and_then(|a| a.trim().parse().ok());
         let default = Self::default();
         Self {
@@ -160,7 +166,7 @@ impl Epmd {
         let first = match self.alive(name, port).await {
             Err(EpmdError::Absent { .. }) if self.start => {
                 self.launch().await?;
-                self.alive(name, port).await
+                self.alive_soon(name, port).await
             }
             other => other,
         };
@@ -195,7 +201,20 @@ impl Epmd {
         Ok((stream, creation.get()))
     }
 
-    /// Runs `epmd -daemon`, which returns when the daemon listens.
+    /// The first registration with a daemon that was started just now. It may not listen yet.
+    async fn alive_soon(&self, name: &str, port: u16) -> Result<(Bounded, u32), EpmdError> {
+        let deadline = Instant::now() + limits::EPMD_TIMEOUT;
+        loop {
+            match self.alive(name, port).await {
+                Err(EpmdError::Absent { .. }) if Instant::now() < deadline => {
+                    sleep(STARTING).await;
+                }
+                outcome => return outcome,
+            }
+        }
+    }
+
+    /// Runs `epmd -daemon`, which leaves a daemon behind.
     async fn launch(&self) -> Result<(), EpmdError> {
         let port = self.port.to_string();
         let run = move || {
@@ -337,4 +356,39 @@ async fn ended(stream: Bounded) {
     let mut stream = stream.into_inner();
     let mut byte = [0; 16];
     while let Ok(1..) = stream.read(&mut byte).await {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_environment_names_port_and_address() {
+        let read = |vars: &'static [(&str, &str)]| {
+            let epmd = Epmd::from_vars(|name| {
+                let found = vars.iter().find(|(key, _)| *key == name);
+                found.map(|(_, value)| (*value).to_owned())
+            });
+            SocketAddr::new(epmd.address, epmd.port).to_string()
+        };
+        assert_eq!(read(&[]), "127.0.0.1:4369");
+        assert_eq!(read(&[("ERL_EPMD_PORT", "4400")]), "127.0.0.1:4400");
+        assert_eq!(read(&[("ERL_EPMD_PORT", "many")]), "127.0.0.1:4369");
+        let two = read(&[("ERL_EPMD_ADDRESS", "10.0.0.7, ::1")]);
+        assert_eq!(two, "10.0.0.7:4369");
+        assert_eq!(read(&[("ERL_EPMD_ADDRESS", "::1")]), "[::1]:4369");
+    }
+
+    #[test]
+    fn creations_are_those_of_our_times() {
+        assert!((0..1000).all(|_| random_creation() >= 4));
+    }
+
+    #[tokio::test]
+    async fn names_that_cannot_be_registered_are_refused_at_once() {
+        for name in ["", "a@b", &"x".repeat(256)] {
+            let refused = Epmd::on_port(1).register(name, 1).await;
+            assert!(matches!(refused, Err(EpmdError::BadName(_))));
+        }
+    }
 }

@@ -15,9 +15,10 @@ use tokio::time::timeout;
 
 use crate::distribution::epmd::{Epmd, EpmdError};
 use crate::limits;
+use crate::wire::handshake::is_node_name;
 
-/// Longest node name, in bytes.
-const MAX_NAME: usize = 255;
+/// Characters of what is no node name that an error shows.
+const SHOWN: usize = 255;
 
 /// What is wrong with a node name.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -69,13 +70,10 @@ impl<'a> NodeName<'a> {
     /// # Errors
     /// [`NameError::Malformed`].
     pub fn parse(node: &'a str) -> Result<Self, NameError> {
-        let plain = |c: char| !c.is_control() && !c.is_whitespace();
         node.split_once('@')
+            .filter(|_| is_node_name(node.as_bytes()))
             .map(|(name, host)| NodeName { name, host })
-            .filter(|parts| !parts.name.is_empty() && !parts.host.is_empty())
-            .filter(|parts| !parts.host.contains('@') && node.chars().all(plain))
-            .filter(|_| node.len() <= MAX_NAME)
-            .ok_or_else(|| NameError::Malformed(node.chars().take(MAX_NAME).collect()))
+            .ok_or_else(|| NameError::Malformed(node.chars().take(SHOWN).collect()))
     }
 
     /// The form of the name.
@@ -187,8 +185,8 @@ impl Resolver {
                 ))
             }
             Resolver::Epmd(epmd) => {
-                let hosts = lookup(parts.host).await?;
-                let port = ask(epmd, &hosts, parts.name).await?;
+                let mut hosts = lookup(parts.host).await?;
+                let port = ask(epmd, &mut hosts, parts.name).await?;
                 let port = port.ok_or_else(|| ResolveError::NotRunning { node: node.into() })?;
                 Ok(Address(
                     hosts.into_iter().map(|ip| (ip, port).into()).collect(),
@@ -198,12 +196,16 @@ impl Resolver {
     }
 }
 
-/// Asks the EPMD of a host at the first of its addresses where there is one.
-async fn ask(epmd: &Epmd, hosts: &[IpAddr], name: &str) -> Result<Option<u16>, EpmdError> {
+/// Asks the EPMD of a host at the first of its addresses where there is one, and puts that address
+/// first: the node is dialled there before elsewhere.
+async fn ask(epmd: &Epmd, hosts: &mut [IpAddr], name: &str) -> Result<Option<u16>, EpmdError> {
     let mut first = None;
-    for host in hosts {
-        match epmd.lookup(*host, name).await {
-            Ok(port) => return Ok(port),
+    for at in 0..hosts.len() {
+        match epmd.lookup(hosts[at], name).await {
+            Ok(port) => {
+                hosts[..=at].rotate_right(1);
+                return Ok(port);
+            }
             Err(error) => {
                 first.get_or_insert(error);
             }
@@ -239,5 +241,71 @@ pub async fn lookup(host: &str) -> Result<Vec<IpAddr>, ResolveError> {
     match hosts.is_empty() {
         true => Err(failed(std::io::ErrorKind::NotFound.into())),
         false => Ok(hosts),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_come_apart() {
+        let parts = NodeName::parse("a.b-c@host.domain").expect("a name");
+        assert_eq!((parts.name, parts.host), ("a.b-c", "host.domain"));
+        let long = format!("{}@h", "x".repeat(254));
+        for bad in ["", "a", "@", "a@", "@h", "a@h@i", "a b@h", "a\n@h", &long] {
+            let error = NodeName::parse(bad).expect_err(bad);
+            assert!(matches!(error, NameError::Malformed(_)));
+            assert!(error.to_string().contains("name@host"));
+        }
+    }
+
+    #[test]
+    fn forms_do_not_mix() {
+        use NameForm::{Long, Short};
+        for (node, form) in [
+            ("a@host", Short),
+            ("a@host.domain", Long),
+            ("a@127.0.0.1", Long),
+            ("a@::1", Long),
+        ] {
+            let parts = NodeName::parse(node).expect("a name");
+            assert_eq!(parts.form(), form);
+            parts.check_form(form).expect("the same form");
+            let (other, advice) = match form {
+                Short => (Long, "long names"),
+                Long => (Short, "short names"),
+            };
+            let error = parts.check_form(other).expect_err("another form");
+            assert!(error.to_string().contains(advice), "{error}");
+            assert!(error.to_string().contains(node), "{error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn addresses_come_from_a_list_or_a_port() {
+        let addr: SocketAddr = "10.1.2.3:4000".parse().expect("an address");
+        let list = Resolver::Static([("a@host".into(), addr)].into());
+        let found = list.resolve("a@host", NameForm::Short).await;
+        assert_eq!(found.expect("listed"), Address::from(addr));
+        let missing = list.resolve("b@host", NameForm::Short).await;
+        assert!(matches!(missing, Err(ResolveError::NotListed { .. })));
+        let mixed = list.resolve("a@host", NameForm::Long).await;
+        assert!(matches!(
+            mixed,
+            Err(ResolveError::Name(NameError::NotLong(_)))
+        ));
+
+        let fixed = Resolver::Port(4001);
+        for (node, addr) in [("a@10.0.0.1", "10.0.0.1:4001"), ("a@::1", "[::1]:4001")] {
+            let found = fixed.resolve(node, NameForm::Long).await;
+            let addr: SocketAddr = addr.parse().expect("an address");
+            assert_eq!(found.expect("an address"), Address::from(addr));
+        }
+        let local = lookup("localhost").await.expect("every host has it");
+        assert!(local.iter().all(IpAddr::is_loopback));
+        assert!(local.is_sorted_by_key(IpAddr::is_ipv6));
+        let unknown = lookup("no such host").await.expect_err("no host");
+        assert!(unknown.to_string().contains("no such host"), "{unknown}");
     }
 }

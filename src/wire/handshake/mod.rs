@@ -38,11 +38,18 @@ mod packet;
 mod trailer;
 
 #[cfg(test)]
+mod stock_tests;
+#[cfg(test)]
 mod tests;
 
 pub use error::{Awaited, HandshakeError, Refusal};
 pub use machine::Handshake;
 pub use trailer::{SessionId, Trailer};
+
+/// Whether this is a node name: `name@host` without spaces and control characters.
+pub fn is_node_name(bytes: &[u8]) -> bool {
+    packet::node_name(bytes).is_some()
+}
 
 /// Everything that a handshake needs to know. Randomness is passed in.
 pub struct Config {
