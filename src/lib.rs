@@ -31,4 +31,5 @@ pub use node::send::{Destination, SendError, SendOptions};
 pub use overlay::NodeSpec;
 pub use wire::handshake::SessionId;
 pub use wire::hello::ChannelSpec;
-pub use wire::term::{Atom, Pid, Reference, Term, TermError, Value};
+pub use wire::term::serde;
+pub use wire::term::{Atom, Pid, Reference, Term, TermError, TextError, Value};

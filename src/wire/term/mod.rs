@@ -21,12 +21,16 @@ mod decode;
 mod elide;
 mod encode;
 mod error;
+mod from;
+mod macros;
 mod map;
 mod parts;
 mod scan;
+pub mod serde;
 mod tag;
 #[expect(clippy::module_inception, reason = "`Term` is what a term is in Rust")]
 mod term;
+mod text;
 mod value;
 mod walk;
 
@@ -35,6 +39,7 @@ pub use error::TermError;
 pub use map::{Inbound, Outbound, RefFormat, map_in, map_out};
 pub use scan::{AtomGate, Facts, scan};
 pub use term::Term;
+pub use text::TextError;
 pub use value::{Atom, Opaque, Pid, Port, Reference, Value};
 
 use crate::limits;
