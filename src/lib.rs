@@ -11,6 +11,9 @@
 //!
 //! Everything below the runtime takes bytes, time and randomness as arguments and returns what
 //! is to be done. `docs/internals.md` in the repository explains the protocol.
+//!
+//! The feature `cli`, on by default, builds the program `partisan`; a crate that depends on this
+//! one needs none of what it brings and says `default-features = false`.
 #![forbid(unsafe_code)]
 
 pub mod channel;

@@ -66,7 +66,7 @@ fn from_eetf(term: &eetf::Term, depth: u32) -> Result<Value, TermError> {
         eetf::Term::List(list) => Value::List(all(&list.elements)?),
         eetf::Term::ImproperList(list) => {
             let tail = from_eetf(&list.last, deeper(depth)?)?;
-            Value::ImproperList(all(&list.elements)?, Box::new(tail))
+            Value::list_with_tail(all(&list.elements)?, tail)
         }
         eetf::Term::Map(map) => {
             let depth = deeper(depth)?;

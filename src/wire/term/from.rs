@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::{Atom, Opaque, Pid, Port, Reference, Value};
+use super::{Atom, Pid, Port, Reference, Value};
 
 macro_rules! small {
     ($($number:ty)*) => {$(
@@ -95,12 +95,6 @@ impl From<Port> for Value {
     }
 }
 
-impl From<Opaque> for Value {
-    fn from(fun: Opaque) -> Self {
-        Self::Fun(fun)
-    }
-}
-
 macro_rules! cloned {
     ($($own:ty)*) => {$(
         impl From<&$own> for Value {
@@ -111,7 +105,7 @@ macro_rules! cloned {
     )*};
 }
 
-cloned!(Value Atom Pid Reference Port Opaque Bytes String);
+cloned!(Value Atom Pid Reference Port Bytes String);
 
 /// What it holds, or the atom `undefined`.
 impl<T: Into<Value>> From<Option<T>> for Value {

@@ -76,6 +76,8 @@ impl Default for TermLimits {
 }
 
 #[cfg(test)]
+mod convert_tests;
+#[cfg(test)]
 mod hostile_tests;
 #[cfg(test)]
 mod map_tests;

@@ -178,10 +178,7 @@ impl Pass for Reference {
     }
 
     fn from_value(value: Value) -> Result<Self, Value> {
-        match value {
-            Value::Reference(reference) => Ok(reference),
-            other => Err(other),
-        }
+        value.as_reference().cloned().ok_or(value)
     }
 }
 

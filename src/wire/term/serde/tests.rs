@@ -216,7 +216,7 @@ fn passing() -> Passing {
         reference: Reference {
             node: "a@b".into(),
             creation: 3,
-            words: vec![1, 2],
+            words: [1, 2].into(),
         },
         atom: "undefined".into(),
         value: term!({[a | b], #{1 => 2.5}}),

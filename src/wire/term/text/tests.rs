@@ -196,7 +196,7 @@ fn identifiers_are_written_and_refused() {
     let reference = Reference {
         node: "a@b".into(),
         creation: 3,
-        words: vec![1, 2, 3],
+        words: [1, 2, 3].into(),
     };
     let port = Port {
         node: "a@b".into(),
