@@ -6,6 +6,8 @@
 mod args;
 mod failure;
 mod json;
+#[allow(dead_code, reason = "as for `remote`")]
+mod lookup;
 mod node;
 #[cfg_attr(
     not(test),

@@ -66,7 +66,7 @@ fn from_eetf(term: &eetf::Term, depth: u32) -> Result<Value, TermError> {
         eetf::Term::List(list) => Value::List(all(&list.elements)?),
         eetf::Term::ImproperList(list) => {
             let tail = from_eetf(&list.last, deeper(depth)?)?;
-            Value::list_with_tail(all(&list.elements)?, tail)
+            Value::ImproperList(all(&list.elements)?, Box::new(tail))
         }
         eetf::Term::Map(map) => {
             let depth = deeper(depth)?;
