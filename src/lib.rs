@@ -11,6 +11,9 @@
 //!
 //! Everything below the runtime takes bytes, time and randomness as arguments and returns what
 //! is to be done. `docs/internals.md` in the repository explains the protocol.
+//!
+//! The feature `cli`, on by default, builds the program `partisan`; a crate that depends on this
+//! one needs none of what it brings and says `default-features = false`.
 #![forbid(unsafe_code)]
 
 pub mod channel;
@@ -45,4 +48,5 @@ pub use overlay::NodeSpec;
 pub use signals::Notice;
 pub use wire::handshake::SessionId;
 pub use wire::hello::ChannelSpec;
-pub use wire::term::{Atom, Pid, Reference, Term, TermError, Value};
+pub use wire::term::serde;
+pub use wire::term::{Atom, Pid, Reference, Term, TermError, TextError, Value};

@@ -50,6 +50,13 @@ pub const KEPT_ATOMS: usize = 512;
 /// Longest atom that is kept so, in bytes.
 pub const MAX_KEPT_ATOM_BYTES: usize = 64;
 
+/// Most digits of an integer in a term that is read from text. What it takes to read one grows
+/// with the square of them.
+pub const MAX_TEXT_DIGITS: usize = 100_000;
+
+/// Largest size of an integer in a bitstring that is read from text, in bits.
+pub const MAX_TEXT_SEGMENT_BITS: u64 = 65_536;
+
 /// Binaries of at least this many bytes travel out of band in an elided term.
 ///
 /// Part of the frame format: both ends must agree on it.

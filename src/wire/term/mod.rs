@@ -27,15 +27,19 @@ mod encode;
 mod error;
 mod identifier;
 mod inflate;
+mod from;
+mod macros;
 mod map;
 mod normal;
 mod opaque;
 mod parts;
 mod pieces;
 mod scan;
+pub mod serde;
 pub(crate) mod tag;
 #[expect(clippy::module_inception, reason = "`Term` is what a term is in Rust")]
 mod term;
+mod text;
 mod value;
 mod walk;
 
@@ -47,6 +51,7 @@ pub use normal::{Start, normalise};
 pub use opaque::{Opaque, Record};
 pub use scan::{AtomGate, Facts, scan};
 pub use term::Term;
+pub use text::TextError;
 pub use value::{Atom, Value};
 
 use crate::limits;
@@ -82,6 +87,8 @@ impl Default for TermLimits {
     }
 }
 
+#[cfg(test)]
+mod convert_tests;
 #[cfg(test)]
 mod hostile_tests;
 #[cfg(test)]

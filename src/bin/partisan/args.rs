@@ -1,0 +1,160 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::failure::EXIT_CODES;
+use crate::settings::{Channel, Peer, Settings};
+
+/// Nodes for BEAM clusters, written in Rust.
+#[derive(Debug, Parser)]
+#[command(version, after_help = EXIT_CODES)]
+pub(crate) struct Cli {
+    /// Answer in JSON.
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run a node that serves the registered process `echo`.
+    ///
+    /// It answers `{Pid, Ref, Term}` with `{Ref, Term}`, and `gen_server:call` with the request.
+    Node(NodeArgs),
+}
+
+/// What `partisan node` may be told; a flag replaces what the file says.
+#[derive(Debug, Default, Args)]
+pub(crate) struct NodeArgs {
+    /// File in TOML with the keys name, cookie, listen, advertise, join, data_dir and channels.
+    #[arg(long, short, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Name of the node, NAME@HOST.
+    #[arg(long, short)]
+    pub(crate) name: Option<String>,
+    /// The cluster's cookie. Others can see it in the list of processes: the file, the variable
+    /// PARTISAN_COOKIE or ~/.erlang.cookie keep it secret.
+    #[arg(long)]
+    pub(crate) cookie: Option<String>,
+    /// Listen on this address, HOST:PORT. May be given more than once.
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(crate) listen: Vec<String>,
+    /// Have peers dial this address instead. May be given more than once.
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(crate) advertise: Vec<String>,
+    /// Join this node's cluster. May be given more than once.
+    #[arg(long, value_name = "NAME@HOST:PORT")]
+    pub(crate) join: Vec<Peer>,
+    /// A channel and its number of connections. May be given more than once.
+    #[arg(long, value_name = "NAME[=CONNECTIONS]", value_parser = channel)]
+    pub(crate) channel: Vec<(String, u16)>,
+    /// Connections of the default channel.
+    #[arg(long)]
+    pub(crate) parallelism: Option<u16>,
+    /// Directory that keeps the membership over restarts.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data_dir: Option<PathBuf>,
+}
+
+impl NodeArgs {
+    /// The file's settings under those of the flags.
+    pub(crate) fn over(&self, file: Settings) -> Settings {
+        let list = |flags: &[String], file: Vec<String>| match flags {
+            [] => file,
+            flags => flags.to_vec(),
+        };
+        let mut channels = file.channels;
+        for (name, parallelism) in &self.channel {
+            channels.entry(name.clone()).or_default().parallelism = *parallelism;
+        }
+        if let Some(parallelism) = self.parallelism {
+            let default: &mut Channel = channels.entry("default".into()).or_default();
+            default.parallelism = parallelism;
+        }
+        Settings {
+            name: self.name.clone().or(file.name),
+            cookie: self.cookie.clone().or(file.cookie),
+            listen: list(&self.listen, file.listen),
+            advertise: list(&self.advertise, file.advertise),
+            join: match &self.join[..] {
+                [] => file.join,
+                flags => flags.to_vec(),
+            },
+            data_dir: self.data_dir.clone().or(file.data_dir),
+            channels,
+        }
+    }
+}
+
+fn channel(text: &str) -> Result<(String, u16), String> {
+    let (name, connections) = text.split_once('=').unwrap_or((text, "1"));
+    match connections.parse() {
+        Ok(connections @ 1..) if !name.is_empty() => Ok((name.into(), connections)),
+        _ => Err("give NAME or NAME=CONNECTIONS, at least one".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(line: &str) -> Result<NodeArgs, String> {
+        let words = std::iter::once("partisan").chain(line.split_whitespace());
+        match Cli::try_parse_from(words)
+            .map_err(|e| e.to_string())?
+            .command
+        {
+            Command::Node(args) => Ok(args),
+        }
+    }
+
+    #[test]
+    fn the_command_line_is_sound() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn flags_replace_the_file() {
+        let file: Settings = toml::from_str(
+            "name = 'a@h'\ncookie = 'c'\nlisten = ['h:1']\n\
+             [channels]\nbulk = 2\ndefault = { parallelism = 3, monotonic = true }",
+        )
+        .unwrap();
+        let args = parsed("node --name b@h --listen x:1 --listen y:2 --parallelism 8 --channel z");
+        let settings = args.unwrap().over(file);
+        assert_eq!(settings.name.as_deref(), Some("b@h"));
+        assert_eq!(settings.cookie.as_deref(), Some("c"));
+        assert_eq!(settings.listen, ["x:1", "y:2"]);
+        let channels: Vec<_> = settings.channels.iter().collect();
+        let channel = |parallelism, monotonic| Channel {
+            parallelism,
+            monotonic,
+            compression: 0,
+        };
+        assert_eq!(
+            channels,
+            [
+                (&"bulk".to_owned(), &channel(2, false)),
+                (&"default".to_owned(), &channel(8, true)),
+                (&"z".to_owned(), &channel(1, false)),
+            ]
+        );
+    }
+
+    #[test]
+    fn nonsense_is_refused() {
+        for line in [
+            "node --channel =2",
+            "node --channel a=0",
+            "node --join nowhere",
+            "node --parallelism x",
+            "nodes",
+        ] {
+            assert!(parsed(line).is_err(), "{line}");
+        }
+    }
+}

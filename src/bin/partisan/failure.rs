@@ -1,0 +1,194 @@
+//! What went wrong, what to do about it, and the exit code that says so.
+
+use std::error::Error;
+use std::fmt;
+use std::process::ExitCode;
+
+use serde_json::json;
+
+/// Why a command failed. Scripts tell causes apart by exit code, and by name in JSON.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Cause {
+    /// The command line or the file makes no sense. Clap's own errors have this code, too.
+    Usage,
+    /// No EPMD answers at the node's host.
+    NoEpmd,
+    /// EPMD does not know the name.
+    NotRunning,
+    /// The host cannot be found or reached, or nobody listens there.
+    Unreachable,
+    /// The cookies differ.
+    WrongCookie,
+    /// The peer does not let this node in.
+    Refused,
+    /// One end lacks what the other one demands of the protocol.
+    FlagsMissing,
+    /// No answer in time.
+    Timeout,
+    /// The function that was called has raised an exception.
+    Raised,
+    /// Anything else.
+    Other,
+}
+
+const ALL: [(Cause, u8, &str, &str); 10] = [
+    (Cause::Other, 1, "other", ""),
+    (Cause::Usage, 2, "usage", "see --help"),
+    (
+        Cause::NoEpmd,
+        3,
+        "no_epmd",
+        "start the node with -name or -sname, which starts EPMD; behind a firewall open port 4369",
+    ),
+    (
+        Cause::NotRunning,
+        4,
+        "not_running",
+        "`partisan names` lists the nodes that EPMD knows; check the part before the @",
+    ),
+    (
+        Cause::Unreachable,
+        5,
+        "unreachable",
+        "check the host's name and the firewall; the node's own port must be open, too",
+    ),
+    (
+        Cause::WrongCookie,
+        6,
+        "wrong_cookie",
+        "give the cookie that erlang:get_cookie() tells on the other node",
+    ),
+    (
+        Cause::Refused,
+        7,
+        "refused",
+        "the other node has a list of nodes that it lets in (net_kernel:allow/1), or knows another \
+         node of this name",
+    ),
+    (
+        Cause::FlagsMissing,
+        8,
+        "flags_missing",
+        "the other node is too old or no Erlang node; OTP 25 and newer will do",
+    ),
+    (
+        Cause::Timeout,
+        9,
+        "timeout",
+        "the other node is busy or stopped; --timeout gives it more time",
+    ),
+    (Cause::Raised, 10, "raised", ""),
+];
+
+/// The end of the help text.
+pub(crate) const EXIT_CODES: &str = "\
+Exit codes: 0 done, 1 other failure, 2 usage, 3 no EPMD, 4 not running, 5 unreachable,
+6 wrong cookie, 7 refused, 8 flags missing, 9 timeout, 10 the called function raised";
+
+impl Cause {
+    fn row(self) -> (u8, &'static str, &'static str) {
+        let found = ALL.iter().find(|(cause, ..)| *cause == self);
+        found.map_or((1, "other", ""), |(_, code, name, advice)| {
+            (*code, *name, *advice)
+        })
+    }
+}
+
+/// A command's failure.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    cause: Cause,
+    message: String,
+}
+
+impl Failure {
+    pub(crate) fn new(cause: Cause, message: impl Into<String>) -> Self {
+        Self {
+            cause,
+            message: message.into(),
+        }
+    }
+
+    /// An error with all that caused it.
+    pub(crate) fn from_error(cause: Cause, error: &(dyn Error + 'static)) -> Self {
+        let mut message = error.to_string();
+        let mut next = error.source();
+        while let Some(error) = next {
+            let text = error.to_string();
+            // Transparent errors repeat their sources.
+            if !message.contains(&text) {
+                message.push_str(": ");
+                message.push_str(&text);
+            }
+            next = error.source();
+        }
+        Self { cause, message }
+    }
+
+    pub(crate) fn exit_code(&self) -> ExitCode {
+        self.cause.row().0.into()
+    }
+
+    /// What standard error gets.
+    pub(crate) fn report(&self, as_json: bool) -> String {
+        let (code, name, advice) = self.cause.row();
+        if as_json {
+            let error =
+                json!({"cause": name, "code": code, "message": self.message, "advice": advice});
+            return json!({ "error": error }).to_string();
+        }
+        let message = &self.message;
+        if advice.is_empty() {
+            format!("partisan: {message}")
+        } else {
+            format!("partisan: {message}\n  {advice}")
+        }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_are_distinct_and_documented() {
+        for (at, (cause, code, name, _)) in ALL.iter().enumerate() {
+            assert_eq!(usize::from(*code), at + 1);
+            assert_eq!(cause.row().1, *name);
+            assert!(EXIT_CODES.contains(&format!("{code} ")), "{code}");
+        }
+    }
+
+    #[test]
+    fn reports() {
+        let failure = Failure::new(Cause::WrongCookie, "a@h has another cookie");
+        let text = failure.report(false);
+        assert!(text.starts_with("partisan: a@h has another cookie\n  give the cookie"));
+        let json: serde_json::Value = serde_json::from_str(&failure.report(true)).unwrap();
+        assert_eq!(json["error"]["cause"], "wrong_cookie");
+        assert_eq!(json["error"]["code"], 6);
+        assert_eq!(
+            Failure::new(Cause::Raised, "x").report(false),
+            "partisan: x"
+        );
+    }
+
+    #[test]
+    fn sources_are_told_once() {
+        let inner = std::io::Error::other("inside");
+        let outer = std::io::Error::other(inner);
+        let failure = Failure::from_error(Cause::Other, &outer);
+        assert_eq!(failure.to_string(), "inside");
+        let error = "x".parse::<partisan::Value>().map(|_| ()).err();
+        assert!(error.is_none());
+        let error = partisan::serde::SerdeError::from(partisan::TermError::Float);
+        let failure = Failure::from_error(Cause::Other, &error);
+        assert_eq!(failure.to_string(), partisan::TermError::Float.to_string());
+    }
+}

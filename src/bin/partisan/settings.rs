@@ -1,0 +1,244 @@
+//! The configuration of `partisan node`, from a file and the command line.
+//!
+//! ```toml
+//! name = "rust@127.0.0.1"
+//! cookie = "secret"
+//! listen = ["127.0.0.1:9000"]
+//! join = ["a@10.0.0.1:9000", "b@example=10.0.0.2:9000"]
+//! data_dir = "/var/lib/rust_node"
+//!
+//! [channels]
+//! default = 4
+//! state = { parallelism = 1, monotonic = true }
+//! ```
+
+use std::collections::BTreeMap;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use partisan::{Builder, ChannelSpec, Node};
+use serde::Deserialize;
+
+use crate::failure::{Cause, Failure};
+
+#[derive(Debug, Default, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Settings {
+    pub(crate) name: Option<String>,
+    pub(crate) cookie: Option<String>,
+    pub(crate) listen: Vec<String>,
+    pub(crate) advertise: Vec<String>,
+    pub(crate) join: Vec<Peer>,
+    pub(crate) data_dir: Option<PathBuf>,
+    pub(crate) channels: BTreeMap<String, Channel>,
+}
+
+/// A channel: its connections, or a table.
+#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
+#[serde(from = "ChannelText")]
+pub(crate) struct Channel {
+    pub(crate) parallelism: u16,
+    pub(crate) monotonic: bool,
+    pub(crate) compression: u8,
+}
+
+impl Default for Channel {
+    fn default() -> Self {
+        Self {
+            parallelism: 1,
+            monotonic: false,
+            compression: 0,
+        }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(
+    untagged,
+    expecting = "a number of connections, or a table of parallelism, monotonic and compression"
+)]
+enum ChannelText {
+    Connections(u16),
+    Table(ChannelTable),
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ChannelTable {
+    #[serde(default = "one")]
+    parallelism: u16,
+    #[serde(default)]
+    monotonic: bool,
+    #[serde(default)]
+    compression: u8,
+}
+
+fn one() -> u16 {
+    1
+}
+
+impl From<ChannelText> for Channel {
+    fn from(text: ChannelText) -> Self {
+        match text {
+            ChannelText::Connections(parallelism) => Self {
+                parallelism,
+                ..Self::default()
+            },
+            ChannelText::Table(table) => Self {
+                parallelism: table.parallelism,
+                monotonic: table.monotonic,
+                compression: table.compression,
+            },
+        }
+    }
+}
+
+/// A node to join and where it is: `NAME@HOST:PORT`, or `NAME@HOST=ADDRESS:PORT` if the name
+/// does not end with the address.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub(crate) struct Peer {
+    pub(crate) name: String,
+    pub(crate) address: String,
+}
+
+impl FromStr for Peer {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (name, address) = match text.split_once('=') {
+            Some((name, address)) => (name, address),
+            None => {
+                let end = text.rfind(':').unwrap_or(0);
+                let name = text.get(..end).unwrap_or("");
+                let (_, address) = text.split_once('@').unwrap_or_default();
+                (name, address)
+            }
+        };
+        let (_, port) = address.rsplit_once(':').unwrap_or_default();
+        let named = matches!(name.split_once('@'), Some((name, host)) if !name.is_empty() && !host.is_empty());
+        if !named || port.parse::<u16>().is_err() {
+            return Err(format!(
+                "{text:?} does not say where to join: give NAME@HOST:PORT or NAME@HOST=ADDRESS:PORT"
+            ));
+        }
+        Ok(Self {
+            name: name.into(),
+            address: address.into(),
+        })
+    }
+}
+
+impl TryFrom<String> for Peer {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
+
+impl Settings {
+    /// What the file says.
+    pub(crate) fn read(path: &Path) -> Result<Self, Failure> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|e| Failure::new(Cause::Usage, format!("{}: {e}", path.display())))?;
+        toml::from_str(&text)
+            .map_err(|e| Failure::new(Cause::Usage, format!("{}: {e}", path.display())))
+    }
+
+    /// A node as described.
+    pub(crate) fn builder(&self) -> Result<Builder, Failure> {
+        let Some(name) = &self.name else {
+            let missing = "the node needs a name: give --name NAME@HOST or `name` in the file";
+            return Err(Failure::new(Cause::Usage, missing));
+        };
+        let mut builder = Node::builder(name.as_str());
+        if let Some(cookie) = &self.cookie {
+            builder = builder.cookie(cookie.as_str());
+        }
+        for text in &self.listen {
+            for addr in resolve(text)? {
+                builder = builder.listen(addr);
+            }
+        }
+        for text in &self.advertise {
+            for addr in resolve(text)? {
+                builder = builder.advertise(addr);
+            }
+        }
+        if let Some(dir) = &self.data_dir {
+            builder = builder.data_dir(dir);
+        }
+        for (name, channel) in &self.channels {
+            builder = builder.channel_spec(ChannelSpec {
+                name: name.as_str().into(),
+                parallelism: channel.parallelism,
+                monotonic: channel.monotonic,
+                compression: channel.compression,
+            });
+        }
+        Ok(builder)
+    }
+}
+
+/// The addresses of `HOST:PORT`.
+pub(crate) fn resolve(text: &str) -> Result<Vec<SocketAddr>, Failure> {
+    let found = text.to_socket_addrs();
+    found.map(Iterator::collect).map_err(|e| {
+        let what = format!("{text:?} is no address that can be used ({e}): give HOST:PORT");
+        Failure::new(Cause::Usage, what)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn peer(name: &str, address: &str) -> Peer {
+        Peer {
+            name: name.into(),
+            address: address.into(),
+        }
+    }
+
+    #[test]
+    fn peers() {
+        let read = |text: &str| text.parse::<Peer>();
+        assert_eq!(read("a@10.0.0.1:9"), Ok(peer("a@10.0.0.1", "10.0.0.1:9")));
+        assert_eq!(read("a@h=[::1]:9"), Ok(peer("a@h", "[::1]:9")));
+        assert_eq!(read("a@h=b:9"), Ok(peer("a@h", "b:9")));
+        for text in [
+            "", "a", "a@h", "a:1", "@h:1", "a@:1", "a@h:x", "a@h=b", "=b:1",
+        ] {
+            assert!(read(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_file() {
+        let settings: Settings = toml::from_str(
+            "name = 'rust@127.0.0.1'\ncookie = 'secret'\nlisten = ['127.0.0.1:0']\n\
+             join = ['a@10.0.0.1:9000']\ndata_dir = '/tmp/x'\n\
+             [channels]\ndefault = 4\nstate = { monotonic = true }\n",
+        )
+        .unwrap();
+        assert_eq!(settings.join, [peer("a@10.0.0.1", "10.0.0.1:9000")]);
+        assert_eq!(settings.channels["default"].parallelism, 4);
+        assert!(settings.channels["state"].monotonic);
+        assert_eq!(settings.channels["state"].parallelism, 1);
+        assert!(settings.builder().is_ok());
+    }
+
+    #[test]
+    fn mistakes_in_the_file_are_named() {
+        let error = |text: &str| toml::from_str::<Settings>(text).unwrap_err().to_string();
+        assert!(error("nam = 'x'").contains("unknown field `nam`"));
+        assert!(error("join = ['x']").contains("NAME@HOST:PORT"));
+        assert!(error("[channels]\na = 'x'").contains("a number of connections"));
+        let failure = Settings::default().builder().err().unwrap();
+        assert!(failure.to_string().contains("--name"));
+        let failure = Settings::read(Path::new("/nonexistent/file")).unwrap_err();
+        assert!(failure.to_string().contains("/nonexistent/file"));
+    }
+}
