@@ -50,6 +50,9 @@ pub const KEPT_ATOMS: usize = 512;
 /// Longest atom that is kept so, in bytes.
 pub const MAX_KEPT_ATOM_BYTES: usize = 64;
 
+/// Room for encoding that each thread keeps from one term to the next, in bytes.
+pub const KEPT_ENCODE_BYTES: usize = 64 << 10;
+
 /// Binaries of at least this many bytes travel out of band in an elided term.
 ///
 /// Part of the frame format: both ends must agree on it.
