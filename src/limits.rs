@@ -57,6 +57,9 @@ pub const MAX_TEXT_DIGITS: usize = 100_000;
 /// Largest size of an integer in a bitstring that is read from text, in bits.
 pub const MAX_TEXT_SEGMENT_BITS: u64 = 65_536;
 
+/// Room for encoding that each thread keeps from one term to the next, in bytes.
+pub const KEPT_ENCODE_BYTES: usize = 64 << 10;
+
 /// Binaries of at least this many bytes travel out of band in an elided term.
 ///
 /// Part of the frame format: both ends must agree on it.
