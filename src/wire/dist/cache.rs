@@ -201,14 +201,13 @@ impl SenderCache {
 fn slot_of(text: &str) -> u16 {
     const FACTOR: u64 = 0x9e37_79b9_7f4a_7c15;
     let mut hash = text.len() as u64;
-    for chunk in text.as_bytes().chunks(8) {
-        let mut word = [0; 8];
-        for (to, from) in word.iter_mut().zip(chunk) {
-            *to = *from;
-        }
-        hash = (hash ^ u64::from_le_bytes(word)).wrapping_mul(FACTOR);
+    let mut mix = |word: u64| {
+        hash = (hash ^ word).wrapping_mul(FACTOR);
         hash ^= hash >> 29;
-    }
+    };
+    let (words, rest) = text.as_bytes().as_chunks();
+    words.iter().for_each(|word| mix(u64::from_le_bytes(*word)));
+    mix(rest.iter().fold(0, |word, byte| word << 8 | u64::from(*byte)));
     (hash.wrapping_mul(FACTOR) >> 53) as u16
 }
 
