@@ -2,6 +2,7 @@
 # Makes a stock Erlang/OTP of another release to test against, and runs its programs.
 #
 #   scripts/otp.sh 27               makes it if it isn't there; prints a command prefix
+#   scripts/otp.sh find 27          prints it if the release is there, makes nothing
 #   scripts/otp.sh run 27 erl ...   the prefix at work: runs erl of that release
 #
 # A release that the host's own `erl` has costs nothing. Another one is a minimal Debian with its
@@ -99,6 +100,14 @@ enter() { # folder, program, argument...
 }
 
 case ${1:-} in
+find)
+    release=${2:-}
+    suite_of "$release" >/dev/null
+    is_host "$release" && echo env && exit
+    [ -d "$cache/$release" ] || fail "there is no $cache/$release; make it: scripts/otp.sh $release"
+    unshare --mount true 2>/dev/null || fail "root may run OTP $release in $cache; $(id -un) may not mount"
+    echo "$repository/scripts/otp.sh run $release"
+    ;;
 run)
     release=${2:?usage: otp.sh run RELEASE PROGRAM [ARGUMENT...]}
     shift 2

@@ -1,0 +1,3 @@
+-module(stock_peer).
+-export([serve/0]).
+serve() -> ok.
