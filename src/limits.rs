@@ -34,6 +34,22 @@ pub const NEW_ATOMS_OF_ALL: u32 = 4;
 /// Longest atom, in characters. The VM's own limit.
 pub const MAX_ATOM_CHARS: usize = 255;
 
+/// Most words of a reference. The VM's own limit (`ERTS_MAX_REF_NUMBERS`).
+pub const MAX_REFERENCE_WORDS: usize = 5;
+
+/// Largest size that a compressed term may claim and inflate to, in bytes.
+pub const MAX_INFLATED_BYTES: usize = MAX_TERM_BYTES;
+
+/// A slice of a buffer of which less than one part in this many is kept is copied instead, so
+/// that no term keeps a much larger buffer alive.
+pub const MAX_PINNED_RATIO: usize = 4;
+
+/// Atoms that each thread keeps so that it need not allocate them again.
+pub const KEPT_ATOMS: usize = 512;
+
+/// Longest atom that is kept so, in bytes.
+pub const MAX_KEPT_ATOM_BYTES: usize = 64;
+
 /// Binaries of at least this many bytes travel out of band in an elided term.
 ///
 /// Part of the frame format: both ends must agree on it.

@@ -82,6 +82,19 @@ impl Encoder {
                     self.value(value, depth + 1)
                 })
             }
+            Value::Record(record) => {
+                self.counted(tag::RECORD, record.fields.len())?;
+                self.out.push(record.exported.into());
+                self.atom(record.module.as_str())?;
+                self.atom(record.name.as_str())?;
+                for (name, _) in &record.fields {
+                    self.atom(name.as_str())?;
+                }
+                record
+                    .fields
+                    .iter()
+                    .try_for_each(|(_, value)| self.value(value, depth + 1))
+            }
             leaf => self.leaf(leaf),
         }
     }
@@ -144,9 +157,15 @@ impl Encoder {
                 }
                 self.out.extend(port.creation.to_be_bytes());
             }
-            Value::Fun(fun) => self.out.extend_from_slice(fun.as_bytes()),
+            Value::Fun(opaque) | Value::Local(opaque) => {
+                self.out.extend_from_slice(opaque.as_bytes());
+            }
             // Containers have been dealt with.
-            Value::Tuple(_) | Value::List(_) | Value::ImproperList(..) | Value::Map(_) => {}
+            Value::Tuple(_)
+            | Value::List(_)
+            | Value::ImproperList(..)
+            | Value::Map(_)
+            | Value::Record(_) => {}
         }
         Ok(())
     }

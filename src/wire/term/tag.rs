@@ -2,9 +2,11 @@
 
 pub(super) const VERSION: u8 = 131;
 
+pub(super) const RECORD: u8 = 67;
 pub(super) const NEW_FLOAT: u8 = 70;
 pub(super) const BIT_BINARY: u8 = 77;
 pub(super) const COMPRESSED: u8 = 80;
+pub(super) const CACHED_ATOM: u8 = 82;
 pub(super) const NEW_PID: u8 = 88;
 pub(super) const NEW_PORT: u8 = 89;
 pub(super) const NEWER_REFERENCE: u8 = 90;
@@ -31,3 +33,4 @@ pub(super) const MAP: u8 = 116;
 pub(super) const ATOM_UTF8: u8 = 118;
 pub(super) const SMALL_ATOM_UTF8: u8 = 119;
 pub(super) const V4_PORT: u8 = 120;
+pub(super) const LOCAL: u8 = 121;
