@@ -10,16 +10,22 @@ use std::io::{Read, Write};
 use std::process::{ChildStdin, ChildStdout, Stdio};
 use std::time::Duration;
 
-use partisan::Term;
+use bytes::Bytes;
+use partisan::wire::term::{Start, TermLimits, normalise};
 
 #[path = "stock/mod.rs"]
 mod stock;
 
 /// The canonical encoding of what these bytes mean to us.
 fn normalised(bytes: &[u8]) -> Result<Vec<u8>, String> {
-    let term = Term::from_external(bytes.to_vec()).map_err(|error| error.to_string())?;
+    let bytes = Bytes::copy_from_slice(bytes);
+    let (term, used) = normalise(&bytes, Start::Version, &[], &TermLimits::default())
+        .map_err(|error| error.to_string())?;
+    if used != bytes.len() {
+        return Err(format!("{} bytes follow the term", bytes.len() - used));
+    }
     let value = term.decode();
-    drop(term);
+    drop((term, bytes));
     let encoded = value.encode().map_err(|error| format!("encode: {error}"))?;
     Ok(encoded.to_external())
 }

@@ -450,12 +450,17 @@ inject(Node, Bytes) ->
         end,
     true = monitor_node(Node, false),
     receive {nodedown, Node} -> ok after 0 -> ok end,
-    ok = reachable(Node),
+    try reachable(Node) catch error:Why -> error({Why, 'after', Bytes, Outcome}) end,
     Outcome.
 
 connection(Node) ->
-    _ = erts_debug:set_internal_state(available_internal_state, true),
-    erts_debug:get_internal_state({dist_ctrl, Node}).
+    try
+        erts_debug:get_internal_state({dist_ctrl, Node})
+    catch
+        error:undef ->
+            _ = erts_debug:set_internal_state(available_internal_state, true),
+            erts_debug:get_internal_state({dist_ctrl, Node})
+    end.
 
 ext(Term) ->
     <<131, Bytes/binary>> = term_to_binary(Term, [{minor_version, 2}]),

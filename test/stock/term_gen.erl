@@ -615,14 +615,14 @@ judge(_, {refused, _}, refused) -> {{same, both_refuse}, []};
 judge(_, {refused, _}, trailing) -> {{same, both_refuse_or_trailing}, []};
 judge(_, {ok, _}, trailing) -> {{explained, compressed_or_trailing}, []};
 judge(Bytes, {ok, Answer}, refused) ->
-    case accepted_by_us_alone(Bytes) of
+    case accepted_by_us_alone(Bytes, Answer) of
         {true, Why} -> {{explained, Why}, []};
-        false -> {we_accept_alone, Answer}
+        _ -> {we_accept_alone, Answer}
     end;
 judge(Bytes, {refused, Reason}, {ok, Term}) ->
     case refused_by_us_alone(Reason, Bytes, Term) of
         {true, Why} -> {{explained, Why}, []};
-        false -> {{we_refuse_alone, shape(Reason)}, {Reason, Term}}
+        _ -> {{we_refuse_alone, shape(Reason)}, {Reason, Term}}
     end;
 judge(_, {ok, Answer}, {ok, Term}) ->
     try binary_to_term(Answer) of
@@ -632,7 +632,7 @@ judge(_, {ok, Answer}, {ok, Term}) ->
                 false -> {same_but_for_a_sign, Answer}
             end;
         Again ->
-            {other_value, {Term, Again}}
+            {other_value, difference(Term, Again)}
     catch
         error:badarg -> {our_encoding_is_refused, Answer}
     end.
@@ -641,13 +641,28 @@ judge(_, {ok, Answer}, {ok, Term}) ->
 shape(Reason) ->
     re:replace(Reason, "[0-9]+", "N", [global, {return, binary}]).
 
-%%% The differences that are meant. Each is a limit of ours or something newer or older than this
-%%% OTP; all else is a bug.
+%% Where two terms begin to differ.
+difference([A | As], [B | Bs]) when A =:= B -> difference(As, Bs);
+difference([A | _], [B | _]) -> difference(A, B);
+difference(A, B) when is_tuple(A), is_tuple(B), tuple_size(A) =:= tuple_size(B) ->
+    difference(tuple_to_list(A), tuple_to_list(B));
+difference(A, B) when is_map(A), is_map(B), map_size(A) =:= map_size(B) ->
+    difference(lists:sort(maps:to_list(A)), lists:sort(maps:to_list(B)));
+difference(A, B) ->
+    {A, B}.
 
-refused_by_us_alone(Reason, _, Term) ->
+%%% The differences that are meant. All else is a bug, here or there.
+
+%% What `binary_to_term' takes and we refuse: limits of ours, and that the BEAM reads
+%%
+%% * over the size that a fun claims to have (`NEW_FUN_EXT'), where we hold it to it;
+%% * its internal atom references (`ATOM_INTERNAL_REF2', 73, and 3, 75), which only `ets' may write.
+refused_by_us_alone(Reason, Bytes, Term) ->
     Is = fun(Text) -> binary:match(Reason, Text) =/= nomatch end,
+    HasFun = binary:match(Bytes, <<112>>) =/= nomatch,
     case lists:search(fun({Text, _}) -> Is(Text) end, meant_refusals()) of
-        {value, {_, Why}} when Why =:= depth -> {depth(Term) > 900, depth};
+        {value, {_, depth}} -> {depth(Term) > 900, depth};
+        {value, {_, cut_off}} -> {HasFun, fun_size};
         {value, {_, Why}} -> {true, Why};
         false -> false
     end.
@@ -656,16 +671,31 @@ meant_refusals() ->
     [
         {<<"nested deeper">>, depth},
         {<<"bytes of heap">>, heap},
-        {<<"encoded bytes">>, size}
+        {<<"encoded bytes">>, size},
+        {<<"a malformed fun">>, fun_size},
+        {<<"cut off">>, cut_off},
+        {<<"tag 73 ">>, internal_tag},
+        {<<"tag 75 ">>, internal_tag}
     ].
 
-%% Tags newer than this OTP, anywhere in it; the bytes after LOCAL_EXT mean something to their writer
-%% alone.
-accepted_by_us_alone(Bytes) ->
+%% What `binary_to_term' refuses and we take: tags newer than this OTP; what follows LOCAL_EXT, which
+%% means something to its writer alone; and numbers in identifiers that a node knows it never gave
+%% out, as its own ones have fewer bits: under another node's name it takes them.
+accepted_by_us_alone(Bytes, Answer) ->
+    Here = atom_to_binary(node()),
+    Elsewhere = <<"N", (binary:part(Here, 1, byte_size(Here) - 1))/binary>>,
+    Foreign = binary:replace(Answer, Here, Elsewhere, [global]),
     case {binary:match(Bytes, <<121>>), binary:match(Bytes, <<67>>)} of
-        {{_, _}, _} -> {true, local};
-        {_, {_, _}} -> record_is_new();
-        _ -> false
+        {{_, _}, _} ->
+            {true, local};
+        {_, {_, _}} ->
+            record_is_new();
+        _ ->
+            try binary_to_term(Foreign) of
+                _ -> {Foreign =/= Answer, own_identifier}
+            catch
+                error:badarg -> false
+            end
     end.
 
 record_is_new() ->
