@@ -37,7 +37,7 @@ pub use node::api::{ClusterError, Node};
 pub use node::builder::Builder;
 pub use node::call::{CALL_TIMEOUT, CallError, RpcError};
 pub use node::events::{Events, NodeEvent};
-pub use node::functions::{Exception, FunctionResult};
+pub use node::functions::{Call, Exception, FunctionResult};
 pub use node::mailbox::{Mailbox, Message, RegisterError};
 pub use node::process::Exit;
 pub use node::runtime::StartError;

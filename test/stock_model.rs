@@ -66,7 +66,9 @@ fn faults_are_noticed() {
         let answer = asks
             .begin(&format!("stock_peer:{function}('{}')", answers.name))
             .wait(Duration::from_secs(60));
-        let noticed = answer.as_ref().is_ok_and(|text| text.starts_with("{error,"));
+        let noticed = answer
+            .as_ref()
+            .is_ok_and(|text| text.starts_with("{error,"));
         assert!(noticed, "{fault}: {answer:?}");
     }
 }

@@ -11,7 +11,7 @@ use crate::connection::receive::ReceiveLimits;
 use crate::node::allow::Allow;
 use crate::node::builder::Builder;
 use crate::node::events::{Events, NodeEvent, Route, View};
-use crate::node::functions::{FunctionResult, Functions};
+use crate::node::functions::{Call, FunctionResult, Functions};
 use crate::node::host::RustHost;
 use crate::node::mailbox::{Mailbox, RegisterError};
 use crate::node::process::mute;
@@ -22,7 +22,7 @@ use crate::node::stock::Stock;
 use crate::overlay::NodeSpec;
 use crate::signals::{Event, Local};
 use crate::wire::identity::Identity;
-use crate::wire::term::{Pid, Value};
+use crate::wire::term::Pid;
 
 /// Why the cluster cannot be changed.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -277,8 +277,8 @@ impl Node {
     /// use partisan::{Exception, Node, Value};
     ///
     /// let node = Node::builder("rust@127.0.0.1").cookie("secret").start()?;
-    /// node.function("calculator", "double", 1, |arguments: Vec<Value>| async move {
-    ///     let number = arguments[0].as_i64().ok_or_else(Exception::badarg)?;
+    /// node.function("calculator", "double", 1, |call| async move {
+    ///     let number = call.arguments[0].as_i64().ok_or_else(Exception::badarg)?;
     ///     Ok(Value::from(2 * number))
     /// });
     /// # Ok(())
@@ -291,7 +291,7 @@ impl Node {
         arity: u8,
         body: F,
     ) where
-        F: Fn(Vec<Value>) -> R + Send + Sync + 'static,
+        F: Fn(Call) -> R + Send + Sync + 'static,
         R: Future<Output = FunctionResult> + Send + 'static,
     {
         self.inner

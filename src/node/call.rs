@@ -281,7 +281,7 @@ impl Node {
 }
 
 async fn local(
-    inner: &Inner,
+    inner: &Arc<Inner>,
     module: &Value,
     function: &Value,
     arguments: &Value,

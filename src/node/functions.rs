@@ -15,7 +15,7 @@ use tokio::sync::Semaphore;
 
 use crate::distribution::link::Link;
 use crate::limits;
-use crate::node::api::Inner;
+use crate::node::api::{Inner, Node};
 use crate::node::processes::{atom, lane};
 use crate::signals::{Event, Request};
 use crate::wire::dist::{Control, Function, Signal};
@@ -42,8 +42,22 @@ impl Exception {
 /// What a function gives.
 pub type FunctionResult = Result<Value, Exception>;
 
+/// A call of a function by a peer.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Call {
+    /// As many as the function was registered with.
+    pub arguments: Vec<Value>,
+    /// This node.
+    pub node: Node,
+    /// The process that runs the function, which nobody can send to.
+    pub pid: Pid,
+    /// The group leader that the caller has given it.
+    pub group_leader: Pid,
+}
+
 type Running = Pin<Box<dyn Future<Output = FunctionResult> + Send>>;
-type Body = Arc<dyn Fn(Vec<Value>) -> Running + Send + Sync>;
+type Body = Arc<dyn Fn(Call) -> Running + Send + Sync>;
 type Key = (Arc<str>, Arc<str>, u32);
 
 /// The functions of a node.
@@ -64,10 +78,10 @@ impl Default for Functions {
 impl Functions {
     pub(crate) fn add<F, R>(&self, module: Arc<str>, name: Arc<str>, arity: u8, body: F)
     where
-        F: Fn(Vec<Value>) -> R + Send + Sync + 'static,
+        F: Fn(Call) -> R + Send + Sync + 'static,
         R: Future<Output = FunctionResult> + Send + 'static,
     {
-        let body: Body = Arc::new(move |arguments| Box::pin(body(arguments)));
+        let body: Body = Arc::new(move |call| Box::pin(body(call)));
         self.known
             .write()
             .insert((module, name, arity.into()), body);
@@ -123,14 +137,21 @@ pub(crate) fn undefined(module: &Value, name: &Value, arguments: &Value) -> (Val
 
 /// Runs a function if there is one.
 pub(crate) async fn run(
-    inner: &Inner,
+    inner: &Arc<Inner>,
     module: &Value,
     name: &Value,
     arguments: &Value,
 ) -> Option<FunctionResult> {
     let (module, name, arguments) = callee(module, name, arguments)?;
     let body = inner.functions.find(&module, &name, arguments.len())?;
-    Some(body(arguments).await)
+    let pid = inner.processes.registry.pid(inner.own_process);
+    let call = Call {
+        arguments,
+        node: Node::of(inner),
+        pid: pid.clone(),
+        group_leader: pid,
+    };
+    Some(body(call).await)
 }
 
 /// A spawn request of a peer.
@@ -140,7 +161,7 @@ pub(crate) fn requested(inner: &Arc<Inner>, link: &Arc<Link>, signal: Signal) {
         from,
         function,
         options,
-        ..
+        group_leader,
     } = signal.control
     else {
         return;
@@ -191,8 +212,14 @@ pub(crate) fn requested(inner: &Arc<Inner>, link: &Arc<Link>, signal: Signal) {
             reply: true,
         }),
     });
+    let call = Call {
+        arguments: Vec::new(),
+        node: Node::of(inner),
+        pid: inner.processes.registry.pid(process),
+        group_leader,
+    };
     let running = tokio::spawn(async move {
-        let reason = work(task).await;
+        let reason = work(task, call).await;
         let too_large = |_| atom("result_too_large");
         reason.encode().unwrap_or_else(too_large)
     });
@@ -243,7 +270,7 @@ fn task(inner: &Inner, function: &Function, arguments: Vec<Value>) -> Option<Tas
 }
 
 /// Runs the function; gives the exit reason of its process.
-async fn work(task: Task) -> Value {
+async fn work(task: Task, context: Call) -> Value {
     let (reference, body, call) = match task {
         Task::Call(reference, body, call) => (Some(reference), body, call),
         Task::Plain(body, call) => (None, body, call),
@@ -252,7 +279,14 @@ async fn work(task: Task) -> Value {
         return Value::atom("badarg");
     };
     let outcome = match body {
-        Some(body) => body(arguments.clone()).await.map_err(|e| (e, None)),
+        Some(body) => {
+            let arguments = arguments.clone();
+            let call = Call {
+                arguments,
+                ..context
+            };
+            body(call).await.map_err(|e| (e, None))
+        }
         None => {
             let list = Value::list(arguments.clone());
             let (reason, stack) = undefined(module, name, &list);

@@ -157,7 +157,11 @@ impl Inbound for Receiver {
                 }
             }
             Control::SpawnRequest { .. } => functions::requested(&inner, &self.link, signal),
-            Control::GroupLeader { .. } => {}
+            Control::GroupLeader { from, to } => {
+                if let Some(slot) = inner.processes.registry.find_local(Local::from(&to)) {
+                    slot.set_group_leader(from);
+                }
+            }
             Control::Unknown { operation } => {
                 if !std::mem::replace(&mut self.unknown, true) {
                     tracing::warn!(

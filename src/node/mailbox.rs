@@ -57,6 +57,9 @@ pub enum RegisterError {
     /// A mailbox has the name already.
     #[error("the name {0:?} is registered already")]
     Taken(Arc<str>),
+    /// The process has this name already.
+    #[error("the process is registered already, as {0:?}")]
+    Named(Arc<str>),
     /// The node needs the name for itself, or no frame has room for it.
     #[error("{0:?} cannot be registered: names have 1 to 255 bytes, and some are reserved")]
     Name(Arc<str>),
@@ -83,7 +86,7 @@ pub struct Mailbox {
 impl fmt::Debug for Mailbox {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Mailbox")
-            .field("name", &self.slot.name)
+            .field("name", &*self.slot.name.lock())
             .field("pid", &self.pid)
             .finish()
     }
@@ -118,8 +121,43 @@ impl Mailbox {
     }
 
     /// Its name, if it is registered.
-    pub fn name(&self) -> Option<&str> {
-        self.slot.name.as_deref()
+    pub fn name(&self) -> Option<Arc<str>> {
+        self.slot.name.lock().clone()
+    }
+
+    /// Registers a name for this process, which has none yet.
+    ///
+    /// # Errors
+    /// If the name is taken or cannot be used, this process has another, or the node has stopped.
+    pub fn register(&self, name: impl Into<Arc<str>>) -> Result<(), RegisterError> {
+        let name = name.into();
+        let processes = &self.node.inner().processes;
+        processes.registry.name(&self.slot, name.clone())?;
+        processes.happened(Event::Named {
+            process: self.slot.process,
+            name: Some(name),
+        });
+        Ok(())
+    }
+
+    /// Gives the name back; true if there was one.
+    pub fn unregister(&self) -> bool {
+        let processes = &self.node.inner().processes;
+        let named = processes.registry.unname(&self.slot).is_some();
+        processes.happened(Event::Named {
+            process: self.slot.process,
+            name: None,
+        });
+        named
+    }
+
+    /// The process that output belongs to, by Erlang's custom: one that a peer has named by
+    /// `group_leader/2`, or the node's own, which nobody reads. This crate makes no use of it.
+    pub fn group_leader(&self) -> Pid {
+        self.slot.group_leader().unwrap_or_else(|| {
+            let inner = self.node.inner();
+            inner.processes.registry.pid(inner.own_process)
+        })
     }
 
     /// Its node. Messages sent through this handle count as the mailbox's own; those of a clone

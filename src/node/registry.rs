@@ -39,6 +39,19 @@ struct Names {
     closed: bool,
 }
 
+impl Names {
+    fn check(&self, name: &Arc<str>, service: bool) -> Result<(), RegisterError> {
+        let reserved = SERVICE_NAMES.contains(&&**name) && !service;
+        if reserved || !is_free_name(name) || **name == *REQUESTS_NAME {
+            return Err(RegisterError::Name(name.clone()));
+        }
+        if self.names.contains_key(name) {
+            return Err(RegisterError::Taken(name.clone()));
+        }
+        Ok(())
+    }
+}
+
 /// The processes of a node.
 pub(crate) struct Registry {
     pub(crate) identity: Identity,
@@ -154,13 +167,7 @@ impl Registry {
             return Err(RegisterError::NotAlive);
         }
         if let Some(name) = name {
-            let reserved = SERVICE_NAMES.contains(&&**name) && !service;
-            if reserved || !is_free_name(name) || **name == *REQUESTS_NAME {
-                return Err(RegisterError::Name(name.clone()));
-            }
-            if names.names.contains_key(name) {
-                return Err(RegisterError::Taken(name.clone()));
-            }
+            names.check(name, service)?;
         }
         let process = loop {
             // As many bits as pids have in any release of Erlang.
@@ -184,14 +191,38 @@ impl Registry {
         Ok(slot)
     }
 
+    /// Gives a name to a process that has none.
+    pub(crate) fn name(&self, slot: &Arc<Slot>, name: Arc<str>) -> Result<(), RegisterError> {
+        let mut names = self.names.write();
+        if names.closed || !names.pids.contains_key(&slot.process) {
+            return Err(RegisterError::NotAlive);
+        }
+        let mut own = slot.name.lock();
+        if let Some(own) = &*own {
+            return Err(RegisterError::Named(own.clone()));
+        }
+        names.check(&name, false)?;
+        names.names.insert(name.clone(), slot.clone());
+        *own = Some(name);
+        Ok(())
+    }
+
+    /// Takes a process's name away; gives the name.
+    pub(crate) fn unname(&self, slot: &Slot) -> Option<Arc<str>> {
+        let mut names = self.names.write();
+        let name = slot.name.lock().take()?;
+        names.names.remove(&name);
+        Some(name)
+    }
+
     /// Forgets a process. What it holds stays with whoever has its slot.
     pub(crate) fn close(&self, process: Local) {
         let mut names = self.names.write();
         let Some(slot) = names.pids.remove(&process) else {
             return;
         };
-        if let Some(name) = &slot.name {
-            names.names.remove(name);
+        if let Some(name) = slot.name.lock().take() {
+            names.names.remove(&name);
         }
         for alias in names.aliases_of.remove(&process).unwrap_or_default() {
             names.aliases.remove(&alias);

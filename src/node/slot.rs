@@ -15,7 +15,7 @@ use tokio::task::AbortHandle;
 use crate::connection::outbox::Outbox;
 use crate::node::mailbox::Message;
 use crate::signals::Local;
-use crate::wire::term::{Reference, Term};
+use crate::wire::term::{Pid, Reference, Term};
 
 /// What a message takes beside its bytes, so that the smallest ones are bounded too.
 const OVERHEAD: u64 = 64;
@@ -60,7 +60,8 @@ struct State {
 /// The end of a mailbox that messages are put into.
 pub(crate) struct Slot {
     pub(crate) process: Local,
-    pub(crate) name: Option<Arc<str>>,
+    pub(crate) name: Mutex<Option<Arc<str>>>,
+    group_leader: Mutex<Option<Pid>>,
     capacity: u64,
     state: Mutex<State>,
     pub(crate) arrived: Notify,
@@ -87,7 +88,8 @@ impl Slot {
     pub(crate) fn new(process: Local, name: Option<Arc<str>>, capacity: u64) -> Self {
         Self {
             process,
-            name,
+            name: Mutex::new(name),
+            group_leader: Mutex::new(None),
             capacity: capacity.max(1),
             state: Mutex::new(State {
                 queue: VecDeque::new(),
@@ -221,6 +223,14 @@ impl Slot {
                 Err(Refused::Full) => drained.await,
             }
         }
+    }
+
+    pub(crate) fn group_leader(&self) -> Option<Pid> {
+        self.group_leader.lock().clone()
+    }
+
+    pub(crate) fn set_group_leader(&self, leader: Pid) {
+        *self.group_leader.lock() = Some(leader);
     }
 
     /// The task that is the process; it is aborted when others end the process.

@@ -84,6 +84,13 @@ pub enum Event {
         /// The request that it was made for.
         request: Option<Request>,
     },
+    /// A process has a name now, or none.
+    Named {
+        /// The process.
+        process: Local,
+        /// Its registered name.
+        name: Option<Arc<str>>,
+    },
     /// A process has ended by itself.
     Ended {
         /// The process.

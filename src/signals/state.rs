@@ -97,6 +97,16 @@ impl State {
                 name,
                 request,
             } => self.spawned(process, name, request, effects),
+            Event::Named { process, name } => {
+                if let Some(found) = self.processes.get_mut(&process) {
+                    if let Some(before) = std::mem::replace(&mut found.name, name.clone()) {
+                        self.names.remove(&before);
+                    }
+                    if let Some(name) = name {
+                        self.names.insert(name, process);
+                    }
+                }
+            }
             Event::Ended { process, reason } => self.end(process, &reason, effects),
             Event::Trap { process, on } => {
                 if let Some(process) = self.processes.get_mut(&process) {
