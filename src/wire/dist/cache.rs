@@ -207,7 +207,9 @@ fn slot_of(text: &str) -> u16 {
     };
     let (words, rest) = text.as_bytes().as_chunks();
     words.iter().for_each(|word| mix(u64::from_le_bytes(*word)));
-    mix(rest.iter().fold(0, |word, byte| word << 8 | u64::from(*byte)));
+    mix(rest
+        .iter()
+        .fold(0, |word, byte| word << 8 | u64::from(*byte)));
     (hash.wrapping_mul(FACTOR) >> 53) as u16
 }
 
