@@ -10,7 +10,7 @@ use partisan::{
 use sha2::{Digest, Sha256};
 
 /// Gives a node the processes and functions of the peer program.
-pub fn serve(node: &Node) {
+pub(crate) fn serve(node: &Node) {
     node.serve("echo", Echo::default()).unwrap();
     node.spawn_named("sink", sink).unwrap();
     node.spawn_named("control", control).unwrap();
