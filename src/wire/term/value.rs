@@ -3,17 +3,19 @@
 use super::{Opaque, Pid, Port, Record, Reference};
 use bytes::Bytes;
 use num_bigint::BigInt;
+use smol_str::SmolStr;
 use std::fmt;
 use std::sync::Arc;
 
-/// An atom's text.
+/// An atom's text. Short ones stand in it, so that neither making nor cloning one costs more than
+/// a few bytes copied.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Atom(Arc<str>);
+pub struct Atom(SmolStr);
 
 impl Atom {
     /// An atom of that text. More than 255 characters are refused when it is encoded.
     pub fn new(text: impl Into<Arc<str>>) -> Self {
-        Self(text.into())
+        Self(text.into().into())
     }
 
     /// Its text.
@@ -31,7 +33,13 @@ impl fmt::Display for Atom {
 
 impl From<&str> for Atom {
     fn from(text: &str) -> Self {
-        Self::new(text)
+        Self(SmolStr::new(text))
+    }
+}
+
+impl AsRef<str> for Atom {
+    fn as_ref(&self) -> &str {
+        &self.0
     }
 }
 
