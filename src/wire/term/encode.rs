@@ -412,6 +412,14 @@ impl Encoder {
     }
 }
 
+/// What the encoder takes the cost of a value to be in a VM.
+#[cfg(test)]
+pub(super) fn words_of(value: &Value) -> u64 {
+    let mut encoder = Encoder::new(Vec::new());
+    encoder.run(value).unwrap();
+    encoder.words
+}
+
 /// Words that an opaque term takes in a VM. It is walked for its depth, too.
 fn cost(bytes: &Bytes, depth: u32) -> Result<u64, TermError> {
     let limits = TermLimits::default();

@@ -135,6 +135,34 @@ impl Value {
         Self::List(elements.into())
     }
 
+    /// Copies what it shares with the term that it was decoded from, so that it keeps nothing
+    /// else alive.
+    pub fn detach(&mut self) {
+        match self {
+            Self::Binary(bytes) | Self::Bits { bytes, .. } => {
+                *bytes = Bytes::copy_from_slice(bytes);
+            }
+            Self::Fun(opaque) | Self::Local(opaque) => opaque.detach(),
+            Self::Tuple(all) | Self::List(all) => all.iter_mut().for_each(Self::detach),
+            Self::ImproperList(all, tail) => {
+                all.iter_mut().for_each(Self::detach);
+                tail.detach();
+            }
+            Self::Map(pairs) => pairs.iter_mut().for_each(|(key, value)| {
+                key.detach();
+                value.detach();
+            }),
+            Self::Record(record) => record.fields.iter_mut().for_each(|(_, v)| v.detach()),
+            Self::Atom(_)
+            | Self::Integer(_)
+            | Self::BigInteger(_)
+            | Self::Float(_)
+            | Self::Pid(_)
+            | Self::Reference(_)
+            | Self::Port(_) => {}
+        }
+    }
+
     /// The text, if it is an atom.
     #[must_use]
     pub fn as_atom(&self) -> Option<&str> {
