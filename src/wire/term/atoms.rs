@@ -42,11 +42,9 @@ impl Atoms {
     #[inline]
     pub(super) fn kept(&mut self, bytes: &[u8]) -> Option<&Atom> {
         let slot = self.atoms.get_mut(place(bytes) % KEPT_ATOMS)?;
-        if !slot
-            .as_ref()
-            .is_some_and(|kept| kept.as_str().as_bytes() == bytes)
-        {
-            *slot = Some(text(bytes)?.into());
+        match slot {
+            Some(kept) if kept.as_str().as_bytes() == bytes => {}
+            _ => *slot = Some(text(bytes)?.into()),
         }
         slot.as_ref()
     }
