@@ -226,15 +226,15 @@ impl<'a> Reader<'a> {
         Some(value)
     }
 
-    /// Reads one term and puts it where it belongs.
+    /// Reads one term and puts it where it belongs. The common leaves are read where this is
+    /// inlined: in the loop over the elements of what they stand in.
+    #[inline(always)]
     fn value<P: Place>(&mut self, place: P) -> Option<()> {
         self.owed -= 1;
         let tag = self.u8()?;
         match tag {
             tag::SMALL_INTEGER => place.integer(self.u8()?.into()),
-            tag::INTEGER => {
-                place.integer(i32::from_be_bytes(self.array()?).into());
-            }
+            tag::INTEGER => place.integer(i32::from_be_bytes(self.array()?).into()),
             tag::SMALL_ATOM_UTF8 => {
                 // 255 bytes are 255 characters at most.
                 let length = self.u8()?;
@@ -259,6 +259,15 @@ impl<'a> Reader<'a> {
                     place.binary(self.source, start..self.at);
                 }
             }
+            _ => return self.container(tag, place),
+        }
+        Some(())
+    }
+
+    /// Recursive, but never deeper than a term may be.
+    #[inline(never)]
+    fn container<P: Place>(&mut self, tag: u8, place: P) -> Option<()> {
+        match tag {
             tag::SMALL_TUPLE => {
                 let arity = self.u8()?;
                 place.tuple(self.tuple(arity.into())?);
