@@ -26,8 +26,14 @@ pub(super) fn with_atoms<T>(mut run: impl FnMut(&mut Atoms) -> T) -> T {
         .try_with(|atoms| atoms.try_borrow_mut().map(|mut atoms| run(&mut atoms)).ok())
         .ok()
         .flatten()
-        // The thread is about to end.
-        .unwrap_or_else(|| run(&mut Atoms::new()))
+        .unwrap_or_else(|| without_table(run))
+}
+
+/// The thread is about to end.
+#[cold]
+#[inline(never)]
+fn without_table<T>(mut run: impl FnMut(&mut Atoms) -> T) -> T {
+    run(&mut Atoms::new())
 }
 
 impl Atoms {

@@ -24,13 +24,14 @@ use std::sync::Arc;
 ///
 /// What hasn't passed gives some value, too, and costs no more than its length.
 pub(super) fn decode(skeleton: &Bytes, form: Form, blobs: &[Bytes]) -> Value {
+    let mut value = Value::Integer(0);
     with_atoms(|atoms| {
         let mut reader = Reader::new(skeleton, 1, &[], &NO_LIMITS, atoms);
         reader.blobs = (form == Form::Elided).then(|| blobs.iter());
-        let decoded = reader.one();
+        let decoded = reader.value(&mut value);
         debug_assert!(decoded.is_some(), "{:?}", reader.error);
-        decoded.unwrap_or(Value::List(Vec::new()))
-    })
+    });
+    value
 }
 
 /// A term that has been scanned has passed stricter ones.
@@ -68,6 +69,7 @@ impl Value {
     }
 }
 
+#[inline]
 fn read(
     bytes: &Bytes,
     at: usize,
@@ -80,14 +82,17 @@ fn read(
             limit: u32::MAX as usize,
         });
     }
-    let run = |bytes: &Bytes, atoms: &mut Atoms| {
-        let mut reader = Reader::new(bytes, at, cached, limits, atoms);
-        match reader.one() {
-            Some(value) => Ok((value, reader.at, reader.pins, reader.large)),
-            None => Err(reader.error.unwrap_or(TermError::BlobMismatch)),
-        }
+    let mut value = Value::Integer(0);
+    let mut run = |bytes: &Bytes| {
+        with_atoms(|atoms| {
+            let mut reader = Reader::new(bytes, at, cached, limits, atoms);
+            match reader.value(&mut value) {
+                Some(()) => Ok((reader.at, reader.pins, reader.large)),
+                None => Err(reader.error.unwrap_or(TermError::BlobMismatch)),
+            }
+        })
     };
-    let (value, end, pins, large) = with_atoms(|atoms| run(bytes, atoms))?;
+    let (end, pins, large) = run(bytes)?;
     if end - large > limits.bytes {
         return Err(TermError::Size {
             bytes: end - large,
@@ -97,7 +102,7 @@ fn read(
     match bytes.get(..end) {
         Some(own) if pins && end < bytes.len() / MAX_PINNED_RATIO => {
             let own = Bytes::copy_from_slice(own);
-            let (value, ..) = with_atoms(|atoms| run(&own, atoms))?;
+            run(&own)?;
             Ok((value, end))
         }
         _ => Ok((value, end)),
@@ -138,8 +143,16 @@ trait Place: Sized {
     }
 
     #[inline(never)]
-    fn pid(self, pid: Pid) {
-        self.put(|| Value::Pid(pid));
+    fn pid(self, node: Arc<str>, numbers: [u32; 3]) {
+        let [id, serial, creation] = numbers;
+        self.put(|| {
+            Value::Pid(Pid {
+                node,
+                id,
+                serial,
+                creation,
+            })
+        });
     }
 
     #[inline(never)]
@@ -287,7 +300,11 @@ impl<'a> Reader<'a> {
                     }
                 }
             }
-            tag::NEW_PID => place.pid(self.pid(true)?),
+            tag::NEW_PID => {
+                let node = self.node()?;
+                let numbers = [self.u32()?, self.u32()?, self.u32()?];
+                place.pid(node, numbers);
+            }
             tag::NEWER_REFERENCE => place.reference(self.reference(true)?),
             tag::MAP => {
                 let pairs = self.map()?;
@@ -335,7 +352,7 @@ impl<'a> Reader<'a> {
                 self.big(length as usize)
             }
             tag::BIT_BINARY => self.bits(),
-            tag::PID => Some(Value::Pid(self.pid(false)?)),
+            tag::PID => self.old_pid(),
             tag::NEW_REFERENCE => Some(Value::Reference(self.reference(false)?)),
             tag::REFERENCE => self.old_reference(),
             tag::V4_PORT | tag::NEW_PORT | tag::PORT => self.port(tag),
@@ -516,17 +533,17 @@ impl<'a> Reader<'a> {
         Some(Value::integer(BigInt::from_bytes_le(sign, magnitude)))
     }
 
-    fn pid(&mut self, wide: bool) -> Option<Pid> {
+    fn old_pid(&mut self) -> Option<Value> {
         let node = self.node()?;
         let id = self.u32()?;
         let serial = self.u32()?;
-        let creation = self.creation(wide)?;
-        Some(Pid {
+        let creation = self.creation(false)?;
+        Some(Value::Pid(Pid {
             node,
             id,
             serial,
             creation,
-        })
+        }))
     }
 
     fn reference(&mut self, wide: bool) -> Option<Box<Reference>> {
