@@ -187,7 +187,11 @@ fn base64(bytes: &[u8]) -> String {
         for digit in 0..4 {
             let value = word >> (18 - 6 * digit) & 63;
             let used = digit <= chunk.len();
-            text.push(if used { DIGITS[value as usize] as char } else { '=' });
+            text.push(if used {
+                DIGITS[value as usize] as char
+            } else {
+                '='
+            });
         }
     }
     text
