@@ -144,6 +144,7 @@ fn a_link_that_the_rust_node_has_made() {
 
 #[test]
 fn over_tls_with_certificates_of_both_ends() {
+    let _ = tracing_subscriber::fmt().with_max_level(tracing::Level::DEBUG).with_test_writer().try_init();
     let certificates = Certificates::new("stock");
     let runtime = runtime();
     let _context = runtime.enter();
