@@ -37,9 +37,12 @@ fn otp_does_what_is_asked() {
             let (_epmd, asks, answers) = pair(asking, answering);
             answers.expect("stock_model:start()", "ok");
             println!("OTP {} asks OTP {}", asks.release, answers.release);
-            // A stock node isn't hidden; and 24 nodes of OTP 27 know priority messages not.
+            // A stock node isn't hidden here; those before 28 know no priority messages, before 29
+            // no records; and a fragment that comes out of its order ends OTP 25 by a
+            // segmentation fault.
             for function in names(&asks, "stock_peer:all() ++ stock_peer:cutting()") {
                 let skipped = function == "hidden"
+                    || function == "bad_fragments"
                     || function == "priority_messages" && answers.release < 28
                     || function == "records" && answers.release < 29;
                 if !skipped {
@@ -75,7 +78,7 @@ fn faults_are_noticed() {
 fn a_hidden_node_and_one_without_a_name() {
     for release in releases() {
         let epmd = Epmd::start(release);
-        let hidden = Options::new("hidden", "cookie").with("-hidden");
+        let hidden = Options::new("hidden", "cookie").with("-hidden -kernel net_ticktime 4");
         let hidden = Peer::start(release, &epmd, &hidden);
         hidden.expect("stock_model:start()", "ok");
         let mut options = Options::new("", "cookie");

@@ -309,7 +309,7 @@ busy_port(Node) ->
         {Sender, Monitor} = spawn_monitor(fun() -> [{sink, Node} ! {data, N, Bin} || N <- lists:seq(1, Count)] end),
         ?await({monitor, Sender, busy_dist_port, _}, suspension),
         %% Who asks not to be suspended isn't.
-        nosuspend = refused(Node, 2000),
+        nosuspend = refused(Node, Bin, 500),
         ?await({'DOWN', Monitor, process, Sender, normal}, sender),
         _ = erlang:system_monitor(undefined),
         Digest = crypto:hash(sha256, binary:copy(Bin, Count)),
@@ -320,11 +320,11 @@ busy_port(Node) ->
         end
     end).
 
-refused(_, 0) -> never;
-refused(Node, Left) ->
-    case erlang:send({control, Node}, ignored, [nosuspend]) of
+refused(_, _, 0) -> never;
+refused(Node, Bin, Left) ->
+    case erlang:send({control, Node}, {ignored, Bin}, [nosuspend]) of
         nosuspend -> nosuspend;
-        ok -> refused(Node, Left - 1)
+        ok -> refused(Node, Bin, Left - 1)
     end.
 
 %% @doc Atoms of 255 characters of one to four bytes, as messages and as names.
