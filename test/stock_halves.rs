@@ -50,8 +50,8 @@ fn a_stopped_sender_is_noticed_in_time_and_silent_afterwards() {
         let seen = watches.eval("stock_stop:down(watch)");
         let seen = seen.unwrap_or_else(|why| panic!("{why}"));
         assert!(seen.starts_with("{ok,"), "{seen}");
-        let noticed = Duration::from_millis(number(&seen, " first_down") - stopped);
-        let last = Duration::from_millis(number(&seen, "down") - stopped);
+        let noticed = Duration::from_millis(number(&seen, "first_down") - stopped);
+        let last = Duration::from_millis(number(&seen, "all_down") - stopped);
         println!(
             "OTP {}: down {noticed:?} to {last:?} after SIGSTOP",
             release.number

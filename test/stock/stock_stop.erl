@@ -49,7 +49,7 @@ watch(Node, Watch, Count) ->
 
 %% Of each the number that is to come; when the last message came.
 watching(Monitors, Next, Down, Last) when map_size(Monitors) =:= 0 ->
-    gone(Next, #{last => Last, down => lists:max(maps:values(Down)), first_down => lists:min(maps:values(Down))}, []);
+    gone(Next, #{last => Last, all_down => lists:max(maps:values(Down)), first_down => lists:min(maps:values(Down))}, []);
 watching(Monitors, Next, Down, Last) ->
     receive
         {seq, P, N} ->
@@ -69,7 +69,7 @@ gone(Next, Seen, Waiting) ->
         {seq, P, N} when is_map_key(P, Next) -> exit({delivered_after_down, P, N})
     end.
 
-%% @doc Waits until all puppets of the watch are down: `{ok, #{last, first_down, down}}', times in
+%% @doc Waits until all puppets of the watch are down: `{ok, #{last, first_down, all_down}}', times in
 %% milliseconds. Each sent a gapless sequence until then, or `{error, Why}'.
 -spec down(atom()) -> {ok, map()} | {error, term()}.
 down(Watch) ->
