@@ -35,9 +35,8 @@ fn number(map: &str, key: &str) -> u64 {
 fn a_stopped_sender_is_noticed_in_time_and_silent_afterwards() {
     for release in releases() {
         let epmd = Epmd::start(release);
-        let options = |name| {
-            Options::new(name, "cookie").with(&format!("-kernel net_ticktime {TICK_TIME}"))
-        };
+        let options =
+            |name| Options::new(name, "cookie").with(&format!("-kernel net_ticktime {TICK_TIME}"));
         let watches = Peer::start(release, &epmd, &options("watches"));
         let stops = Peer::start(release, &epmd, &options("stops"));
         stops.expect("stock_model:start()", "ok");

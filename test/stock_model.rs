@@ -38,10 +38,12 @@ fn otp_does_what_is_asked() {
             answers.expect("stock_model:start()", "ok");
             println!("OTP {} asks OTP {}", asks.release, answers.release);
             // A stock node isn't hidden here; those before 28 know no priority messages, before 29
-            // no records; and a fragment that comes out of its order ends OTP 25 by a
+            // no records; `pg` of OTP 29 ends that of 25; and a fragment that comes out of its order ends OTP 25 by a
             // segmentation fault.
             for function in names(&asks, "stock_peer:all() ++ stock_peer:cutting()") {
+                let apart = asks.release.abs_diff(answers.release);
                 let skipped = function == "hidden"
+                    || function == "groups" && apart > 2
                     || function == "bad_fragments"
                     || function == "priority_messages" && answers.release < 28
                     || function == "records" && answers.release < 29;
@@ -50,6 +52,11 @@ fn otp_does_what_is_asked() {
                 }
             }
             asks.check("busy_port", &answers.name);
+            if asks.release == answers.release {
+                let echo = format!("term_gen:echo('{}', 100000)", answers.name);
+                asks.expect_within(&echo, "ok", Duration::from_secs(120));
+                println!("{}", asks.printed());
+            }
         }
     }
 }
@@ -69,7 +76,9 @@ fn faults_are_noticed() {
         let answer = asks
             .begin(&format!("stock_peer:{function}('{}')", answers.name))
             .wait(Duration::from_secs(60));
-        let noticed = answer.as_ref().is_ok_and(|text| text.starts_with("{error,"));
+        let noticed = answer
+            .as_ref()
+            .is_ok_and(|text| text.starts_with("{error,"));
         assert!(noticed, "{fault}: {answer:?}");
     }
 }

@@ -263,7 +263,10 @@ impl Peer {
         let mut command = release.command("erl");
         command
             .args(["-noshell", "-boot", "no_dot_erlang", "-start_epmd", "false"])
-            .args([if options.short { "-sname" } else { "-name" }, &options.name])
+            .args([
+                if options.short { "-sname" } else { "-name" },
+                &options.name,
+            ])
             .args(["-setcookie", &options.cookie])
             .args(&options.arguments)
             .arg("-pa")
@@ -413,7 +416,11 @@ fn listen(output: impl Read + Send + 'static, shared: Arc<Shared>, answers: bool
             }
         }
         if answers {
-            for waiting in lock(&shared.waiting).take().unwrap_or_default().into_values() {
+            for waiting in lock(&shared.waiting)
+                .take()
+                .unwrap_or_default()
+                .into_values()
+            {
                 let _ = waiting.send(Err("the node has ended".to_owned()));
             }
         }
