@@ -38,9 +38,9 @@ watch(Node, Watch, Count) ->
     Asking = self(),
     spawn(fun() ->
         true = register(Watch, self()),
-        Puppets = [stock_peer:puppet(Node) || _ <- lists:seq(1, Count)],
+        Puppets = [stock_tools:puppet(Node) || _ <- lists:seq(1, Count)],
         Monitors = maps:from_list([{monitor(process, P), P} || P <- Puppets]),
-        [ok = stock_peer:order(P, {chatter, self()}) || P <- Puppets],
+        [ok = stock_tools:order(P, {chatter, self()}) || P <- Puppets],
         [receive {seq, P, 0} -> ok after 20000 -> exit(no_chatter) end || P <- Puppets],
         Asking ! {watching, Watch},
         watching(Monitors, maps:from_list([{P, 1} || P <- Puppets]), #{}, now_ms())

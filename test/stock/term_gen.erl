@@ -126,7 +126,7 @@ leaf() ->
         _ -> from_pool(1)
     end.
 
-%% @doc Nested so deep.
+%% Nested so deep.
 deep(0, Term) -> Term;
 deep(Depth, Term) -> deep(Depth - 1, nest(roll(5), Term)).
 
