@@ -44,6 +44,7 @@ gen_server_late(Node) ->
 %% @doc Calls that the other node makes to this one.
 calls_out(Node) ->
     run(fun() ->
+        process_flag(trap_exit, true),
         P = puppet(Node),
         {ok, Server} = gen_server:start_link({local, stock_server()}, stock_server, [], []),
         Name = stock_server(),
@@ -51,7 +52,8 @@ calls_out(Node) ->
         {ok, Pid} = order(P, {call, Name, node(), self, 5000}),
         Pid = Server,
         {error, _} = order(P, {call, Name, node(), never, 200}),
-        {error, _} = order(P, {call, Name, node(), stop_with_boom_not_me, 5000}),
+        {error, _} = order(P, {call, Name, node(), stop, 5000}),
+        {ok, Again} = gen_server:start_link({local, Name}, stock_server, [], []),
         {error, _} = order(P, {call, nobody_here, node(), hello, 5000}),
         ok = order(P, {cast, Name, node(), {tell, self(), casted}}),
         ?await(casted, cast),
@@ -65,7 +67,7 @@ calls_out(Node) ->
          || Class <- [error, exit, throw]
         ],
         {error, _} = order(P, {erpc, node(), timer, sleep, [5000], 200}),
-        ok = gen_server:stop(Server),
+        ok = gen_server:stop(Again),
         order(P, {exit, normal})
     end).
 
