@@ -47,8 +47,14 @@ pub const MAX_PINNED_RATIO: usize = 4;
 /// Atoms that each thread keeps so that it need not allocate them again.
 pub const KEPT_ATOMS: usize = 512;
 
+/// Names of nodes that each thread keeps so.
+pub const KEPT_NODES: usize = 64;
+
 /// Longest atom that is kept so, in bytes.
 pub const MAX_KEPT_ATOM_BYTES: usize = 64;
+
+/// Room for encoding that each thread keeps from one term to the next, in bytes.
+pub const KEPT_ENCODE_BYTES: usize = 64 << 10;
 
 /// Binaries of at least this many bytes travel out of band in an elided term.
 ///

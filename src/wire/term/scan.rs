@@ -96,7 +96,7 @@ impl Facts {
                     return Err(TermError::Blobs(MAX_BLOBS));
                 }
                 self.blobs.push(length);
-                REFC_BINARY
+                words::REFC_BINARY
             }
             // Arity and elements.
             Token::Tuple(arity) => u64::from(arity) + 1,
@@ -105,10 +105,10 @@ impl Facts {
                 self.widest_map = self.widest_map.max(pairs);
                 map_words(pairs.into())
             }
-            Token::Big(magnitude) => 1 + (magnitude.len() as u64).div_ceil(WORD),
-            Token::Float => 2,
+            Token::Big(magnitude) => 1 + (magnitude.len() as u64).div_ceil(words::WORD),
+            Token::Float => words::FLOAT,
             Token::String(bytes) => 2 * bytes.len() as u64,
-            Token::Bits(bytes) => SUB_BINARY + binary_words(bytes.len()),
+            Token::Bits(bytes) => words::SUB_BINARY + binary_words(bytes.len()),
             Token::Identifier(identifier) => {
                 admit(atoms, identifier.node)?;
                 self.identities = true;
@@ -122,14 +122,14 @@ impl Facts {
                 admit(atoms, fun.module)?;
                 admit(atoms, fun.creator.node)?;
                 self.identities = true;
-                FUN + u64::from(fun.free) + identifier_words(&fun.creator)
+                words::FUN + u64::from(fun.free) + identifier_words(&fun.creator)
             }
             Token::Export {
                 module, function, ..
             } => {
                 admit(atoms, module)?;
                 admit(atoms, function)?;
-                EXPORT
+                words::EXPORT
             }
             Token::Record(record) => {
                 self.records = true;
@@ -138,8 +138,7 @@ impl Facts {
                 walker
                     .names(&record)
                     .try_for_each(|name| admit(atoms, name))?;
-                // Instance, definition and the order of fields.
-                RECORD + 4 * u64::from(record.fields)
+                words::record(record.fields.into())
             }
             Token::Local(bytes) => {
                 self.local = true;
@@ -147,7 +146,7 @@ impl Facts {
                 5 * bytes.len() as u64
             }
         };
-        if self.heap_words > limits.heap_bytes / WORD {
+        if self.heap_words > limits.heap_bytes / words::WORD {
             return Err(TermError::Heap(limits.heap_bytes));
         }
         Ok(())
@@ -179,26 +178,36 @@ fn admit<A: AtomGate>(atoms: &mut A, atom: AtomText<'_>) -> Result<(), TermError
     }
 }
 
-// Words of the VM's heap objects. They differ a little between releases (measured with
-// `erts_debug:flat_size/1`); the larger figure counts.
-const WORD: u64 = 8;
-const REFC_BINARY: u64 = 8;
-const SUB_BINARY: u64 = 6;
-const FUN: u64 = 6;
-const EXPORT: u64 = 5;
-const RECORD: u64 = 16;
+/// Words of the VM's heap objects. They differ a little between releases (measured with
+/// `erts_debug:flat_size/1`); the larger figure counts.
+pub(super) mod words {
+    pub(in super::super) const WORD: u64 = 8;
+    pub(super) const REFC_BINARY: u64 = 8;
+    pub(in super::super) const SUB_BINARY: u64 = 6;
+    pub(super) const FUN: u64 = 6;
+    pub(super) const EXPORT: u64 = 5;
+    pub(in super::super) const FLOAT: u64 = 2;
+    /// A pid or port; a reference before its words.
+    pub(in super::super) const IDENTIFIER: u64 = 4;
 
-#[inline]
-fn binary_words(bytes: usize) -> u64 {
-    // ERL_ONHEAP_BIN_LIMIT: longer ones live outside of the heap, in the bytes that have come.
-    if bytes <= 64 {
-        2 + (bytes as u64).div_ceil(WORD)
-    } else {
-        REFC_BINARY
+    /// Instance, definition and the order of fields.
+    pub(in super::super) fn record(fields: u64) -> u64 {
+        16 + 4 * fields
     }
 }
 
-fn map_words(pairs: u64) -> u64 {
+#[inline]
+pub(super) fn binary_words(bytes: usize) -> u64 {
+    // ERL_ONHEAP_BIN_LIMIT: longer ones live outside of the heap, in the bytes that have come.
+    if bytes <= 64 {
+        2 + (bytes as u64).div_ceil(words::WORD)
+    } else {
+        words::REFC_BINARY
+    }
+}
+
+#[inline]
+pub(super) fn map_words(pairs: u64) -> u64 {
     if pairs <= 32 {
         // Keys tuple with its arity; header, size, pointer to the keys, values.
         4 + 2 * pairs
@@ -211,7 +220,9 @@ fn map_words(pairs: u64) -> u64 {
 #[inline]
 fn identifier_words(identifier: &Identifier<'_>) -> u64 {
     match identifier.kind {
-        Kind::Pid | Kind::Port => 4,
-        Kind::Reference => 4 + (identifier.numbers.len() as u64).div_ceil(WORD),
+        Kind::Pid | Kind::Port => words::IDENTIFIER,
+        Kind::Reference => {
+            words::IDENTIFIER + (identifier.numbers.len() as u64).div_ceil(words::WORD)
+        }
     }
 }
