@@ -184,8 +184,13 @@ encoding() ->
         _ -> <<131, (iolist_to_binary(free(Term)))/binary>>
     end.
 
+%% An external fun in this encoding ends OTP 27 and 29 by a segmentation fault.
 local(Term) ->
-    try term_to_binary(Term, [local]) catch error:badarg -> term_to_binary(Term) end.
+    Plain = term_to_binary(Term),
+    case binary:match(Plain, <<113>>) of
+        nomatch -> try term_to_binary(Term, [local]) catch error:badarg -> Plain end;
+        _ -> Plain
+    end.
 
 compress(Bytes) ->
     <<131, 80, (byte_size(Bytes)):32, (zlib:compress(Bytes))/binary>>.
