@@ -664,6 +664,7 @@ difference(A, B) ->
 %% What `binary_to_term' takes and we refuse: limits of ours, and that the BEAM reads
 %%
 %% * over the size that a fun claims to have (`NEW_FUN_EXT'), where we hold it to it;
+%% * a comma for the point of a `FLOAT_EXT', and writes a point in its place, into the binary;
 %% * its internal atom references (`ATOM_INTERNAL_REF2', 73, and 3, 75), which only `ets' may write.
 refused_by_us_alone(Reason, Bytes, Term) ->
     Is = fun(Text) -> binary:match(Reason, Text) =/= nomatch end,
@@ -671,6 +672,7 @@ refused_by_us_alone(Reason, Bytes, Term) ->
     case lists:search(fun({Text, _}) -> Is(Text) end, meant_refusals()) of
         {value, {_, depth}} -> {depth(Term) > 900, depth};
         {value, {_, cut_off}} -> {HasFun, fun_size};
+        {value, {_, float_comma}} -> {binary:match(Bytes, [<<99>>, <<131, 80>>]) =/= nomatch, float_comma};
         {value, {_, Why}} -> {true, Why};
         false -> false
     end.
@@ -682,6 +684,7 @@ meant_refusals() ->
         {<<"encoded bytes">>, size},
         {<<"a malformed fun">>, fun_size},
         {<<"cut off">>, cut_off},
+        {<<"a float is not a finite number">>, float_comma},
         {<<"tag 73 ">>, internal_tag},
         {<<"tag 75 ">>, internal_tag}
     ].
