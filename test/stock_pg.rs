@@ -433,16 +433,19 @@ fn global_names() {
                 undefined -> ok; _ -> timer:sleep(5), Wait() end end)()";
             other.expect(gone, "ok");
 
-            // ... and with the node that was asked, which is told by an exit signal.
+            // An exit signal tells of the end of the node that was asked. A process that lives on
+            // keeps its name among the others.
             rust.global_register(atom("ours"), &own, via).await.unwrap();
             drop(peer);
             let notice = next(&mut own).await.notice;
             assert!(matches!(notice, Some(Notice::Exit { .. })), "{notice:?}");
+            other.expect("global:whereis_name(ours) =/= undefined", "true");
+            let via = &*other.name;
+            let found = rust.global_whereis(atom("ours"), via).await.unwrap();
+            assert_eq!(found.as_ref(), Some(own.pid()));
+            drop(own);
             let gone = gone.replace("17", "ours");
             other.expect(&gone, "ok");
-            let via = &*other.name;
-            rust.global_register(atom("ours"), &own, via).await.unwrap();
-            other.expect("global:whereis_name(ours) =/= undefined", "true");
             let nobody = rust.global_whereis(atom("ours"), "nobody@127.0.0.1").await;
             assert!(matches!(nobody, Err(GlobalError::Rpc(_))), "{nobody:?}");
         });

@@ -2,9 +2,12 @@
 //!
 //! `global` is kept by all visible nodes together, under locks that each of them has to grant. A hidden node
 //! takes no part in that, so it asks one that does, by calls of its functions: this is how the C
-//! nodes of `erl_interface` do it (`ei_global_register`). `global` knows that such a process is
-//! external and lives and dies with the node that was asked (`global.erl`, `register_name_external/2`): that
-//! node's `global_name_server` *links* to the process.
+//! nodes of `erl_interface` do it (`ei_global_register`).
+//!
+//! `global` knows that such a process is external (`global.erl`, `register_name_external/2`). All its nodes monitor
+//! the process, and forget the name when it ends or their connection with this node does. The `global_name_server` of
+//! the node that was asked *links* to it as well, so that the process ends with that node unless it
+//! traps exits. One that does keeps its name among the other nodes.
 
 use std::time::Duration;
 
@@ -46,9 +49,10 @@ impl Node {
     /// Registers a process of this node under a global name, through the stock node `via`, which must be
     /// a visible one. All nodes of its cluster find the process by `global:whereis_name`.
     ///
-    /// The name is given up when the process ends, and when `via` does. Then the process gets an exit signal with the
-    /// reason `noconnection`, which ends it unless it [traps exits](crate::Mailbox::trap_exits) and
-    /// registers again through another node.
+    /// The name is given up when the process ends, and each node gives it up that loses its connection with this one.
+    /// When `via` ends, or the connection with it, the process gets an exit signal with the reason `noconnection`: that
+    /// ends it unless it [traps exits](crate::Mailbox::trap_exits). Then it may register again through
+    /// another node, if that does not know the name still.
     ///
     /// # Errors
     /// See [`GlobalError`].

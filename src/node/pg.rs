@@ -360,13 +360,10 @@ impl Node {
     ///
     /// ```
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// # let epmd = std::net::TcpListener::bind("127.0.0.1:0")?;
     /// use partisan::{Distribution, Node, Value};
     ///
-    /// # let distribution = Distribution::new().register(false);
-    /// # let _ = "
-    /// let distribution = Distribution::new();
-    /// # ";
+    /// // Nobody dials this node, so it needs no EPMD.
+    /// let distribution = Distribution::new().register(false);
     /// let node = Node::builder("rust@127.0.0.1").cookie("secret").distribution(distribution).start()?;
     /// let scope = node.pg("chat")?;
     /// let worker = node.mailbox()?;
