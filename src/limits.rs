@@ -187,6 +187,23 @@ pub const MAX_SPAWNED: usize = 16_384;
 /// Links and monitors that one stock node may have at this node's processes.
 pub const MAX_PEER_RELATIONS: usize = 1 << 20;
 
+/// Bytes that the members of process groups may take that one stock node brings, per scope. What
+/// is beyond is left out.
+pub const MAX_PG_PEER_BYTES: usize = 256 << 20;
+
+/// What a member of a process group takes beside the name of its group, in bytes, about.
+pub const PG_MEMBER_BYTES: usize = 96;
+
+/// Most members that one message may take out of process groups.
+pub const MAX_PG_LEAVES: usize = MAX_PG_PEER_BYTES / PG_MEMBER_BYTES;
+
+/// First and longest pause before a stock node is asked again whether it has a scope of process
+/// groups.
+pub const PG_RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+
+/// Changes of process groups that wait for a reader; a slower one misses some.
+pub const PG_BACKLOG: usize = 1024;
+
 /// Members, tombstones included, that a membership state may hold.
 pub const MAX_MEMBERS: usize = 16_384;
 

@@ -14,6 +14,7 @@ use crate::node::events::{Events, NodeEvent, Route, View};
 use crate::node::functions::{Call, FunctionResult, Functions};
 use crate::node::host::RustHost;
 use crate::node::mailbox::{Mailbox, RegisterError};
+use crate::node::pg::Scopes;
 use crate::node::process::mute;
 use crate::node::processes::{Processes, lane};
 use crate::node::registry::{Registry, SERVICE_NAMES};
@@ -46,6 +47,7 @@ pub(crate) struct Inner {
     pub(crate) limits: ReceiveLimits,
     /// The process that handles without a mailbox send and call as.
     pub(crate) own_process: Local,
+    pub(crate) scopes: Scopes,
     stock: OnceLock<Stock>,
     distribution: bool,
     senders: AtomicU64,
@@ -88,6 +90,7 @@ impl Inner {
             view,
             limits,
             own_process,
+            scopes: Scopes::default(),
             stock: OnceLock::new(),
             senders: AtomicU64::new(0),
         }
@@ -116,6 +119,7 @@ impl Inner {
 
     fn stop(&self) {
         self.view.stopping();
+        self.scopes.stop();
         if let Some(stock) = self.stock() {
             stock.stop();
         }
