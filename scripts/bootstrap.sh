@@ -50,6 +50,9 @@ test)
     application_from sasl erlang-base
     command_from mix elixir
     command_from ip iproute2
+    # Stock OTP of other releases: scripts/otp.sh.
+    command_from debootstrap debootstrap
+    command_from unshare util-linux
     ;;
 *)
     echo "bootstrap: unknown level '$level': build, bench or test" >&2

@@ -5,8 +5,8 @@
 //! | layer | modules | may do |
 //! |---|---|---|
 //! | node | [`node`] | tie the rest together |
-//! | runtime | [`connection`] | sockets, clocks, threads |
-//! | sans-I/O | [`overlay`], [`channel`] | nothing but compute |
+//! | runtime | [`connection`], [`distribution`] | sockets, clocks, threads |
+//! | sans-I/O | [`overlay`], [`channel`], [`signals`] | nothing but compute |
 //! | wire | [`wire`] | nothing but compute |
 //!
 //! Everything below the runtime takes bytes, time and randomness as arguments and returns what
@@ -18,20 +18,34 @@
 
 pub mod channel;
 pub mod connection;
+pub mod distribution;
 pub mod limits;
 pub mod node;
 pub mod overlay;
+pub mod signals;
 pub mod wire;
 
 pub use connection::io::Liveness;
 pub use connection::session::CloseReason;
+pub use distribution::epmd::Epmd;
+pub use distribution::link::LinkError;
+pub use distribution::manager::ConnectError;
+pub use distribution::names::Resolver;
+pub use distribution::tls::{TlsConfig, TlsIdentity};
+pub use node::allow::Allow;
 pub use node::api::{ClusterError, Node};
 pub use node::builder::Builder;
+pub use node::call::{CALL_TIMEOUT, CallError, RpcError};
 pub use node::events::{Events, NodeEvent};
+pub use node::functions::{Call, Exception, FunctionResult};
 pub use node::mailbox::{Mailbox, Message, RegisterError};
+pub use node::process::Exit;
 pub use node::runtime::StartError;
 pub use node::send::{Destination, SendError, SendOptions};
+pub use node::server::{Answer, Caller, ReplyError, Server};
+pub use node::stock::Distribution;
 pub use overlay::NodeSpec;
+pub use signals::Notice;
 pub use wire::handshake::SessionId;
 pub use wire::hello::ChannelSpec;
 pub use wire::term::serde;

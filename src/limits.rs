@@ -34,12 +34,31 @@ pub const NEW_ATOMS_OF_ALL: u32 = 4;
 /// Longest atom, in characters. The VM's own limit.
 pub const MAX_ATOM_CHARS: usize = 255;
 
+/// Most words of a reference. The VM's own limit (`ERTS_MAX_REF_NUMBERS`).
+pub const MAX_REFERENCE_WORDS: usize = 5;
+
+/// Largest size that a compressed term may claim and inflate to, in bytes.
+pub const MAX_INFLATED_BYTES: usize = MAX_TERM_BYTES;
+
+/// A slice of a buffer of which less than one part in this many is kept is copied instead, so
+/// that no term keeps a much larger buffer alive.
+pub const MAX_PINNED_RATIO: usize = 4;
+
+/// Atoms that each thread keeps so that it need not allocate them again.
+pub const KEPT_ATOMS: usize = 512;
+
+/// Longest atom that is kept so, in bytes.
+pub const MAX_KEPT_ATOM_BYTES: usize = 64;
+
 /// Most digits of an integer in a term that is read from text. What it takes to read one grows
 /// with the square of them.
 pub const MAX_TEXT_DIGITS: usize = 100_000;
 
 /// Largest size of an integer in a bitstring that is read from text, in bits.
 pub const MAX_TEXT_SEGMENT_BITS: u64 = 65_536;
+
+/// Room for encoding that each thread keeps from one term to the next, in bytes.
+pub const KEPT_ENCODE_BYTES: usize = 64 << 10;
 
 /// Binaries of at least this many bytes travel out of band in an elided term.
 ///
@@ -108,6 +127,22 @@ pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Connections that may be in their handshake at once; further ones are closed at once.
 pub const MAX_UNAUTHENTICATED: usize = 128;
 
+/// Time that EPMD may take for an answer. OTP waits ten seconds; EPMD answers from memory.
+pub const EPMD_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Longest list of names that EPMD may send, in bytes.
+pub const MAX_EPMD_NAMES: u64 = 1 << 20;
+
+/// Longest other answer of EPMD, in bytes: its fixed fields, a name and extra bytes.
+pub const MAX_EPMD_ANSWER: u64 = 4096;
+
+/// First and longest pause before a node registers again with an EPMD that went away. OTP waits
+/// two seconds each time (`erl_epmd.erl`).
+pub const EPMD_RETRY: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(2));
+
+/// Addresses of one host that a dial tries.
+pub const MAX_ADDRESSES: usize = 8;
+
 /// Silence after which the older of two nodes of one name is taken to be dead.
 pub const DUPLICATE_NAME_PATIENCE: Duration = Duration::from_secs(2);
 
@@ -132,5 +167,36 @@ pub const BULK_FRAME_BYTES: usize = 64 << 10;
 /// A bulk connection becomes an ordinary one after this long without a bulk frame.
 pub const BULK_LINGER: Duration = Duration::from_secs(1);
 
+/// Bytes of messages for full mailboxes that are kept per link with a stock node; then the link is
+/// not read.
+pub const KEPT_BYTES: u64 = 4 << 20;
+
+/// Bytes of signals of links, monitors and exits that may wait for a stock node to read. They
+/// can't be made to wait as messages can; a node that lets more pile up is given up.
+pub const MAX_UNASKED_BYTES: usize = 64 << 20;
+
+/// Silence after which a stock node is taken to be dead (`net_ticktime`).
+pub const TICK_TIME: Duration = Duration::from_secs(60);
+
+/// Functions that run for stock nodes at once; further requests are answered `system_limit`.
+pub const MAX_SPAWNED: usize = 16_384;
+
+/// Links and monitors that one stock node may have at this node's processes.
+pub const MAX_PEER_RELATIONS: usize = 1 << 20;
+
 /// Members, tombstones included, that a membership state may hold.
 pub const MAX_MEMBERS: usize = 16_384;
+
+/// Payload of one fragment of a distribution signal. That of the VM, `ERTS_DIST_FRAGMENT_SIZE`.
+pub const DIST_FRAGMENT_BYTES: usize = 64 << 10;
+
+/// Fragmented distribution signals that a peer may have under way on one connection. The VM sends
+/// one for each process that is in the middle of a large send.
+pub const MAX_OPEN_SEQUENCES: usize = 8192;
+
+/// Bytes that unfinished distribution signals may hold on one connection beyond one signal of
+/// the largest size.
+pub const MAX_OPEN_SEQUENCE_BYTES: u64 = 256 << 20;
+
+/// Parts of a term of at least this many bytes are written out from where they are, not copied.
+pub const WRITE_IN_PLACE_BYTES: usize = 8 << 10;

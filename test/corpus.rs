@@ -48,3 +48,8 @@ fn membership() {
 fn receive() {
     replay("receive", bodies::receive::run);
 }
+
+#[test]
+fn dist() {
+    replay("dist", bodies::dist::run);
+}

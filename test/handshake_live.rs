@@ -125,6 +125,7 @@ fn config(name: &str, role: Role) -> Config {
     Config {
         local: Identity::new(name, 4711),
         flags: Flags::OURS,
+        stock_flags: Flags::OURS,
         instance: rand::random(),
         capabilities: 0,
         nonce: rand::random(),

@@ -25,6 +25,7 @@ impl End {
             machine: Handshake::new(Config {
                 local: Identity::new(name, 7),
                 flags: Flags::OURS,
+                stock_flags: Flags::OURS,
                 instance,
                 capabilities: 0,
                 nonce: [instance as u8; 16],
@@ -72,9 +73,12 @@ impl End {
                 return out;
             }
             let verdict = match verdict % 4 {
-                0 | 1 => Verdict::Accept {
+                0 => Verdict::Accept {
                     cookie: cookie.to_vec(),
                     simultaneous: verdict & 4 != 0,
+                },
+                1 => Verdict::Alive {
+                    cookie: cookie.to_vec(),
                 },
                 2 => Verdict::Nok,
                 _ => Verdict::NotAllowed("fuzzing"),
@@ -84,16 +88,32 @@ impl End {
     }
 }
 
-/// First byte: bit 0 different cookies, bit 1 extra connection; then steps.
+fn old_name() -> Vec<u8> {
+    let flags = (Flags::OURS.0 as u32).to_be_bytes();
+    [b"n\0\x05", &flags[..], b"old@host"].concat()
+}
+
+fn complement() -> Vec<u8> {
+    b"c\0\0\0\x04\0\0\0\x09".to_vec()
+}
+
+/// First byte: bit 0 different cookies, bits 1 and 2 what the dialler is: of a first connection,
+/// of an extra one, stock, stock without a name; bit 3 an old name packet instead of the
+/// dialler's own; then steps.
 pub fn run(data: &[u8]) {
     let mut input = Input(data);
     let mode = input.u8();
     let same = mode & 1 == 0;
     let session = SessionId([9; 16]);
-    let purpose = if mode & 2 == 0 {
-        Purpose::First
+    let purpose = match (mode >> 1) & 3 {
+        0 => Purpose::First,
+        1 => Purpose::Extra { session, index: 3 },
+        _ => Purpose::Stock,
+    };
+    let name = if (mode >> 1) & 3 == 3 {
+        "host"
     } else {
-        Purpose::Extra { session, index: 3 }
+        "a@host"
     };
     let (theirs, ours): (&[u8], &[u8]) = (b"one", if same { b"one" } else { b"two" });
     let dialler = Role::Dialer {
@@ -102,12 +122,15 @@ pub fn run(data: &[u8]) {
         purpose,
     };
     let mut ends = [
-        End::new("a@host", 1, dialler),
+        End::new(name, 1, dialler),
         End::new("b@host", 2, Role::Listener),
     ];
     let name = ends[0].step(Event::Start, 0, theirs);
-    ends[1].inbox.extend(name);
-    let mut meddled = false;
+    let mut meddled = mode & 8 != 0;
+    ends[1].inbox.extend(match meddled {
+        true => vec![old_name(), complement()],
+        false => name,
+    });
     while !input.is_empty() {
         let op = input.u8();
         let to = usize::from(op & 1);
@@ -167,6 +190,9 @@ pub fn run(data: &[u8]) {
         assert_eq!(&*a.peer.name, "b@host");
         if !meddled {
             assert_eq!(a.link, b.link);
+            assert_eq!(a.flags, b.flags);
+            let given = a.given.as_ref().map(|given| &given.node);
+            assert_eq!(given, b.peer.nameless.then_some(&b.peer.name));
         }
         if let Link::Extra { session: id, index } = b.link {
             assert_eq!((id, index), (session, 3), "a binding was forged");

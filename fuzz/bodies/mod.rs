@@ -1,6 +1,7 @@
 //! What each fuzz target does with its bytes. Shared with `test/corpus.rs`, which replays the
 //! corpora, so that what fuzzing has found stays found.
 
+pub mod dist;
 pub mod frames;
 pub mod handshake;
 pub mod membership;

@@ -13,18 +13,20 @@ use std::time::{Duration, SystemTime};
 use parking_lot::Mutex;
 use rand::RngExt;
 use thiserror::Error;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::timeout;
 
 use crate::connection::session::ConnectionInfo;
+use crate::connection::shake::{Judging, Prefix, shake, tune, write};
+use crate::connection::stock::{StockDesk, Stream};
 use crate::limits;
 use crate::wire::flags::Flags;
 use crate::wire::frame::{self, Kind};
 use crate::wire::handshake::{
-    Config, Effect, Established, Event, Handshake, HandshakeError, Link, PeerHello, Purpose, Role,
-    SessionId, Verdict,
+    Config, Established, Handshake, HandshakeError, Link, PeerHello, Purpose, Role, SessionId,
+    Verdict,
 };
 use crate::wire::hello::{ChannelSpec, Hello, HelloError, Plan};
 use crate::wire::identity::Identity;
@@ -81,6 +83,8 @@ pub enum EstablishError {
 pub struct Local {
     /// Name and creation on the wire.
     pub identity: Identity,
+    /// What is offered to stock peers.
+    pub stock_flags: Flags,
     /// Number of this start of the application.
     pub instance: u64,
     /// The channels configured here.
@@ -97,11 +101,12 @@ impl Local {
         self.cookies.get(peer).unwrap_or(&self.cookie).clone()
     }
 
-    fn machine(&self, role: Role) -> Handshake {
+    pub(crate) fn machine(&self, role: Role) -> Handshake {
         let mut rng = rand::rng();
         Handshake::new(Config {
             local: self.identity.clone(),
             flags: Flags::OURS,
+            stock_flags: self.stock_flags,
             instance: self.instance,
             capabilities: 0,
             nonce: rng.random(),
@@ -174,6 +179,8 @@ pub struct Desk {
     pub judge: mpsc::Sender<Judgement>,
     /// Where authenticated peers are admitted.
     pub authenticated: mpsc::Sender<Authenticated>,
+    /// Who serves stock peers; without it [`Desk::judge`] hears of them and refuses.
+    pub stock: Option<StockDesk>,
 }
 
 impl Desk {
@@ -364,7 +371,7 @@ async fn dial_one(
         let mut stream = connect.map_err(|source| EstablishError::Connect { addr, source })?;
         tune(&stream);
         let mut machine = local.machine(role);
-        let established = shake(&mut stream, &mut machine, None).await?;
+        let established = shake(&mut stream, Prefix::Two, &mut machine, None).await?;
         Ok((stream, established))
     };
     timeout(limits::HANDSHAKE_TIMEOUT, attempt)
@@ -373,7 +380,8 @@ async fn dial_one(
 }
 
 /// Takes a connection from the listener through its handshake. An extra connection is given to
-/// the session that it belongs to; a first one becomes a session once its extras are bound.
+/// the session that it belongs to; a first one becomes a session once its extras are bound; one
+/// of a stock peer goes to the [`StockDesk`].
 ///
 /// `authenticated` is called when the handshake is over.
 ///
@@ -390,15 +398,20 @@ pub async fn accept(
     let early = |e| (None, e);
     tune(&stream);
     let mut machine = local.machine(Role::Listener);
-    let judging = Judging {
+    let mut judging = Judging {
         local: &local,
-        judge: &desk.judge,
+        judge: Some(&desk.judge),
+        stock: desk.stock.as_ref(),
         attempt,
+        judged: None,
     };
-    let established = shake(&mut stream, &mut machine, Some(judging))
-        .await
-        .map_err(early)?;
+    let outcome = shake(&mut stream, Prefix::Two, &mut machine, Some(&mut judging)).await;
     authenticated();
+    let settled = judging.settle(stream, outcome, Stream::Tcp).await;
+    let Some((stream, outcome)) = settled else {
+        return Ok(None);
+    };
+    let established = outcome.map_err(early)?;
     let name = established.peer.name.clone();
     let Some(instance) = established.peer.trailer.as_ref().map(|t| t.instance) else {
         return Err(early(EstablishError::Stock(name)));
@@ -522,127 +535,6 @@ fn ready(
         sockets,
         connections,
     })
-}
-
-struct Judging<'a> {
-    local: &'a Local,
-    judge: &'a mpsc::Sender<Judgement>,
-    attempt: u64,
-}
-
-impl Judging<'_> {
-    async fn ask(&self, peer: PeerHello) -> Verdict {
-        // An extra connection is judged by its binding, which is verified with the cookie.
-        if peer.trailer.as_ref().is_some_and(|t| t.extra) {
-            return Verdict::Accept {
-                cookie: self.local.cookie_for(&peer.name),
-                simultaneous: false,
-            };
-        }
-        let (answer, verdict) = oneshot::channel();
-        if self
-            .judge
-            .send(Judgement {
-                attempt: self.attempt,
-                peer,
-                answer,
-            })
-            .await
-            .is_err()
-        {
-            return Verdict::NotAllowed("node is stopping");
-        }
-        verdict
-            .await
-            .unwrap_or(Verdict::NotAllowed("node is stopping"))
-    }
-}
-
-/// Drives one handshake to its end. The peer has [`limits::HANDSHAKE_TIMEOUT`], without the time
-/// that this node takes to decide.
-async fn shake(
-    stream: &mut TcpStream,
-    machine: &mut Handshake,
-    judging: Option<Judging<'_>>,
-) -> Result<Established, EstablishError> {
-    let mut effects = Vec::new();
-    let mut packet = Vec::new();
-    let mut deadline = Instant::now() + limits::HANDSHAKE_TIMEOUT;
-    let late = |_| EstablishError::Timeout("the handshake");
-    let mut outcome = machine.handle(Event::Start, &mut effects);
-    loop {
-        let mut verdict = None;
-        for effect in effects.drain(..) {
-            match effect {
-                Effect::Send(bytes) => {
-                    let written = write(stream, &bytes, "the handshake");
-                    timeout_at(deadline, written).await.map_err(late)??;
-                }
-                Effect::Judge(peer) => {
-                    let asked = Instant::now();
-                    verdict = Some(match &judging {
-                        Some(judging) => judging.ask(peer).await,
-                        None => Verdict::NotAllowed("not listening"),
-                    });
-                    deadline += asked.elapsed();
-                }
-                Effect::Done(established) => return Ok(established),
-            }
-        }
-        outcome?;
-        outcome = match verdict {
-            Some(verdict) => machine.handle(Event::Verdict(verdict), &mut effects),
-            None => {
-                let read = read_packet(stream, &mut packet, machine);
-                timeout_at(deadline, read).await.map_err(late)??;
-                machine.handle(Event::Packet(&packet), &mut effects)
-            }
-        };
-    }
-}
-
-/// Small messages must leave at once; a peer that is gone without a word must be noticed even if
-/// pings are off.
-fn tune(stream: &TcpStream) {
-    let socket = socket2::SockRef::from(stream);
-    let _ = socket.set_tcp_nodelay(true);
-    let _ = socket.set_keepalive(true);
-}
-
-async fn write(
-    stream: &mut TcpStream,
-    bytes: &[u8],
-    step: &'static str,
-) -> Result<(), EstablishError> {
-    stream
-        .write_all(bytes)
-        .await
-        .map_err(|source| EstablishError::Broken { step, source })
-}
-
-async fn read_packet(
-    stream: &mut TcpStream,
-    packet: &mut Vec<u8>,
-    machine: &Handshake,
-) -> Result<(), EstablishError> {
-    let broken = |source: std::io::Error| match source.kind() {
-        std::io::ErrorKind::UnexpectedEof | std::io::ErrorKind::ConnectionReset => {
-            EstablishError::Handshake(machine.closed())
-        }
-        _ => EstablishError::Broken {
-            step: "the handshake",
-            source,
-        },
-    };
-    let length = usize::from(stream.read_u16().await.map_err(broken)?);
-    if length > limits::MAX_HANDSHAKE_PACKET {
-        return Err(EstablishError::Unexpected(format!(
-            "handshake packet of {length} bytes"
-        )));
-    }
-    packet.resize(length, 0);
-    stream.read_exact(packet).await.map_err(broken)?;
-    Ok(())
 }
 
 async fn read_frame(

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinSet;
 
 use crate::connection::establish::{self, Desk, Failure, Local, Pending, Ready};
@@ -64,6 +64,36 @@ pub async fn serve(
     desk: Desk,
     arrivals: mpsc::Sender<Arrival>,
 ) {
+    let handshake = |stream, from, permit: OwnedSemaphorePermit| {
+        let (local, pending) = (local.clone(), pending.clone());
+        let (desk, arrivals) = (desk.clone(), arrivals.clone());
+        let attempt = attempts.fetch_add(1, Ordering::Relaxed);
+        async move {
+            let release = || drop(permit);
+            let accepted = establish::accept(local, pending, desk, attempt, stream, release).await;
+            let Some(outcome) = accepted.transpose() else {
+                return;
+            };
+            // Fails only when the node has stopped.
+            let _ = arrivals
+                .send(Arrival {
+                    attempt,
+                    from,
+                    outcome,
+                })
+                .await;
+        }
+    };
+    accept_all(listener, unauthenticated, handshake).await;
+}
+
+/// Accepts until the task is dropped, and runs `handshake` for each connection that there is
+/// room for; the permit is to be dropped when the peer has authenticated.
+pub(crate) async fn accept_all<F: Future<Output = ()> + Send + 'static>(
+    listener: TcpListener,
+    unauthenticated: Arc<Semaphore>,
+    mut handshake: impl FnMut(TcpStream, SocketAddr, OwnedSemaphorePermit) -> F,
+) {
     let mut handshakes = JoinSet::new();
     let (mut complained, mut crowded) = (false, false);
     loop {
@@ -97,24 +127,7 @@ pub async fn serve(
         if unauthenticated.available_permits() > limits::MAX_UNAUTHENTICATED / 2 {
             crowded = false;
         }
-        let (local, pending) = (local.clone(), pending.clone());
-        let (desk, arrivals) = (desk.clone(), arrivals.clone());
-        let attempt = attempts.fetch_add(1, Ordering::Relaxed);
-        handshakes.spawn(async move {
-            let release = || drop(permit);
-            let accepted = establish::accept(local, pending, desk, attempt, stream, release).await;
-            let Some(outcome) = accepted.transpose() else {
-                return;
-            };
-            // Fails only when the node has stopped.
-            let _ = arrivals
-                .send(Arrival {
-                    attempt,
-                    from,
-                    outcome,
-                })
-                .await;
-        });
+        handshakes.spawn(handshake(stream, from, permit));
     }
 }
 

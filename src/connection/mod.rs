@@ -1,6 +1,7 @@
 //! Sockets, I/O threads, the handshake's driver and sessions: the only place that does I/O.
 //!
 //! [`establish`] brings a connection through the handshake on the control plane (tokio);
+//! [`stock`] is where connections of stock peers leave for [`crate::distribution`];
 //! [`session`] holds what the connections of one peer share; [`io`] owns the sockets of
 //! established sessions on dedicated threads, because a tokio hop costs 10–25 µs at the median on
 //! this path; [`outbox`] is where senders on any thread meet the I/O thread of a connection;
@@ -20,5 +21,7 @@ pub mod outbox;
 pub mod pool;
 pub mod receive;
 pub mod session;
+pub(crate) mod shake;
+pub mod stock;
 mod sync;
 mod writer;

@@ -429,6 +429,7 @@ impl<B: Blob> Receiver<B> {
         let term = &body[used..];
         let limits = ctx.limits.term;
         let facts = scan(term, Form::Whole, &limits, &mut Gate(ctx)).map_err(protocol)?;
+        facts.common().map_err(protocol)?;
         if head.dest == Dest::Name(CONTROL_NAME) {
             return control(term, ctx);
         }
@@ -557,6 +558,7 @@ impl<B: Blob> Receiver<B> {
             let form = if *elided { Form::Elided } else { Form::Whole };
             let limits = ctx.limits.term;
             let facts = scan(term, form, &limits, &mut Gate(ctx)).map_err(protocol)?;
+            facts.common().map_err(protocol)?;
             let blobs: u64 = facts.blobs.iter().map(|&b| u64::from(b)).sum();
             if blobs != stream.total - stream.received {
                 return Err(protocol("binaries do not add up to the message's length"));

@@ -2,19 +2,27 @@
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use thiserror::Error;
 
 use crate::connection::receive::ReceiveLimits;
+use crate::node::allow::Allow;
 use crate::node::builder::Builder;
 use crate::node::events::{Events, NodeEvent, Route, View};
+use crate::node::functions::{Call, FunctionResult, Functions};
 use crate::node::host::RustHost;
-use crate::node::mailbox::{Mailbox, RegisterError, Registry};
+use crate::node::mailbox::{Mailbox, RegisterError};
+use crate::node::process::mute;
+use crate::node::processes::{Processes, lane};
+use crate::node::registry::{Registry, SERVICE_NAMES};
 use crate::node::runtime::{Command, Reply, Runtime};
+use crate::node::stock::Stock;
 use crate::overlay::NodeSpec;
+use crate::signals::{Event, Local};
 use crate::wire::identity::Identity;
+use crate::wire::term::Pid;
 
 /// Why the cluster cannot be changed.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -31,32 +39,88 @@ pub enum ClusterError {
 /// What all handles of a node share.
 pub(crate) struct Inner {
     pub(crate) runtime: Runtime<RustHost>,
-    pub(crate) registry: Arc<Registry>,
+    pub(crate) processes: Processes,
+    pub(crate) functions: Functions,
+    pub(crate) allow: Allow,
     pub(crate) view: Arc<View>,
     pub(crate) limits: ReceiveLimits,
+    /// The process that handles without a mailbox send and call as.
+    pub(crate) own_process: Local,
+    stock: OnceLock<Stock>,
+    distribution: bool,
     senders: AtomicU64,
 }
 
 impl Inner {
+    /// `allow` is there if the node has links with stock nodes.
     pub(crate) fn new(
         runtime: Runtime<RustHost>,
         registry: Arc<Registry>,
         view: Arc<View>,
         limits: ReceiveLimits,
+        allow: Option<Allow>,
     ) -> Self {
+        let processes = Processes::new(registry);
+        let begin = |name: Option<&str>| {
+            let name = name.map(Arc::from);
+            let slot = processes.registry.open(name.as_ref(), true);
+            let slot = slot.expect("a new node has no processes");
+            mute(&slot);
+            processes.happened(Event::Spawned {
+                process: slot.process,
+                name,
+                request: None,
+            });
+            slot.process
+        };
+        let own_process = begin(None);
+        if allow.is_some() {
+            for name in SERVICE_NAMES {
+                begin(Some(name));
+            }
+        }
         Self {
             runtime,
-            registry,
+            processes,
+            functions: Functions::default(),
+            distribution: allow.is_some(),
+            allow: allow.unwrap_or_default(),
             view,
             limits,
+            own_process,
+            stock: OnceLock::new(),
             senders: AtomicU64::new(0),
+        }
+    }
+
+    /// True if the node makes links with stock nodes.
+    pub(crate) fn has_distribution(&self) -> bool {
+        self.distribution
+    }
+
+    pub(crate) fn stock(&self) -> Option<&Stock> {
+        self.stock.get()
+    }
+
+    pub(crate) fn set_stock(&self, stock: Stock) {
+        let _ = self.stock.set(stock);
+    }
+
+    /// Where processes run whose starter has no runtime.
+    pub(crate) fn tasks(&self) -> tokio::runtime::Handle {
+        match self.stock() {
+            Some(stock) => stock.handle().clone(),
+            None => self.runtime.timers().clone(),
         }
     }
 
     fn stop(&self) {
         self.view.stopping();
+        if let Some(stock) = self.stock() {
+            stock.stop();
+        }
         self.runtime.stop();
-        self.registry.stop();
+        self.processes.registry.stop();
         self.view.stopped();
     }
 }
@@ -96,6 +160,8 @@ impl Drop for Inner {
 pub struct Node {
     inner: Arc<Inner>,
     sender: u64,
+    /// The process whose handle this is.
+    process: Option<Local>,
 }
 
 impl Clone for Node {
@@ -125,6 +191,29 @@ impl Node {
         Self {
             inner: inner.clone(),
             sender,
+            process: None,
+        }
+    }
+
+    /// The handle of a process.
+    pub(crate) fn of_process(inner: &Arc<Inner>, pid: Pid) -> Self {
+        Self {
+            process: Some(Local::from(&pid)),
+            ..Self::of(inner)
+        }
+    }
+
+    /// The process that this handle sends as.
+    pub(crate) fn process(&self) -> Local {
+        self.process.unwrap_or(self.inner.own_process)
+    }
+
+    /// The lane of this handle on links with stock nodes.
+    pub(crate) fn lane(&self) -> u64 {
+        match self.process {
+            Some(process) => lane(process),
+            // Pids have fewer bits.
+            None => self.sender | 1 << 63,
         }
     }
 
@@ -158,7 +247,9 @@ impl Node {
 
     /// Bytes that wait to be sent, over all connections.
     pub fn queued_bytes(&self) -> u64 {
-        self.inner.runtime.queued()
+        let links = self.inner.processes.links();
+        let linked: u64 = links.iter().map(|link| link.queued()).sum();
+        self.inner.runtime.queued() + linked
     }
 
     /// Opens a mailbox that receives what is sent to this name, and to its pid.
@@ -175,6 +266,42 @@ impl Node {
     /// If the node has stopped.
     pub fn mailbox(&self) -> Result<Mailbox, RegisterError> {
         Mailbox::open(&self.inner, None)
+    }
+
+    /// Registers a function that other nodes may call by `rpc:call`, `erpc:call` or `spawn_request`:
+    /// it gets `arity` arguments. Each call runs in a process of its own, on the threads of the links. A function of the same
+    /// name and arity is replaced.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use partisan::{Exception, Node, Value};
+    ///
+    /// let node = Node::builder("rust@127.0.0.1").cookie("secret").start()?;
+    /// node.function("calculator", "double", 1, |call| async move {
+    ///     let number = call.arguments[0].as_i64().ok_or_else(Exception::badarg)?;
+    ///     Ok(Value::from(2 * number))
+    /// });
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn function<F, R>(
+        &self,
+        module: impl Into<Arc<str>>,
+        name: impl Into<Arc<str>>,
+        arity: u8,
+        body: F,
+    ) where
+        F: Fn(Call) -> R + Send + Sync + 'static,
+        R: Future<Output = FunctionResult> + Send + 'static,
+    {
+        self.inner
+            .functions
+            .add(module.into(), name.into(), arity, body);
+    }
+
+    /// Names that are registered on this node.
+    pub fn registered(&self) -> Vec<Arc<str>> {
+        self.inner.processes.registry.names()
     }
 
     async fn ask<T: Send + 'static>(

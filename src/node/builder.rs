@@ -12,8 +12,10 @@ use crate::node::api::{Inner, Node};
 use crate::node::control::MEMBERSHIP_CHANNEL;
 use crate::node::events::{Telling, View};
 use crate::node::host::RustHost;
-use crate::node::mailbox::{MAILBOX_BYTES, Registry};
+use crate::node::mailbox::MAILBOX_BYTES;
+use crate::node::registry::Registry;
 use crate::node::runtime::{Config, Runtime, StartError};
+use crate::node::stock::{self, Distribution};
 use crate::wire::hello::{ChannelSpec, DEFAULT_CHANNEL};
 use crate::wire::identity::Identity;
 
@@ -27,6 +29,7 @@ pub struct Builder {
     config: Config,
     mailbox_bytes: u64,
     event_backlog: usize,
+    distribution: Option<Distribution>,
 }
 
 fn plain(name: impl Into<Arc<str>>, parallelism: u16) -> ChannelSpec {
@@ -46,6 +49,7 @@ impl Builder {
             config,
             mailbox_bytes: MAILBOX_BYTES,
             event_backlog: EVENT_BACKLOG,
+            distribution: None,
         }
     }
 
@@ -72,6 +76,13 @@ impl Builder {
     /// Has peers dial this address, instead of those listened on. May be called more than once.
     pub fn advertise(mut self, addr: SocketAddr) -> Self {
         self.config.advertise.push(addr);
+        self
+    }
+
+    /// Takes part in Distributed Erlang: stock BEAM nodes can be dialled and can dial the addresses that this node
+    /// listens on. Without any it listens on a free port of all IPv4 addresses, as Erlang does. Default: no.
+    pub fn distribution(mut self, distribution: Distribution) -> Self {
+        self.distribution = Some(distribution);
         self
     }
 
@@ -211,9 +222,17 @@ impl Builder {
             mut config,
             mailbox_bytes,
             event_backlog,
+            distribution,
         } = self;
         if config.cookie.is_empty() {
             config.cookie = default_cookie().ok_or(StartError::NoCookie)?;
+        }
+        let gate = distribution.as_ref().map(|_| stock::gate());
+        if let Some(gate) = &gate {
+            config.stock = Some(gate.desk());
+            if config.listen.is_empty() {
+                config.listen.push(([0, 0, 0, 0], 0).into());
+            }
         }
         // Erlang's VMs draw theirs alike; the first few numbers mean something to old releases.
         let creation = rand::rng().random_range(4..=u32::MAX);
@@ -224,10 +243,21 @@ impl Builder {
         });
         let view = Arc::new(View::new(event_backlog));
         let limits = config.io.limits.clone();
+        let queue_bytes = config.io.queue_bytes;
         let runtime = Runtime::start(host, identity, config, Box::new(Telling(view.clone())))?;
-        Ok(Node::of(&Arc::new(Inner::new(
-            runtime, registry, view, limits,
-        ))))
+        let local = runtime.local().clone();
+        let allow = distribution.as_ref().map(|d| d.allow.clone());
+        let inner = Arc::new(Inner::new(runtime, registry, view, limits, allow));
+        if let (Some(distribution), Some(gate)) = (distribution, gate) {
+            inner.set_stock(stock::start(
+                &inner,
+                distribution,
+                gate,
+                local,
+                queue_bytes,
+            )?);
+        }
+        Ok(Node::of(&inner))
     }
 }
 

@@ -10,6 +10,7 @@ use tokio::sync::broadcast;
 
 use crate::connection::outbox::Wake;
 use crate::connection::session::{CloseReason, Session};
+use crate::distribution::link::LinkError;
 use crate::node::block::block_on;
 use crate::node::runtime::Observer;
 use crate::overlay::NodeSpec;
@@ -30,6 +31,20 @@ pub enum NodeEvent {
         node: Arc<str>,
         /// Why the session ended.
         reason: CloseReason,
+    },
+    /// A stock node is connected. Comes before its first message.
+    LinkUp {
+        /// Its name.
+        node: Arc<str>,
+        /// Its incarnation.
+        creation: u32,
+    },
+    /// A stock node is not connected any more. All that it has sent is in the mailboxes.
+    LinkDown {
+        /// Its name.
+        node: Arc<str>,
+        /// Why.
+        reason: LinkError,
     },
     /// The members of the cluster have changed. These are all of them, this node included.
     Members(Arc<[NodeSpec]>),
@@ -140,7 +155,7 @@ impl View {
         Events { receiver }
     }
 
-    fn tell(&self, event: NodeEvent) {
+    pub(crate) fn tell(&self, event: NodeEvent) {
         if let Some(events) = &*self.events.lock() {
             // Fails when nobody listens.
             let _ = events.send(event);

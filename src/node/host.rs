@@ -10,8 +10,10 @@ use crate::connection::outbox::{Outbox, Outgoing, Pressure};
 use crate::connection::session::Session;
 use crate::limits::ALLOCATE_AT_ONCE_BYTES;
 use crate::node::control::MEMBERSHIP_CHANNEL;
-use crate::node::mailbox::{Message, Refused, Registry};
+use crate::node::mailbox::Message;
+use crate::node::registry::Registry;
 use crate::node::requests::{REQUESTS_NAME, answer};
+use crate::node::slot::{Refused, Stalled};
 use crate::wire::frame::Dest;
 use crate::wire::term::Term;
 
@@ -161,7 +163,11 @@ impl Host for RustHost {
             return Delivery::NoProcess;
         };
         let blobs = message.blobs.iter().map(Blob::len).sum();
-        match slot.admit(message.term.len(), blobs, Some(outbox)) {
+        match slot.admit(
+            message.term.len(),
+            blobs,
+            Some(Stalled::Connection(outbox.clone())),
+        ) {
             Ok(()) => {}
             Err(Refused::Full) => return Delivery::Full,
             Err(Refused::Closed) => return Delivery::NoProcess,
@@ -174,7 +180,9 @@ impl Host for RustHost {
                 slot.put(Message {
                     from,
                     session: Some(session.id),
+                    sender: None,
                     term,
+                    notice: None,
                 });
                 Delivery::Done
             }

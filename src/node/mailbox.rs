@@ -3,43 +3,51 @@
 //! A mailbox is bounded in bytes. When it is full, the connection that brings more keeps its
 //! message and is not read; the peer's queue fills, and the peer's senders wait. Nothing is lost
 //! and no order is changed. When half of the mailbox has been taken out, reading goes on.
+//!
+//! To other nodes a mailbox is a process: it has a pid, it can monitor and link processes and be
+//! monitored and linked, and it ends when it is dropped or when an exit signal ends it.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use parking_lot::{Mutex, RwLock};
 use thiserror::Error;
-use tokio::sync::Notify;
 
-use crate::connection::outbox::Outbox;
-use crate::connection::receive::CONTROL_NAME;
 use crate::node::api::{Inner, Node};
 use crate::node::block::{block_on, block_on_until};
-use crate::node::requests::REQUESTS_NAME;
+use crate::node::processes::atom;
 use crate::node::send::{Destination, SendError, SendOptions};
-use crate::wire::frame::{Dest, MAX_DEST_NAME};
+use crate::node::slot::{Slot, cost_of};
+use crate::signals::{Event, Notice};
 use crate::wire::handshake::SessionId;
-use crate::wire::identity::Identity;
-use crate::wire::term::{Pid, Term};
+use crate::wire::term::{Pid, Reference, Term};
 
 /// Bytes of a mailbox by default ([`Builder::mailbox_bytes`](crate::Builder::mailbox_bytes)).
 pub(crate) const MAILBOX_BYTES: u64 = 16 << 20;
 
-/// What a message takes beside its bytes, so that the smallest ones are bounded too.
-const OVERHEAD: u64 = 64;
-
 /// A received message.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct Message {
     /// Name of the node that has sent it.
     pub from: Arc<str>,
-    /// The session that it came by; `None` for a message of this node. While this stays the same,
+    /// The session that it came by; `None` for a message of this node or of a stock node. While this stays the same,
     /// no message of a sender is missing between two others of one channel and partition key.
     pub session: Option<SessionId>,
+    /// The process that has sent it, if it is known: stock nodes tell it.
+    pub sender: Option<Pid>,
     /// The message.
     pub term: Term,
+    /// Set if nobody has sent the message: it tells of another process's end. `term` then is what
+    /// an Erlang process would get, `{'DOWN', …}` or `{'EXIT', …}`.
+    pub notice: Option<Notice>,
+}
+
+impl Message {
+    pub(crate) fn is_down_of(&self, monitor: &Reference) -> bool {
+        matches!(&self.notice, Some(Notice::Down { reference, .. }) if reference == monitor)
+    }
 }
 
 /// Why a name cannot be registered.
@@ -49,6 +57,9 @@ pub enum RegisterError {
     /// A mailbox has the name already.
     #[error("the name {0:?} is registered already")]
     Taken(Arc<str>),
+    /// The process has this name already.
+    #[error("the process is registered already, as {0:?}")]
+    Named(Arc<str>),
     /// The node needs the name for itself, or no frame has room for it.
     #[error("{0:?} cannot be registered: names have 1 to 255 bytes, and some are reserved")]
     Name(Arc<str>),
@@ -57,283 +68,25 @@ pub enum RegisterError {
     NotAlive,
 }
 
-/// True if users may register the name and send to it.
-pub(crate) fn is_free_name(name: &str) -> bool {
-    !name.is_empty() && name.len() <= MAX_DEST_NAME && name != CONTROL_NAME
-}
-
-struct State {
-    queue: VecDeque<Message>,
-    /// Bytes queued and admitted.
-    bytes: u64,
-    closed: bool,
-    /// Connections that keep a message for this mailbox.
-    stalled: Vec<Arc<Outbox>>,
-}
-
-/// The end of a mailbox that messages are put into.
-pub(crate) struct Slot {
-    capacity: u64,
-    state: Mutex<State>,
-    arrived: Notify,
-    drained: Notify,
-}
-
-fn cost(skeleton: usize, blobs: u64) -> u64 {
-    skeleton as u64 + blobs + OVERHEAD
-}
-
-fn cost_of(term: &Term) -> u64 {
-    cost(term.len(), 0)
-}
-
-/// Why a mailbox takes no message.
-pub(crate) enum Refused {
-    Full,
-    Closed,
-}
-
-impl Slot {
-    fn new(capacity: u64) -> Self {
-        Self {
-            capacity: capacity.max(1),
-            state: Mutex::new(State {
-                queue: VecDeque::new(),
-                bytes: 0,
-                closed: false,
-                stalled: Vec::new(),
-            }),
-            arrived: Notify::new(),
-            drained: Notify::new(),
-        }
-    }
-
-    /// Makes room for a message of that size, which must be followed by [`Slot::put`]. If there
-    /// is none, `outbox` is told when there is.
-    pub(crate) fn admit(
-        &self,
-        term: usize,
-        blobs: u64,
-        outbox: Option<&Arc<Outbox>>,
-    ) -> Result<(), Refused> {
-        let mut state = self.state.lock();
-        if state.closed {
-            return Err(Refused::Closed);
-        }
-        if state.bytes >= self.capacity {
-            if let Some(outbox) = outbox
-                && !state.stalled.iter().any(|o| Arc::ptr_eq(o, outbox))
-            {
-                state.stalled.push(outbox.clone());
-            }
-            return Err(Refused::Full);
-        }
-        state.bytes += cost(term, blobs);
-        Ok(())
-    }
-
-    /// Puts in a message that room was made for.
-    pub(crate) fn put(&self, message: Message) {
-        let mut state = self.state.lock();
-        if !state.closed {
-            state.queue.push_back(message);
-            drop(state);
-            self.arrived.notify_one();
-        }
-    }
-
-    /// Gives room back that no message was put into.
-    pub(crate) fn give_back(&self, term: usize, blobs: u64) {
-        self.leave(self.state.lock(), cost(term, blobs));
-    }
-
-    fn leave(&self, mut state: parking_lot::MutexGuard<'_, State>, bytes: u64) {
-        let before = state.bytes;
-        state.bytes = before.saturating_sub(bytes);
-        let half = self.capacity / 2;
-        // Also whenever it is empty, since half of a tiny mailbox may be nothing.
-        if (before > half && state.bytes <= half) || state.bytes == 0 {
-            let stalled = std::mem::take(&mut state.stalled);
-            drop(state);
-            for outbox in stalled {
-                outbox.resume();
-            }
-            self.drained.notify_waiters();
-        }
-    }
-
-    /// `Ok(None)`: empty, but more may come.
-    fn take(&self) -> Result<Option<Message>, ()> {
-        let mut state = self.state.lock();
-        match state.queue.pop_front() {
-            Some(message) => {
-                let bytes = cost_of(&message.term);
-                self.leave(state, bytes);
-                Ok(Some(message))
-            }
-            None if state.closed => Err(()),
-            None => Ok(None),
-        }
-    }
-
-    /// Puts in a message of this node, waiting for room.
-    pub(crate) async fn put_waiting(&self, message: Message) -> Result<(), Refused> {
-        loop {
-            let drained = self.drained.notified();
-            tokio::pin!(drained);
-            // From here on no notification is missed.
-            drained.as_mut().enable();
-            match self.admit(message.term.len(), 0, None) {
-                Ok(()) => {
-                    self.put(message);
-                    return Ok(());
-                }
-                Err(Refused::Closed) => return Err(Refused::Closed),
-                Err(Refused::Full) => drained.await,
-            }
-        }
-    }
-
-    /// Ends the mailbox: nothing more goes in; with `discard` nothing comes out either.
-    pub(crate) fn close(&self, discard: bool) {
-        let mut state = self.state.lock();
-        state.closed = true;
-        let stalled = std::mem::take(&mut state.stalled);
-        let queue = if discard {
-            std::mem::take(&mut state.queue)
-        } else {
-            VecDeque::new()
-        };
-        drop(state);
-        drop(queue);
-        // What the connections keep now finds nobody.
-        for outbox in stalled {
-            outbox.resume();
-        }
-        self.arrived.notify_one();
-        self.drained.notify_waiters();
-    }
-}
-
-#[derive(Default)]
-struct Names {
-    names: HashMap<Arc<str>, Arc<Slot>>,
-    pids: HashMap<(u32, u32), Arc<Slot>>,
-    last: (u32, u32),
-    closed: bool,
-}
-
-/// The mailboxes of a node.
-pub(crate) struct Registry {
-    pub(crate) identity: Identity,
-    capacity: u64,
-    names: RwLock<Names>,
-}
-
-impl Registry {
-    pub(crate) fn new(identity: Identity, capacity: u64) -> Self {
-        Self {
-            identity,
-            capacity,
-            names: RwLock::default(),
-        }
-    }
-
-    pub(crate) fn find(&self, dest: Dest<'_>) -> Option<Arc<Slot>> {
-        let names = self.names.read();
-        match dest {
-            Dest::Name(name) => names.names.get(name).cloned(),
-            Dest::Pid {
-                id,
-                serial,
-                creation,
-            } => {
-                let own = creation == 0 || creation == self.identity.creation;
-                names.pids.get(&(id, serial)).filter(|_| own).cloned()
-            }
-        }
-    }
-
-    fn open(&self, name: Option<&Arc<str>>) -> Result<(Arc<Slot>, Pid), RegisterError> {
-        let mut names = self.names.write();
-        if names.closed {
-            return Err(RegisterError::NotAlive);
-        }
-        if let Some(name) = name {
-            if !is_free_name(name) || **name == *REQUESTS_NAME {
-                return Err(RegisterError::Name(name.clone()));
-            }
-            if names.names.contains_key(name) {
-                return Err(RegisterError::Taken(name.clone()));
-            }
-        }
-        let (id, serial) = loop {
-            // As many bits as pids have in any release of Erlang.
-            let (id, serial) = names.last;
-            names.last = if id + 1 < 1 << 28 {
-                (id + 1, serial)
-            } else {
-                (1, (serial + 1) % (1 << 13))
-            };
-            if !names.pids.contains_key(&names.last) {
-                break names.last;
-            }
-        };
-        let slot = Arc::new(Slot::new(self.capacity));
-        names.pids.insert((id, serial), slot.clone());
-        if let Some(name) = name {
-            names.names.insert(name.clone(), slot.clone());
-        }
-        let Identity { node, creation } = self.identity.clone();
-        Ok((
-            slot,
-            Pid {
-                node,
-                id,
-                serial,
-                creation,
-            },
-        ))
-    }
-
-    fn close(&self, name: Option<&str>, pid: &Pid) {
-        let mut names = self.names.write();
-        names.pids.remove(&(pid.id, pid.serial));
-        if let Some(name) = name {
-            names.names.remove(name);
-        }
-    }
-
-    /// The node ends: what is in the mailboxes can still be received.
-    pub(crate) fn stop(&self) {
-        let slots = {
-            let mut names = self.names.write();
-            names.closed = true;
-            names.names.clear();
-            std::mem::take(&mut names.pids)
-        };
-        for slot in slots.values() {
-            slot.close(false);
-        }
-    }
-}
-
 /// A mailbox: receives what is sent to its pid and to its name, if it has one.
 ///
 /// It is also a sender: [`Mailbox::send`] keeps the order of the messages that this mailbox
 /// sends to one receiver by one channel and partition key. Dropping it frees its name and
-/// discards what it holds.
+/// discards what it holds; to processes that are linked to it or monitor it, it has ended with the reason `normal`.
 pub struct Mailbox {
     node: Node,
     slot: Arc<Slot>,
-    name: Option<Arc<str>>,
     pid: Pid,
+    /// Messages that a selective receive has stepped over.
+    passed: VecDeque<Message>,
+    /// The task that runs the process tells of its end.
+    spawned: bool,
 }
 
 impl fmt::Debug for Mailbox {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Mailbox")
-            .field("name", &self.name)
+            .field("name", &*self.slot.name.lock())
             .field("pid", &self.pid)
             .finish()
     }
@@ -341,13 +94,25 @@ impl fmt::Debug for Mailbox {
 
 impl Mailbox {
     pub(crate) fn open(inner: &Arc<Inner>, name: Option<Arc<str>>) -> Result<Self, RegisterError> {
-        let (slot, pid) = inner.registry.open(name.as_ref())?;
-        Ok(Self {
-            node: Node::of(inner),
-            slot,
+        let slot = inner.processes.registry.open(name.as_ref(), false)?;
+        inner.processes.happened(Event::Spawned {
+            process: slot.process,
             name,
+            request: None,
+        });
+        Ok(Self::of(inner, slot, false))
+    }
+
+    /// The mailbox of a process that is known already.
+    pub(crate) fn of(inner: &Arc<Inner>, slot: Arc<Slot>, spawned: bool) -> Self {
+        let pid = inner.processes.registry.pid(slot.process);
+        Self {
+            node: Node::of_process(inner, pid.clone()),
+            slot,
             pid,
-        })
+            passed: VecDeque::new(),
+            spawned,
+        }
     }
 
     /// Its pid, valid on every node of the cluster.
@@ -356,8 +121,43 @@ impl Mailbox {
     }
 
     /// Its name, if it is registered.
-    pub fn name(&self) -> Option<&str> {
-        self.name.as_deref()
+    pub fn name(&self) -> Option<Arc<str>> {
+        self.slot.name.lock().clone()
+    }
+
+    /// Registers a name for this process, which has none yet.
+    ///
+    /// # Errors
+    /// If the name is taken or cannot be used, this process has another, or the node has stopped.
+    pub fn register(&self, name: impl Into<Arc<str>>) -> Result<(), RegisterError> {
+        let name = name.into();
+        let processes = &self.node.inner().processes;
+        processes.registry.name(&self.slot, name.clone())?;
+        processes.happened(Event::Named {
+            process: self.slot.process,
+            name: Some(name),
+        });
+        Ok(())
+    }
+
+    /// Gives the name back; true if there was one.
+    pub fn unregister(&self) -> bool {
+        let processes = &self.node.inner().processes;
+        let named = processes.registry.unname(&self.slot).is_some();
+        processes.happened(Event::Named {
+            process: self.slot.process,
+            name: None,
+        });
+        named
+    }
+
+    /// The process that output belongs to, by Erlang's custom: one that a peer has named by
+    /// `group_leader/2`, or the node's own, which nobody reads. This crate makes no use of it.
+    pub fn group_leader(&self) -> Pid {
+        self.slot.group_leader().unwrap_or_else(|| {
+            let inner = self.node.inner();
+            inner.processes.registry.pid(inner.own_process)
+        })
     }
 
     /// Its node. Messages sent through this handle count as the mailbox's own; those of a clone
@@ -366,10 +166,28 @@ impl Mailbox {
         &self.node
     }
 
-    /// The next message; `None` once the node has stopped and the mailbox is empty.
+    /// Takes out the notice of a monitor that is here already.
+    pub(crate) fn discard_down(&mut self, reference: &Reference) {
+        if let Some(at) = self.passed.iter().position(|m| m.is_down_of(reference))
+            && let Some(message) = self.passed.remove(at)
+        {
+            self.slot.consumed(cost_of(&message.term));
+        }
+        self.slot.flush(reference);
+    }
+
+    pub(crate) fn slot(&self) -> &Arc<Slot> {
+        &self.slot
+    }
+
+    /// The next message; `None` once the node has stopped and the mailbox is empty, or when an exit
+    /// signal has ended this process (see [`Mailbox::killed`]).
     ///
     /// Cancel-safe: a future that is dropped has taken nothing.
     pub async fn recv(&mut self) -> Option<Message> {
+        if let Some(message) = self.take_passed(0) {
+            return Some(message);
+        }
         loop {
             match self.slot.take() {
                 Ok(Some(message)) => return Some(message),
@@ -379,9 +197,47 @@ impl Mailbox {
         }
     }
 
+    /// The first message that `wanted` says yes to. The others stay, in their order, and go on
+    /// counting towards the size of the mailbox: one that is full of unwanted messages waits for
+    /// ever, except for notices and for the answers to [`Mailbox::call`](Node::call), for which there is always room.
+    ///
+    /// Cancel-safe: a future that is dropped has taken nothing. For a timeout wrap it into
+    /// `tokio::time::timeout`.
+    pub async fn recv_match(&mut self, wanted: impl Fn(&Message) -> bool) -> Option<Message> {
+        if self.slot.killed().is_some() {
+            return None;
+        }
+        if let Some(at) = self.passed.iter().position(&wanted) {
+            return self.take_passed(at);
+        }
+        loop {
+            match self.slot.take_kept() {
+                Ok(Some(message)) if wanted(&message) => {
+                    self.slot.consumed(cost_of(&message.term));
+                    return Some(message);
+                }
+                Ok(Some(message)) => self.passed.push_back(message),
+                Ok(None) => self.slot.arrived.notified().await,
+                Err(()) => return None,
+            }
+        }
+    }
+
+    fn take_passed(&mut self, at: usize) -> Option<Message> {
+        if self.passed.is_empty() || self.slot.killed().is_some() {
+            return None;
+        }
+        let message = self.passed.remove(at)?;
+        self.slot.consumed(cost_of(&message.term));
+        Some(message)
+    }
+
     /// A message if one is there.
     pub fn try_recv(&mut self) -> Option<Message> {
-        self.slot.take().ok().flatten()
+        match self.take_passed(0) {
+            Some(message) => Some(message),
+            None => self.slot.take().ok().flatten(),
+        }
     }
 
     /// [`Mailbox::recv`] for threads: blocks. Not to be called by an asynchronous task.
@@ -392,6 +248,18 @@ impl Mailbox {
     /// [`Mailbox::recv_blocking`] for at most `timeout`; `None` also if no message came in time.
     pub fn recv_timeout(&mut self, timeout: Duration) -> Option<Message> {
         block_on_until(self.recv(), Instant::now().checked_add(timeout)).flatten()
+    }
+
+    /// Why an exit signal has ended this process; `None` while it lives.
+    pub fn killed(&self) -> Option<Term> {
+        self.slot.killed()
+    }
+
+    /// Ends the process with a reason, which linked and monitoring processes are told.
+    pub fn exit(self, reason: Term) {
+        let process = self.slot.process;
+        let processes = &self.node.inner().processes;
+        processes.happened(Event::Ended { process, reason });
     }
 
     /// Sends with the default options; see [`Node::send`].
@@ -431,10 +299,17 @@ impl Mailbox {
 
 impl Drop for Mailbox {
     fn drop(&mut self) {
-        self.node
-            .inner()
-            .registry
-            .close(self.name.as_deref(), &self.pid);
+        if self.spawned {
+            return;
+        }
+        let processes = &self.node.inner().processes;
+        let process = self.slot.process;
+        // Nothing if an exit signal has ended it, or it has said why.
+        processes.happened(Event::Ended {
+            process,
+            reason: atom("normal"),
+        });
+        processes.registry.close(process);
         self.slot.close(true);
     }
 }

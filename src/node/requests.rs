@@ -5,7 +5,7 @@
 //! `erlang/partisan_control.erl`. A Rust node answers `{is_process_alive, Pid}`; what it does not
 //! understand it drops, and the asker has a timeout.
 
-use crate::node::mailbox::Registry;
+use crate::node::registry::Registry;
 use crate::wire::frame::Dest;
 use crate::wire::term::{Pid, Term, Value};
 

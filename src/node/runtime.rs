@@ -23,8 +23,13 @@ use crate::connection::host::Host;
 use crate::connection::io::{self, Io};
 use crate::connection::listen;
 use crate::connection::session::{CloseReason, Session};
+use crate::connection::stock::StockDesk;
+use crate::distribution::epmd::EpmdError;
+use crate::distribution::names::NameError;
+use crate::distribution::tls::TlsError;
 use crate::node::control::Control;
 use crate::overlay::NodeSpec;
+use crate::wire::flags::Flags;
 use crate::wire::hello::ChannelSpec;
 use crate::wire::identity::Identity;
 
@@ -55,6 +60,8 @@ pub struct Config {
     pub periodic_interval: Duration,
     /// Where the membership is kept; `None`: nowhere.
     pub data_dir: Option<PathBuf>,
+    /// Who serves stock peers that dial; `None`: they are refused.
+    pub stock: Option<StockDesk>,
 }
 
 impl Config {
@@ -73,6 +80,7 @@ impl Config {
             connection_jitter: Duration::from_secs(1),
             periodic_interval: Duration::from_secs(10),
             data_dir: None,
+            stock: None,
         }
     }
 }
@@ -95,6 +103,21 @@ pub enum StartError {
     /// The overlay refuses the configuration.
     #[error("{0}")]
     Overlay(String),
+    /// The node's name does not do for Distributed Erlang.
+    #[error(transparent)]
+    NodeName(#[from] NameError),
+    /// TLS with stock nodes is configured in an impossible way.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// The node could not be registered with EPMD.
+    #[error(transparent)]
+    Epmd(#[from] EpmdError),
+    /// A visible node was asked for.
+    #[error(
+        "a Rust node cannot be visible: that would take part in `global`; leave `visible` off, \
+         and reach the node by name or by pg"
+    )]
+    Visible,
 }
 
 /// What happens to a node, told on its control thread. Must not block.
@@ -172,6 +195,7 @@ impl<H: Host> Runtime<H> {
         check(&config)?;
         let local = Arc::new(Local {
             identity,
+            stock_flags: Flags::STOCK,
             instance: rand::rng().random(),
             channels: config.channels.clone(),
             cookie: config.cookie.clone(),
@@ -216,6 +240,10 @@ impl<H: Host> Runtime<H> {
     /// The node's name and creation on the wire.
     pub fn identity(&self) -> &Identity {
         &self.local.identity
+    }
+
+    pub(crate) fn local(&self) -> &Arc<Local> {
+        &self.local
     }
 
     /// Number of this start, told to peers.

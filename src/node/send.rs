@@ -15,13 +15,19 @@ use tokio::task::AbortHandle;
 
 use crate::channel::Ticket;
 use crate::connection::outbox::{Outbox, Outgoing, Pressure, Sent, Waiter, Wake};
+use crate::distribution::link::{Link, Pushed};
 use crate::node::api::Node;
 use crate::node::block::block_on;
 use crate::node::events::Route;
-use crate::node::mailbox::{Message, Refused, Slot, is_free_name};
+use crate::node::mailbox::Message;
+use crate::node::processes::Outcome;
+use crate::node::registry::{SERVICE_NAMES, is_free_name};
+use crate::node::services;
+use crate::node::slot::{Refused, Slot};
+use crate::wire::dist::{Control, Signal};
 use crate::wire::frame::Dest;
 use crate::wire::hello::DEFAULT_CHANNEL;
-use crate::wire::term::{Form, Pid, Term};
+use crate::wire::term::{Atom, Form, Pid, Reference, Term};
 
 /// To whom a message goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -35,6 +41,8 @@ pub enum Destination<'a> {
     },
     /// A process or mailbox, wherever it is.
     Pid(&'a Pid),
+    /// Whoever has made this alias. Reaches stock nodes and this node only.
+    Alias(&'a Reference),
 }
 
 impl<'a> From<(&'a str, &'a str)> for Destination<'a> {
@@ -50,22 +58,31 @@ impl<'a> From<&'a Pid> for Destination<'a> {
     }
 }
 
+impl<'a> From<&'a Reference> for Destination<'a> {
+    fn from(alias: &'a Reference) -> Self {
+        Self::Alias(alias)
+    }
+}
+
 impl<'a> Destination<'a> {
     fn node(&self) -> &'a str {
         match self {
             Self::Name { node, .. } => node,
             Self::Pid(pid) => &pid.node,
+            Self::Alias(alias) => &alias.node,
         }
     }
 
-    fn at_node(&self) -> Dest<'a> {
+    /// Within its node; `None` for an alias, which frames have no room for.
+    fn at_node(&self) -> Option<Dest<'a>> {
         match *self {
-            Self::Name { name, .. } => Dest::Name(name),
-            Self::Pid(pid) => Dest::Pid {
+            Self::Name { name, .. } => Some(Dest::Name(name)),
+            Self::Pid(pid) => Some(Dest::Pid {
                 id: pid.id,
                 serial: pid.serial,
                 creation: pid.creation,
-            },
+            }),
+            Self::Alias(_) => None,
         }
     }
 }
@@ -86,6 +103,8 @@ pub struct SendOptions {
     pub nosuspend: bool,
     /// Send by the default channel if the session lacks `channel`.
     pub fallback: bool,
+    /// Send by the link of Distributed Erlang even if there is a Partisan session with the node.
+    pub distribution: bool,
 }
 
 impl SendOptions {
@@ -122,6 +141,15 @@ impl SendOptions {
         self
     }
 
+    /// Sends by the link of Distributed Erlang, whatever else there is. Without this a node that has
+    /// ever had a Partisan session is reached by Partisan only: order is kept on each way, not between
+    /// them.
+    #[must_use]
+    pub fn distribution(mut self) -> Self {
+        self.distribution = true;
+        self
+    }
+
     /// Uses the default channel if there is no channel of the wanted name.
     #[must_use]
     pub fn fallback(mut self) -> Self {
@@ -155,6 +183,12 @@ pub enum SendError {
     /// The message is larger than this node may send; the text names the limit.
     #[error("the message is over the limit {0}")]
     Limit(&'static str),
+    /// There is no link with the node, and none could be made; the text says why.
+    #[error("{0}")]
+    NoLink(Box<str>),
+    /// Aliases are no destinations of Partisan sessions.
+    #[error("an alias cannot be sent to by a Partisan session")]
+    Alias,
     /// The name is empty, too long or reserved.
     #[error("nothing can be sent to the name {0:?}")]
     BadDestination(Box<str>),
@@ -167,6 +201,10 @@ enum Attempt {
     Full(Arc<Outbox>),
     /// The mailbox of this node has no room.
     FullHere(Arc<Slot>),
+    /// The link with a stock node has no room.
+    FullLink(Arc<Link>, Box<Signal>),
+    /// There is no link with that stock node yet.
+    NoLink(Arc<str>),
 }
 
 impl Node {
@@ -205,7 +243,19 @@ impl Node {
                     // A mailbox that is closed has nobody to read it.
                     put.or_else(|_| self.alive())
                 }
-                Attempt::Full(outbox) => self.wait(&outbox, to.at_node(), term).await,
+                Attempt::Full(outbox) => {
+                    let dest = to.at_node().ok_or(SendError::Alias)?;
+                    self.wait(&outbox, dest, term).await
+                }
+                Attempt::FullLink(link, signal) => {
+                    self.pushed(link.send(self.lane(), *signal).await)
+                }
+                Attempt::NoLink(node) => {
+                    let link = self.connect_link(node).await;
+                    let link = link.map_err(|e| SendError::NoLink(e.to_string().into()))?;
+                    let signal = self.signal(to, term);
+                    self.pushed(link.send(self.lane(), signal).await)
+                }
             }
         };
         match options.timeout {
@@ -246,7 +296,11 @@ impl Node {
     ) -> Result<(), SendError> {
         match self.attempt(to.into(), term, options)? {
             Attempt::Done => Ok(()),
-            Attempt::Full(_) | Attempt::FullHere(_) => Err(SendError::Busy),
+            Attempt::NoLink(node) => {
+                self.begin_link(node);
+                Err(SendError::NotYetConnected)
+            }
+            Attempt::Full(_) | Attempt::FullHere(_) | Attempt::FullLink(..) => Err(SendError::Busy),
         }
     }
 
@@ -259,11 +313,97 @@ impl Node {
     }
 
     fn message(&self, term: &Term) -> Message {
-        let from = self.inner().registry.identity.node.clone();
+        let from = self.inner().processes.registry.identity.node.clone();
         Message {
             from,
             session: None,
+            sender: Some(self.inner().processes.registry.pid(self.process())),
             term: term.clone(),
+            notice: None,
+        }
+    }
+
+    /// A message as a signal of the distribution protocol.
+    fn signal(&self, to: Destination<'_>, term: &Term) -> Signal {
+        let from = self.inner().processes.registry.pid(self.process());
+        let control = match to {
+            Destination::Name { name, .. } => Control::RegSend {
+                from,
+                to: Atom::new(name),
+            },
+            Destination::Pid(pid) => Control::Send {
+                from: Some(from),
+                to: pid.clone(),
+            },
+            Destination::Alias(alias) => Control::AliasSend {
+                from,
+                alias: alias.clone(),
+            },
+        };
+        Signal {
+            control,
+            trace: None,
+            payload: Some(term.clone()),
+        }
+    }
+
+    fn pushed(&self, pushed: Pushed) -> Result<(), SendError> {
+        match pushed {
+            Pushed::Queued => Ok(()),
+            Pushed::Full(_) => Err(SendError::Busy),
+            Pushed::Closed => {
+                self.alive()?;
+                Err(SendError::Disconnected)
+            }
+        }
+    }
+
+    /// By the link with a stock node.
+    fn attempt_link(&self, to: Destination<'_>, term: &Term) -> Result<Attempt, SendError> {
+        let inner = self.inner();
+        let Some(link) = inner
+            .processes
+            .link(to.node())
+            .filter(|link| link.is_open())
+        else {
+            return Ok(Attempt::NoLink(to.node().into()));
+        };
+        match link.try_send(self.lane(), self.signal(to, term)) {
+            Pushed::Full(signal) => Ok(Attempt::FullLink(link, signal)),
+            pushed => self.pushed(pushed).map(|()| Attempt::Done),
+        }
+    }
+
+    /// To a process of this node.
+    fn attempt_here(&self, to: Destination<'_>, term: &Term) -> Attempt {
+        let inner = self.inner();
+        let registry = &inner.processes.registry;
+        let slot = match to {
+            Destination::Alias(alias) => {
+                let reply = Outcome::Reply(term.clone());
+                if inner.processes.calls.end(alias, reply).is_ok() {
+                    return Attempt::Done;
+                }
+                registry.find_alias(alias)
+            }
+            Destination::Name { name, .. }
+                if SERVICE_NAMES.contains(&name) && inner.has_distribution() =>
+            {
+                services::answer(inner, name, term);
+                return Attempt::Done;
+            }
+            to => to.at_node().and_then(|dest| registry.find(dest)),
+        };
+        let Some(slot) = slot else {
+            return Attempt::Done;
+        };
+        match slot.admit(term.len(), 0, None) {
+            Ok(()) => {
+                slot.put(self.message(term));
+                Attempt::Done
+            }
+            Err(Refused::Closed) => Attempt::Done,
+            Err(Refused::Full) => Attempt::FullHere(slot),
         }
     }
 
@@ -286,21 +426,19 @@ impl Node {
         if term.len() as u64 > inner.limits.message_bytes {
             return Err(SendError::Limit("max_message_bytes"));
         }
-        if *to.node() == *inner.registry.identity.node {
-            let Some(slot) = inner.registry.find(to.at_node()) else {
-                return Ok(Attempt::Done);
-            };
-            return match slot.admit(term.len(), 0, None) {
-                Ok(()) => {
-                    slot.put(self.message(term));
-                    Ok(Attempt::Done)
-                }
-                Err(Refused::Closed) => Ok(Attempt::Done),
-                Err(Refused::Full) => Ok(Attempt::FullHere(slot)),
-            };
+        if *to.node() == *inner.processes.registry.identity.node {
+            return Ok(self.attempt_here(to, term));
         }
+        let by_link = inner.has_distribution()
+            && (options.distribution
+                || options.channel.is_none()
+                    && matches!(inner.view.route(to.node()), Route::Unknown));
+        if by_link {
+            return self.attempt_link(to, term);
+        }
+        let dest = to.at_node().ok_or(SendError::Alias)?;
         let outbox = self.outbox(to.node(), options)?;
-        match self.push(&outbox, to.at_node(), term, Pressure::Refuse)? {
+        match self.push(&outbox, dest, term, Pressure::Refuse)? {
             Sent::Queued => Ok(Attempt::Done),
             _ => Ok(Attempt::Full(outbox)),
         }
@@ -403,7 +541,7 @@ impl Drop for Place<'_> {
 }
 
 /// A timer of the node's own runtime, so that callers need none.
-struct Timer {
+pub(crate) struct Timer {
     fired: oneshot::Receiver<()>,
     task: AbortOnDrop,
 }
@@ -417,7 +555,7 @@ impl Drop for AbortOnDrop {
 }
 
 impl Timer {
-    fn start(runtime: &Handle, after: Duration) -> Self {
+    pub(crate) fn start(runtime: &Handle, after: Duration) -> Self {
         let (fire, fired) = oneshot::channel();
         let task = runtime.spawn(async move {
             tokio::time::sleep(after).await;
@@ -429,7 +567,7 @@ impl Timer {
         }
     }
 
-    async fn fired(self) {
+    pub(crate) async fn fired(self) {
         let _task = self.task;
         if self.fired.await.is_err() {
             // The runtime has ended, and with it every session: the sender is told by that.

@@ -113,9 +113,47 @@ impl Flags {
         .with(Flags::UNLINK_ID)
         .with(Flags::V4_NC);
 
+    /// What a Rust node that is a citizen of a cluster of stock nodes offers them.
+    ///
+    /// `PUBLISHED` is not among them: the node is hidden, and `global` and automatic meshing leave
+    /// it alone. Nor is what no node uses any longer (`ATOM_CACHE`, `HIDDEN_ATOM_CACHE`).
+    pub const STOCK: Flags = Flags::OURS
+        // Links and monitors: a monitor of a pid or a name is answered, and its end is seen.
+        .with(Flags::DIST_MONITOR)
+        .with(Flags::DIST_MONITOR_NAME)
+        // What rpc and erpc spawn is answered, if only by an error; and we may spawn there.
+        .with(Flags::SPAWN)
+        // Replies of gen_server:call go to aliases, so that late ones are dropped.
+        .with(Flags::ALIAS)
+        // Reasons of any size, in fragments of their own rather than in the control message.
+        .with(Flags::EXIT_PAYLOAD)
+        // One large message doesn't hold up all others on the connection.
+        .with(Flags::FRAGMENTS)
+        // The sender of a message is known, for traces and for what we allow.
+        .with(Flags::SEND_SENDER)
+        // Names of nodes and processes travel once, and the VM needn't look them up. The VM makes
+        // no difference between hidden and visible nodes here: `dist.c` creates the cache for
+        // this flag alone.
+        .with(Flags::DIST_HDR_ATOM_CACHE)
+        // Trace tokens are opaque to us, so any label will do.
+        .with(Flags::BIG_SEQTRACE_LABELS)
+        // An I/O server on our side is asked in the one protocol that is documented.
+        .with(Flags::UNICODE_IO)
+        // We read Latin-1 atoms as well, though nodes with UTF8_ATOMS don't write them.
+        .with(Flags::SMALL_ATOM_TAGS)
+        // OTP 28: priority messages, and exits to aliases.
+        .with(Flags::ALTACT_SIG)
+        // OTP 29: records as a type of their own.
+        .with(Flags::NATIVE_RECORDS);
+
     /// The union of both sets.
     pub const fn with(self, other: Flags) -> Flags {
         Flags(self.0 | other.0)
+    }
+
+    /// What is in both sets.
+    pub const fn and(self, other: Flags) -> Flags {
+        Flags(self.0 & other.0)
     }
 
     /// What of this set is not in `other`.
@@ -180,6 +218,19 @@ mod tests {
                 .contains(Flags::MANDATORY)
         );
         assert_eq!(Flags::MAP_TAG.expanded(), Flags::MAP_TAG);
+    }
+
+    #[test]
+    fn stock_nodes_are_offered_all_that_is_in_use_but_visibility() {
+        let everything = Flags::ALL
+            .iter()
+            .fold(Flags(0), |all, (_, flag)| all.with(*flag));
+        // The last one is for nodes that have no name yet.
+        let missing = Flags::PUBLISHED
+            .with(Flags::ATOM_CACHE)
+            .with(Flags::HIDDEN_ATOM_CACHE)
+            .with(Flags::NAME_ME);
+        assert_eq!(Flags::STOCK, everything.without(missing));
     }
 
     #[test]

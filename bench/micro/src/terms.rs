@@ -61,10 +61,10 @@ fn call() -> Value {
         serial: 5,
         creation: CREATION,
     });
-    let alias = Value::Reference(Reference {
+    let alias = Value::from(Reference {
         node: VM.into(),
         creation: CREATION,
-        words: vec![1, 2, 3],
+        words: [1, 2, 3].into(),
     });
     let tag = Value::ImproperList(vec![Value::atom("alias")], Box::new(alias));
     let pair = |key: &str, value| (Value::atom(key), value);

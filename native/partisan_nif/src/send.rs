@@ -171,6 +171,9 @@ pub(crate) fn send_iov(
         Ok(facts) => facts,
         Err(e) => return refused(&e),
     };
+    if let Err(e) = facts.common() {
+        return refused(&e);
+    }
     let mut term = elided.skeleton;
     if facts.identities {
         let mapping = running.host.mapper.last();

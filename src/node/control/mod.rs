@@ -137,6 +137,7 @@ impl<H: Host> Control<H> {
         let desk = Desk {
             judge,
             authenticated: authenticated_in,
+            stock: config.stock.clone(),
         };
         let mut tasks = JoinSet::new();
         let pending = Arc::new(Pending::default());

@@ -32,8 +32,9 @@ pub struct Function {
     pub module: Atom,
     /// Its name.
     pub name: Atom,
-    /// How many arguments it takes.
-    pub arity: u8,
+    /// How many arguments it takes. Spawn requests may claim more than a function can have; that
+    /// is for the spawn to fail on, not for the connection.
+    pub arity: u32,
 }
 
 /// A control message. The numbers are those of `erts/emulator/beam/dist.h`; forms with a trace
@@ -141,7 +142,8 @@ pub enum Control {
         /// The new process, or why there is none.
         result: Result<Pid, Atom>,
     },
-    /// `ALIAS_SEND` (33): a message to an alias.
+    /// A message to an alias: `ALIAS_SEND` (33), and between nodes of OTP 28 and later
+    /// `ALTACT_SIG_SEND` (37) with no flag but that of aliases.
     AliasSend {
         /// The sender.
         from: Pid,
@@ -166,16 +168,24 @@ pub enum Control {
         /// The one that has unlinked.
         to: Pid,
     },
-    /// `ALTACT_SIG_SEND` (37, since OTP 28): a message with flags, a priority message above all.
+    /// `ALTACT_SIG_SEND` (37, since OTP 28): a message or an exit signal that is something that
+    /// the older operations can't say, a priority message above all.
+    ///
+    /// What kind of target it has and whether a token follows are flags in the tuple, too; here
+    /// [`Target`] and [`Signal::trace`] say so. Flags that are not known are ignored, as OTP does.
     AltactSend {
-        /// Flags as they stand in the tuple.
-        flags: u64,
+        /// Whether it overtakes ordinary signals in the receiver's queue.
+        priority: bool,
+        /// Whether it is an exit signal, like [`Control::Exit2`], with the reason as its payload;
+        /// otherwise a message.
+        exit: bool,
         /// The sender.
         from: Pid,
         /// The receiver.
         to: Target,
     },
-    /// A number that this code doesn't know. It is logged and survived.
+    /// A number that this code doesn't know, `NODE_LINK` (5) of the oldest nodes among them. It is
+    /// logged and survived; whatever came with it is dropped.
     Unknown {
         /// The number.
         operation: i64,

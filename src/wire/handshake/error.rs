@@ -22,7 +22,10 @@ pub enum HandshakeError {
     #[error("handshake packet of {0} bytes: at most {MAX_HANDSHAKE_PACKET} are accepted")]
     TooLong(usize),
     /// The peer speaks handshake version 5.
-    #[error("the peer speaks the old distribution handshake (before OTP 23): upgrade it to OTP 25")]
+    #[error(
+        "the peer speaks version 5 of the distribution handshake only, as OTP 22 and older do: \
+         upgrade it to OTP 25 or later"
+    )]
     TooOld,
     /// The peer's name is no node name.
     #[error("the peer calls itself {0:?}: node names have the form name@host, at most 255 bytes")]
@@ -86,6 +89,23 @@ pub enum HandshakeError {
         /// The name that the other end uses.
         peer: Arc<str>,
     },
+    /// A stock node has our name.
+    #[error("the peer calls itself {0}, which is our own name: give one of the nodes another name")]
+    SameName(Arc<str>),
+    /// We gave a dialler the choice, and it keeps the connection that it has.
+    #[error("{peer} has a connection already and keeps that one")]
+    KeepsOld {
+        /// Its name.
+        peer: Arc<str>,
+    },
+    /// We asked for a name and did not get a usable one.
+    #[error("{peer} gives no name to this node: {what}")]
+    NoName {
+        /// The node that we dialled.
+        peer: Arc<str>,
+        /// What is wrong.
+        what: &'static str,
+    },
     /// A binding that does not prove what it claims.
     #[error("{peer} did not prove that its connection belongs to a session: {what}")]
     BadBinding {
@@ -136,7 +156,7 @@ impl fmt::Display for Refusal {
                 "it still has a connection under our name: either it has not noticed yet that an \
                  earlier instance of this node is gone, or two nodes have the same name"
             }
-            Refusal::Named => "it offers us another name, which is not supported",
+            Refusal::Named => "it gives us another name, which we did not ask for",
             Refusal::Other(status) => return write!(f, "unknown status \"{status}\""),
         })
     }
@@ -149,6 +169,10 @@ pub enum Awaited {
     Greeting,
     /// The challenge.
     Challenge,
+    /// Its word on whether its older connection is dead.
+    Alive,
+    /// The rest of an old name packet.
+    Complement,
     /// The answer to our challenge.
     Digest,
     /// The acknowledgement of our digest.
@@ -162,6 +186,8 @@ impl fmt::Display for Awaited {
         f.write_str(match self {
             Awaited::Greeting => "at once: is that the port of an Erlang node?",
             Awaited::Challenge => "instead of sending a challenge; its log tells why",
+            Awaited::Alive => "when it heard that its older connection is still up",
+            Awaited::Complement => "instead of completing its old name packet",
             Awaited::Digest => "when it saw our challenge: it may not know us, or not want us",
             Awaited::Ack => "when it saw our digest: most likely the cookies differ",
             Awaited::Nothing => "during the handshake",

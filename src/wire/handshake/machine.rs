@@ -1,5 +1,6 @@
 //! The order of the handshake's packets, for both ends.
 
+use std::fmt::Write;
 use std::mem;
 use std::sync::Arc;
 
@@ -7,7 +8,7 @@ use subtle::ConstantTimeEq;
 
 use crate::limits::MAX_HANDSHAKE_PACKET;
 use crate::wire::flags::Flags;
-use crate::wire::handshake::packet::{self, Hello, Status};
+use crate::wire::handshake::packet::{self, Hello, Name, Status};
 use crate::wire::handshake::trailer::{self, Binding, Freshness};
 use crate::wire::handshake::{
     Awaited, Config, Effect, Established, Event, HandshakeError, Link, PeerHello, Purpose, Refusal,
@@ -24,6 +25,7 @@ pub struct Handshake {
 struct Local {
     identity: Identity,
     flags: Flags,
+    stock_flags: Flags,
     instance: u64,
     capabilities: u32,
     nonce: [u8; 16],
@@ -34,6 +36,17 @@ struct Dial {
     peer: Arc<str>,
     cookie: Vec<u8>,
     purpose: Purpose,
+    /// We have no name: `Local::identity` has only the host.
+    nameless: bool,
+    given: Option<Identity>,
+}
+
+/// A dialler that a listener goes on with.
+struct Accepted {
+    peer: PeerHello,
+    cookie: Vec<u8>,
+    replaces: bool,
+    old: bool,
 }
 
 enum State {
@@ -47,10 +60,14 @@ enum State {
     Ack { digest: [u8; 16], done: Established },
     /// Listener: waits for the name.
     Name,
-    /// Listener: waits for the caller's verdict.
-    Verdict(PeerHello),
+    /// Listener: waits for the caller's verdict. `old`: the name packet was of the old form.
+    Verdict { peer: PeerHello, old: bool },
+    /// Listener: waits to hear whether the older connection is dead.
+    Alive(Accepted),
+    /// Listener: waits for the complement of an old name packet.
+    Complement(Accepted),
     /// Listener: waits for the answer to its challenge.
-    Reply { peer: PeerHello, cookie: Vec<u8> },
+    Reply(Accepted),
     /// Succeeded or failed.
     Over,
 }
@@ -63,8 +80,10 @@ impl State {
             State::Challenge(_) => "waiting for the challenge",
             State::Ack { .. } => "waiting for the acknowledgement",
             State::Name => "waiting for the name",
-            State::Verdict(_) => "deciding on the peer",
-            State::Reply { .. } => "waiting for the challenge reply",
+            State::Verdict { .. } => "deciding on the peer",
+            State::Alive(_) => "waiting for the answer to alive",
+            State::Complement(_) => "waiting for the complement",
+            State::Reply(_) => "waiting for the challenge reply",
             State::Over => "the handshake is over",
         }
     }
@@ -79,15 +98,18 @@ impl Handshake {
                 cookie,
                 purpose,
             } => State::Fresh(Dial {
+                nameless: purpose == Purpose::Stock && !config.local.node.contains('@'),
                 peer,
                 cookie,
                 purpose,
+                given: None,
             }),
             Role::Listener => State::Name,
         };
         let local = Local {
             identity: config.local,
             flags: config.flags,
+            stock_flags: config.stock_flags,
             instance: config.instance,
             capabilities: config.capabilities,
             nonce: config.nonce,
@@ -115,15 +137,10 @@ impl Handshake {
         let local = &self.local;
         self.state = match (state, event) {
             (State::Fresh(dial), Event::Start) => {
-                let trailer = local.trailer(dial.purpose != Purpose::First).encode();
-                effects.push(Effect::Send(packet::name(
-                    local.flags,
-                    &local.identity,
-                    &trailer,
-                )));
+                effects.push(Effect::Send(local.name(&dial)));
                 State::Status(dial)
             }
-            (State::Status(dial), Event::Packet(bytes)) => on_status(dial, bytes, effects)?,
+            (State::Status(dial), Event::Packet(bytes)) => local.on_status(dial, bytes, effects)?,
             (State::Challenge(dial), Event::Packet(bytes)) => {
                 local.on_challenge(dial, bytes, effects)?
             }
@@ -138,11 +155,23 @@ impl Handshake {
             }
             (State::Name, Event::Start) => State::Name,
             (State::Name, Event::Packet(bytes)) => local.on_name(bytes, effects)?,
-            (State::Verdict(peer), Event::Verdict(verdict)) => {
-                local.on_verdict(peer, verdict, effects)?
+            (State::Verdict { peer, old }, Event::Verdict(verdict)) => {
+                local.on_verdict(peer, old, verdict, effects)?
             }
-            (State::Reply { peer, cookie }, Event::Packet(bytes)) => {
-                effects.extend(local.on_reply(peer, &cookie, bytes)?);
+            (State::Alive(mut accepted), Event::Packet(bytes)) => {
+                if !packet::parse_alive(bytes)? {
+                    return Err(HandshakeError::KeepsOld {
+                        peer: accepted.peer.name,
+                    });
+                }
+                accepted.replaces = true;
+                local.challenge(accepted, effects)
+            }
+            (State::Complement(accepted), Event::Packet(bytes)) => {
+                State::Reply(on_complement(accepted, bytes)?)
+            }
+            (State::Reply(accepted), Event::Packet(bytes)) => {
+                effects.extend(local.on_reply(accepted, bytes)?);
                 State::Over
             }
             (state, event) => {
@@ -167,31 +196,87 @@ impl Handshake {
             State::Challenge(dial) => (dial.peer.clone(), Awaited::Challenge),
             State::Ack { done, .. } => (done.peer.name.clone(), Awaited::Ack),
             State::Name | State::Over => ("the peer".into(), Awaited::Nothing),
-            State::Verdict(peer) => (peer.name.clone(), Awaited::Nothing),
-            State::Reply { peer, .. } => (peer.name.clone(), Awaited::Digest),
+            State::Verdict { peer, .. } => (peer.name.clone(), Awaited::Nothing),
+            State::Alive(accepted) => (accepted.peer.name.clone(), Awaited::Alive),
+            State::Complement(accepted) => (accepted.peer.name.clone(), Awaited::Complement),
+            State::Reply(accepted) => (accepted.peer.name.clone(), Awaited::Digest),
         };
         HandshakeError::Closed { peer, awaited }
     }
 }
 
-fn on_status(dial: Dial, bytes: &[u8], effects: &mut Vec<Effect>) -> Result<State, HandshakeError> {
-    match packet::parse_status(bytes)? {
-        Status::Ok => Ok(State::Challenge(dial)),
-        Status::Refused(refusal) => {
-            // The listener asks whether to replace the connection that it has. It will find out
-            // by itself whether that one is dead; taking it over could kill a live session.
-            if refusal == Refusal::Alive {
-                effects.push(Effect::Send(packet::status("false")));
-            }
-            Err(HandshakeError::Refused {
-                peer: dial.peer,
-                refusal,
-            })
-        }
-    }
+/// The flags were checked with the name: all that are mandatory are in the lower half.
+fn on_complement(mut accepted: Accepted, bytes: &[u8]) -> Result<Accepted, HandshakeError> {
+    let (upper, creation) = packet::parse_complement(bytes)?;
+    accepted.peer.flags = accepted.peer.flags.with(upper);
+    accepted.peer.creation = creation;
+    Ok(accepted)
 }
 
 impl Local {
+    /// What we offer to a peer that runs Partisan, or does not.
+    fn offer(&self, stock: bool) -> Flags {
+        match stock {
+            true => self.stock_flags,
+            false => self.flags,
+        }
+    }
+
+    fn name(&self, dial: &Dial) -> Vec<u8> {
+        if dial.nameless {
+            let host = Identity::new(self.identity.node.clone(), 0);
+            return packet::name(self.stock_flags.with(Flags::NAME_ME), &host, &[]);
+        }
+        let trailer = match dial.purpose {
+            Purpose::Stock => Vec::new(),
+            purpose => self.trailer(purpose != Purpose::First).encode(),
+        };
+        let flags = self.offer(dial.purpose == Purpose::Stock);
+        packet::name(flags, &self.identity, &trailer)
+    }
+
+    fn on_status(
+        &self,
+        mut dial: Dial,
+        bytes: &[u8],
+        effects: &mut Vec<Effect>,
+    ) -> Result<State, HandshakeError> {
+        let no_name = |peer, what| Err(HandshakeError::NoName { peer, what });
+        let refusal = match packet::parse_status(bytes)? {
+            Status::Named(name, creation) if dial.nameless => {
+                let host = |name: &&str| {
+                    name.split_once('@')
+                        .is_some_and(|(_, host)| *host == *self.identity.node)
+                };
+                let Some(name) = packet::node_name(name).filter(host) else {
+                    return no_name(dial.peer, "what it offers is not NAME@OUR-HOST");
+                };
+                dial.given = Some(Identity::new(name, creation));
+                return Ok(State::Challenge(dial));
+            }
+            Status::Ok | Status::Alive if dial.nameless => {
+                return no_name(dial.peer, "it runs OTP 22 or older, or does not listen");
+            }
+            Status::Ok => return Ok(State::Challenge(dial)),
+            Status::Alive if dial.purpose == Purpose::Stock => {
+                effects.push(Effect::Send(packet::status("true")));
+                return Ok(State::Challenge(dial));
+            }
+            Status::Alive => {
+                // The listener will find out by itself whether the connection that it has is
+                // dead; taking it over could kill a live session.
+                effects.push(Effect::Send(packet::status("false")));
+                Refusal::Alive
+            }
+            Status::Named(..) => Refusal::Named,
+            Status::Refused(refusal) => refusal,
+        };
+        Err(HandshakeError::Refused {
+            peer: dial.peer,
+            refusal,
+        })
+    }
+
     fn trailer(&self, extra: bool) -> Trailer {
         Trailer {
             capabilities: self.capabilities,
@@ -201,8 +286,9 @@ impl Local {
         }
     }
 
-    /// The checks that both ends make on what the other says about itself.
-    fn peer(&self, hello: &Hello<'_>) -> Result<PeerHello, HandshakeError> {
+    /// The checks that both ends make on what the other says about itself. `stock`: we mean to
+    /// speak Erlang's own protocol with it.
+    fn peer(&self, hello: &Hello<'_>, stock: bool) -> Result<PeerHello, HandshakeError> {
         let name: Arc<str> = hello.name.into();
         let missing = Flags::MANDATORY.without(hello.flags);
         if !missing.is_empty() {
@@ -211,13 +297,20 @@ impl Local {
                 missing,
             });
         }
-        let trailer = Trailer::parse(hello.residue)?;
+        let trailer = match stock {
+            true => None,
+            false => Trailer::parse(hello.residue)?,
+        };
+        if trailer.is_none() && name == self.identity.node {
+            return Err(HandshakeError::SameName(name));
+        }
         if trailer.is_some_and(|trailer| trailer.instance == self.instance) {
             return Err(HandshakeError::SelfConnection { peer: name });
         }
         Ok(PeerHello {
             name,
             creation: hello.creation,
+            nameless: false,
             flags: hello.flags,
             trailer,
         })
@@ -230,13 +323,14 @@ impl Local {
         effects: &mut Vec<Effect>,
     ) -> Result<State, HandshakeError> {
         let hello = packet::parse_challenge(bytes)?;
-        let peer = self.peer(&hello)?;
+        let peer = self.peer(&hello, dial.purpose == Purpose::Stock)?;
         if peer.name != dial.peer {
             let (dialled, answered) = (dial.peer, peer.name);
             return Err(HandshakeError::NameMismatch { dialled, answered });
         }
         let (link, binding) = match (peer.trailer, dial.purpose) {
-            (None, Purpose::First) => (Link::Stock, None),
+            // `peer` reads no trailer for a stock purpose.
+            (_, Purpose::Stock) | (None, Purpose::First) => (Link::Stock, None),
             (None, Purpose::Extra { .. }) => {
                 return Err(HandshakeError::NoTrailer { peer: peer.name });
             }
@@ -261,25 +355,60 @@ impl Local {
             binding.as_ref(),
         )));
         let digest = trailer::digest(&dial.cookie, self.challenge);
-        Ok(State::Ack {
-            digest,
-            done: Established { peer, link },
-        })
+        // What we have offered is what the purpose said, even if the peer turns out to be stock.
+        let ours = self.offer(dial.purpose == Purpose::Stock);
+        let done = Established {
+            flags: ours.and(peer.flags),
+            peer,
+            link,
+            replaces: false,
+            given: dial.given,
+        };
+        Ok(State::Ack { digest, done })
     }
 
     fn on_name(&self, bytes: &[u8], effects: &mut Vec<Effect>) -> Result<State, HandshakeError> {
-        let hello = packet::parse_name(bytes)?;
         // Whoever has given a name can understand a status, and its operator deserves one.
-        let peer = self
-            .peer(&hello)
-            .inspect_err(|_| effects.push(Effect::Send(packet::status("not_allowed"))))?;
+        let refuse = |error: &HandshakeError| match error {
+            HandshakeError::Malformed { .. } | HandshakeError::BadName(_) => {}
+            _ => effects.push(Effect::Send(packet::status("not_allowed"))),
+        };
+        let read = packet::parse_name(bytes).and_then(|name| match name {
+            Name::New(hello) if hello.flags.contains(Flags::NAME_ME) => {
+                let mut peer = self.peer(&hello, true)?;
+                let given = self.compose(hello.name);
+                (peer.name, peer.creation) = (given.node, given.creation);
+                peer.nameless = true;
+                Ok((peer, false))
+            }
+            Name::New(hello) => Ok((self.peer(&hello, false)?, false)),
+            Name::Old(hello) => Ok((self.peer(&hello, true)?, true)),
+        });
+        let (peer, old) = read.inspect_err(refuse)?;
         effects.push(Effect::Judge(peer.clone()));
-        Ok(State::Verdict(peer))
+        Ok(State::Verdict { peer, old })
+    }
+
+    /// A name and creation for a node at `host` that has none, from the random bytes of this
+    /// handshake: they go to Partisan peers only, so nobody else sees them.
+    fn compose(&self, host: &str) -> Identity {
+        let mut name = String::with_capacity(host.len() + packet::GIVEN_NAME);
+        let (random, rest) = self.nonce.split_at(8);
+        for byte in random {
+            let _ = write!(name, "{byte:02X}");
+        }
+        let creation = rest
+            .iter()
+            .take(4)
+            .fold(0, |creation: u32, byte| creation << 8 | u32::from(*byte));
+        // Creations below 4 mean nodes of the times when a creation had two bits.
+        Identity::new(format!("{name}@{host}"), creation.max(4))
     }
 
     fn on_verdict(
         &self,
         peer: PeerHello,
+        old: bool,
         verdict: Verdict,
         effects: &mut Vec<Effect>,
     ) -> Result<State, HandshakeError> {
@@ -291,42 +420,79 @@ impl Local {
             Verdict::Accept {
                 simultaneous: true, ..
             } => ("ok_simultaneous", ""),
+            Verdict::Alive { .. } => ("alive", ""),
             Verdict::Nok => ("nok", "we are connecting to it, and that attempt wins"),
             Verdict::NotAllowed(reason) => ("not_allowed", *reason),
         };
-        effects.push(Effect::Send(packet::status(status)));
-        let Verdict::Accept { cookie, .. } = verdict else {
-            return Err(HandshakeError::RefusedByUs {
+        effects.push(Effect::Send(match &verdict {
+            Verdict::Accept { .. } | Verdict::Alive { .. } if peer.nameless => {
+                packet::named(&Identity::new(peer.name.clone(), peer.creation))
+            }
+            _ => packet::status(status),
+        }));
+        let accepted = |cookie| Accepted {
+            cookie,
+            replaces: false,
+            old,
+            peer: peer.clone(),
+        };
+        match verdict {
+            // A name that was composed just now has no older connection.
+            Verdict::Alive { cookie } if !peer.nameless => Ok(State::Alive(accepted(cookie))),
+            Verdict::Accept { cookie, .. } | Verdict::Alive { cookie } => {
+                Ok(self.challenge(accepted(cookie), effects))
+            }
+            Verdict::Nok | Verdict::NotAllowed(_) => Err(HandshakeError::RefusedByUs {
                 peer: peer.name,
                 reason: refused,
-            });
-        };
+            }),
+        }
+    }
+
+    fn challenge(&self, accepted: Accepted, effects: &mut Vec<Effect>) -> State {
+        let peer = &accepted.peer;
+        let mut flags = self.offer(peer.trailer.is_none());
+        if peer.nameless {
+            // The dialler asserts it.
+            flags = flags.with(Flags::NAME_ME);
+        }
         // Stock peers would ignore a trailer; they do not get one.
         let trailer = peer
             .trailer
             .map(|theirs| self.trailer(theirs.extra).encode());
         effects.push(Effect::Send(packet::challenge(
-            self.flags,
+            flags,
             self.challenge,
             &self.identity,
             &trailer.unwrap_or_default(),
         )));
-        Ok(State::Reply { peer, cookie })
+        match accepted.old {
+            true => State::Complement(accepted),
+            false => State::Reply(accepted),
+        }
     }
 
-    fn on_reply(
-        &self,
-        peer: PeerHello,
-        cookie: &[u8],
-        bytes: &[u8],
-    ) -> Result<[Effect; 2], HandshakeError> {
+    fn on_reply(&self, accepted: Accepted, bytes: &[u8]) -> Result<[Effect; 2], HandshakeError> {
+        let Accepted {
+            peer,
+            cookie,
+            replaces,
+            ..
+        } = accepted;
         let reply = packet::parse_reply(bytes)?;
-        if !equal(&reply.digest, &trailer::digest(cookie, self.challenge)) {
+        if !equal(&reply.digest, &trailer::digest(&cookie, self.challenge)) {
             return Err(HandshakeError::WrongCookie { peer: peer.name });
         }
-        let link = self.link(&peer, cookie, reply.binding)?;
-        let ack = packet::ack(trailer::digest(cookie, reply.challenge));
-        Ok([Effect::Send(ack), Effect::Done(Established { peer, link })])
+        let link = self.link(&peer, &cookie, reply.binding)?;
+        let ack = packet::ack(trailer::digest(&cookie, reply.challenge));
+        let done = Established {
+            flags: self.offer(peer.trailer.is_none()).and(peer.flags),
+            peer,
+            link,
+            replaces,
+            given: None,
+        };
+        Ok([Effect::Send(ack), Effect::Done(done)])
     }
 
     /// What the connection of an authenticated dialler is.

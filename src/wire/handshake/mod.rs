@@ -16,6 +16,16 @@
 //! Packet(status), Packet(challenge) → Send(reply)  Verdict → Send(status), Send(challenge)
 //! Packet(ack) → Done                               Packet(reply) → Send(ack), Done
 //! ```
+//!
+//! Three turns of the protocol concern stock peers only:
+//!
+//! - A listener that still has a connection of the dialler's name says `alive` and waits for
+//!   `true` (go on, the old connection is dead) or `false`.
+//! - A dialler without a name, whose [`Config::local`] is a host only, is given one by the
+//!   listener.
+//! - Nodes of OTP 23 and 24 may dial with the old name packet, which has room for half of the
+//!   flags and none for the creation; a complement after the challenge brings the rest. We
+//!   understand that and never send it.
 
 use std::sync::Arc;
 
@@ -28,18 +38,27 @@ mod packet;
 mod trailer;
 
 #[cfg(test)]
+mod stock_tests;
+#[cfg(test)]
 mod tests;
 
 pub use error::{Awaited, HandshakeError, Refusal};
 pub use machine::Handshake;
 pub use trailer::{SessionId, Trailer};
 
+/// Whether this is a node name: `name@host` without spaces and control characters.
+pub fn is_node_name(bytes: &[u8]) -> bool {
+    packet::node_name(bytes).is_some()
+}
+
 /// Everything that a handshake needs to know. Randomness is passed in.
 pub struct Config {
     /// Who we are.
     pub local: Identity,
-    /// What we offer, usually [`Flags::OURS`].
+    /// What we offer to Partisan peers, usually [`Flags::OURS`].
     pub flags: Flags,
+    /// What we offer to stock peers.
+    pub stock_flags: Flags,
     /// Random number of this start of the application.
     pub instance: u64,
     /// Capability bits for our trailer.
@@ -70,6 +89,11 @@ pub enum Role {
 /// What a dialler opens a connection for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
+    /// It speaks Erlang's own protocol, whether or not the peer runs Partisan.
+    ///
+    /// A peer that believes an older connection to be alive is told that it is not: whoever
+    /// dials must have none, and drop the handshake when one comes up meanwhile.
+    Stock,
     /// It begins a session.
     First,
     /// It joins a session that exists.
@@ -100,6 +124,12 @@ pub enum Verdict {
         /// We were dialling the peer too and give that up in favour of this connection.
         simultaneous: bool,
     },
+    /// We have a connection of that name: ask whether it is dead. If so, go on, and
+    /// [`Established::replaces`] says that it is to be closed.
+    Alive {
+        /// Cookie for that peer.
+        cookie: Vec<u8>,
+    },
     /// We are dialling the peer and our attempt wins.
     Nok,
     /// The peer may not connect; the reason is for our log.
@@ -122,8 +152,11 @@ pub enum Effect {
 pub struct PeerHello {
     /// Node name, of the form `name@host`.
     pub name: Arc<str>,
-    /// Its creation.
+    /// Its creation. Zero while an old name packet waits for its complement.
     pub creation: u32,
+    /// The peer has no name of its own and asks for one. Name and creation are those that it
+    /// gets if it is accepted.
+    pub nameless: bool,
     /// What it offers, [expanded](Flags::expanded).
     pub flags: Flags,
     /// `None`: a stock node.
@@ -137,6 +170,13 @@ pub struct Established {
     pub peer: PeerHello,
     /// What the connection is.
     pub link: Link,
+    /// What both ends offer: the features that the connection may use.
+    pub flags: Flags,
+    /// Listener: the peer has declared its older connection dead, which is to be closed before
+    /// this one is used.
+    pub replaces: bool,
+    /// Dialler without a name: the one that it has got.
+    pub given: Option<Identity>,
 }
 
 /// What an established connection is.

@@ -6,16 +6,17 @@ use super::*;
 use crate::limits::MAX_HANDSHAKE_PACKET;
 use crate::wire::handshake::packet as raw;
 
-const SESSION: SessionId = SessionId([9; 16]);
-const EXTRA: Purpose = Purpose::Extra {
+pub(super) const SESSION: SessionId = SessionId([9; 16]);
+pub(super) const EXTRA: Purpose = Purpose::Extra {
     session: SESSION,
     index: 3,
 };
 
-fn config(name: &str, seed: u8, role: Role) -> Config {
+pub(super) fn config(name: &str, seed: u8, role: Role) -> Config {
     Config {
         local: Identity::new(name, 100 + u32::from(seed)),
         flags: Flags::OURS,
+        stock_flags: Flags::OURS,
         instance: seed.into(),
         capabilities: 0,
         nonce: [seed; 16],
@@ -24,7 +25,7 @@ fn config(name: &str, seed: u8, role: Role) -> Config {
     }
 }
 
-fn dialer(purpose: Purpose) -> Handshake {
+pub(super) fn dialer(purpose: Purpose) -> Handshake {
     let role = Role::Dialer {
         peer: "b@host".into(),
         cookie: b"secret".to_vec(),
@@ -33,11 +34,11 @@ fn dialer(purpose: Purpose) -> Handshake {
     Handshake::new(config("a@host", 1, role))
 }
 
-fn listener() -> Handshake {
+pub(super) fn listener() -> Handshake {
     Handshake::new(config("b@host", 2, Role::Listener))
 }
 
-fn accept(cookie: &[u8]) -> Verdict {
+pub(super) fn accept(cookie: &[u8]) -> Verdict {
     Verdict::Accept {
         cookie: cookie.to_vec(),
         simultaneous: false,
@@ -45,7 +46,7 @@ fn accept(cookie: &[u8]) -> Verdict {
 }
 
 /// Feeds one event; what is sent comes back without its length.
-fn step(
+pub(super) fn step(
     machine: &mut Handshake,
     event: Event<'_>,
 ) -> (Vec<Vec<u8>>, Vec<Effect>, Result<(), HandshakeError>) {
@@ -65,10 +66,14 @@ fn step(
     (sent, rest, result)
 }
 
-type Outcome = Result<Established, HandshakeError>;
+pub(super) type Outcome = Result<Established, HandshakeError>;
 
 /// Runs both ends to their end. One that waits for a peer that has failed sees it close.
-fn run(dialer: &mut Handshake, listener: &mut Handshake, verdict: Verdict) -> (Outcome, Outcome) {
+pub(super) fn run(
+    dialer: &mut Handshake,
+    listener: &mut Handshake,
+    verdict: Verdict,
+) -> (Outcome, Outcome) {
     let mut verdict = Some(verdict);
     let mut outcomes = [None, None];
     let mut inbox: Vec<(usize, Event<'static>, Vec<u8>)> = vec![(0, Event::Start, Vec::new())];
@@ -124,7 +129,7 @@ fn halfway(purpose: Purpose) -> (Handshake, Handshake, Vec<u8>, Vec<u8>) {
     (dialer, listener, sent[1].clone(), reply[0].clone())
 }
 
-fn failed(machine: &mut Handshake, packet: &[u8]) -> HandshakeError {
+pub(super) fn failed(machine: &mut Handshake, packet: &[u8]) -> HandshakeError {
     let error = step(machine, Event::Packet(packet)).2.expect_err("refused");
     let again = step(machine, Event::Packet(b"sok")).2;
     assert!(
@@ -134,7 +139,7 @@ fn failed(machine: &mut Handshake, packet: &[u8]) -> HandshakeError {
     error
 }
 
-fn name_packet(name: &str, flags: Flags, trailer: &[u8]) -> Vec<u8> {
+pub(super) fn name_packet(name: &str, flags: Flags, trailer: &[u8]) -> Vec<u8> {
     raw::name(flags, &Identity::new(name, 7), trailer)[2..].to_vec()
 }
 
@@ -484,7 +489,7 @@ fn malformed_packets_and_wrong_order() {
     ));
 }
 
-fn packet() -> impl Strategy<Value = Vec<u8>> {
+pub(super) fn packet() -> impl Strategy<Value = Vec<u8>> {
     let tag = prop::sample::select(b"NnsraPT".to_vec());
     let any = (tag, prop::collection::vec(any::<u8>(), 0..90));
     any.prop_map(|(tag, mut rest)| {

@@ -4,9 +4,9 @@
 //! encoder corrupts some lists, so neither ever sees bytes: they go through [`Term`] and its
 //! codec. Funs with an environment have no counterpart; `fun Module:Function/Arity` has.
 
-use super::value::{Opaque, Pid, Port, Reference, Value};
 use super::walk::{Token, Walker};
 use super::{Form, Term, TermError, tag};
+use super::{Opaque, Pid, Port, Reference, Value};
 use crate::limits::MAX_TERM_DEPTH;
 use bytes::Bytes;
 use std::collections::HashMap;
@@ -94,11 +94,12 @@ fn leaf_from_eetf(term: &eetf::Term) -> Result<Value, TermError> {
             id: port.id,
             creation: port.creation,
         }),
-        eetf::Term::Reference(reference) => Value::Reference(Reference {
+        eetf::Term::Reference(reference) => Reference {
             node: reference.node.name.as_str().into(),
             creation: reference.creation,
-            words: reference.id.clone(),
-        }),
+            words: reference.id.as_slice().try_into()?,
+        }
+        .into(),
         eetf::Term::ExternalFun(fun) => Value::Fun(Opaque::export(
             &fun.module.name,
             &fun.function.name,
@@ -197,11 +198,13 @@ fn leaf_to_eetf(value: &Value) -> Result<eetf::Term, TermError> {
         .into(),
         Value::Reference(reference) => eetf::Reference {
             node: atom(&reference.node),
-            id: reference.words.clone(),
+            id: reference.words.to_vec(),
             creation: reference.creation,
         }
         .into(),
         Value::Fun(fun) => exported(fun.as_bytes())?,
+        Value::Record(_) => return Err(TermError::Unsupported("a native record")),
+        Value::Local(_) => return Err(TermError::Unsupported("a term in a private encoding")),
         _ => return Err(TermError::Unsupported("a container at this place")),
     })
 }

@@ -1,190 +1,646 @@
-//! From a validated term to its value, without recursion.
+//! From bytes to a value, in one pass that checks as it goes.
+//!
+//! It understands what [`normalise`](super::normalise) does, straight from what a stock peer has
+//! sent, and the terms of this module as well. Recursion is bounded by the depth that a term may
+//! have. What a container claims to hold is believed as far as there are bytes for it: the
+//! elements that all open containers together still lack, of at least one byte each, must fit
+//! into what is left. So all memory that is taken ahead adds up to a multiple of the input.
 
-use super::value::{Atom, Opaque, Pid, Port, Reference, Value};
-use super::walk::{AtomText, Identifier, Kind, Token, Walker};
-use super::{Form, TermError};
+use super::atoms::{Atoms, with_atoms};
+use super::inflate::inflate;
+use super::normal::fun_with_atoms;
+use super::walk::{Walker, numeral};
+use super::{
+    Atom, Form, Opaque, Pid, Port, Record, Reference, Start, TermError, TermLimits, Value, Words,
+    tag,
+};
+use crate::limits::{MAX_ATOM_CHARS, MAX_PINNED_RATIO, OUT_OF_BAND_BYTES};
 use bytes::Bytes;
 use num_bigint::{BigInt, Sign};
 use std::sync::Arc;
-
-#[derive(Clone, Copy)]
-enum Shape {
-    Tuple,
-    List,
-    Map,
-}
-
-/// A container that waits for its elements.
-struct Open {
-    shape: Shape,
-    wanted: usize,
-    values: Vec<Value>,
-}
-
-impl Open {
-    fn close(self) -> Value {
-        let mut values = self.values;
-        match self.shape {
-            Shape::Tuple => Value::Tuple(values),
-            Shape::Map => {
-                let mut pairs = Vec::with_capacity(values.len() / 2);
-                let mut values = values.into_iter();
-                while let (Some(key), Some(value)) = (values.next(), values.next()) {
-                    pairs.push((key, value));
-                }
-                Value::Map(pairs)
-            }
-            Shape::List => match values.pop() {
-                // A list of no elements is its tail.
-                Some(tail) if values.is_empty() => tail,
-                Some(Value::List(tail)) if tail.is_empty() => Value::List(values),
-                Some(tail) => Value::ImproperList(values, Box::new(tail)),
-                None => Value::List(values),
-            },
-        }
-    }
-}
 
 /// The value of a term that has passed `scan`.
 ///
 /// What hasn't passed gives some value, too, and costs no more than its length.
 pub(super) fn decode(skeleton: &Bytes, form: Form, blobs: &[Bytes]) -> Value {
-    let decoded = try_decode(skeleton, form, blobs);
-    debug_assert!(decoded.is_ok(), "{decoded:?}");
-    decoded.unwrap_or(Value::List(Vec::new()))
+    with_atoms(|atoms| {
+        let mut reader = Reader::new(skeleton, 1, &[], &NO_LIMITS, atoms);
+        reader.blobs = (form == Form::Elided).then(|| blobs.iter());
+        let decoded = reader.value();
+        debug_assert!(decoded.is_some(), "{:?}", reader.error);
+        decoded.unwrap_or(Value::List(Vec::new()))
+    })
 }
 
-fn try_decode(skeleton: &Bytes, form: Form, blobs: &[Bytes]) -> Result<Value, TermError> {
-    let mut walker = Walker::new(skeleton, form, u32::MAX)?;
-    let mut blobs = blobs.iter();
-    let mut open: Vec<Open> = Vec::new();
-    let mut last = Value::List(Vec::new());
-    while let Some(token) = walker.next()? {
-        let (shape, wanted) = match token {
-            Token::Tuple(arity) => (Shape::Tuple, arity as usize),
-            Token::List(length) => (Shape::List, length as usize + 1),
-            Token::Map(pairs) => (Shape::Map, 2 * pairs as usize),
-            Token::Blob(_) => {
-                last = Value::Binary(blobs.next().ok_or(TermError::BlobMismatch)?.clone());
-                settle(&mut last, &mut open);
-                continue;
+/// A term that has been scanned has passed stricter ones.
+const NO_LIMITS: TermLimits = TermLimits {
+    depth: crate::limits::MAX_TERM_DEPTH,
+    bytes: usize::MAX,
+    heap_bytes: u64::MAX,
+};
+
+impl Value {
+    /// Decodes the term that `bytes` begin with, as a stock node writes it, and says how many
+    /// bytes it took: the same terms as [`normalise`](super::normalise) takes, in one pass.
+    ///
+    /// `limits.heap_bytes` bounds the memory of the value. Its binaries are slices of `bytes`,
+    /// unless the term is less than a quarter of them: then it shares a copy of the term.
+    pub fn decode(
+        bytes: &Bytes,
+        start: Start,
+        atoms: &[Arc<str>],
+        limits: &TermLimits,
+    ) -> Result<(Self, usize), TermError> {
+        if start == Start::Version {
+            if let Some((inflated, consumed)) = inflate(bytes)? {
+                let (value, length) = read(&inflated, 1, &[], limits)?;
+                return match inflated.len() - length {
+                    0 => Ok((value, consumed)),
+                    rest => Err(TermError::Trailing(rest)),
+                };
             }
-            token => {
-                if let Token::Fun(fun) = &token {
-                    walker.skip_fun(fun);
+            if bytes.first() != Some(&tag::VERSION) {
+                return Err(TermError::Version(bytes.first().copied()));
+            }
+        }
+        read(bytes, usize::from(start == Start::Version), atoms, limits)
+    }
+}
+
+fn read(
+    bytes: &Bytes,
+    at: usize,
+    cached: &[Arc<str>],
+    limits: &TermLimits,
+) -> Result<(Value, usize), TermError> {
+    if u32::try_from(bytes.len()).is_err() {
+        return Err(TermError::Size {
+            bytes: bytes.len(),
+            limit: u32::MAX as usize,
+        });
+    }
+    let run = |bytes: &Bytes, atoms: &mut Atoms| {
+        let mut reader = Reader::new(bytes, at, cached, limits, atoms);
+        match reader.value() {
+            Some(value) => Ok((value, reader.at, reader.pins, reader.large)),
+            None => Err(reader.error.unwrap_or(TermError::BlobMismatch)),
+        }
+    };
+    let (value, end, pins, large) = with_atoms(|atoms| run(bytes, atoms))?;
+    if end - large > limits.bytes {
+        return Err(TermError::Size {
+            bytes: end - large,
+            limit: limits.bytes,
+        });
+    }
+    match bytes.get(..end) {
+        Some(own) if pins && end < bytes.len() / MAX_PINNED_RATIO => {
+            let own = Bytes::copy_from_slice(own);
+            let (value, ..) = with_atoms(|atoms| run(&own, atoms))?;
+            Ok((value, end))
+        }
+        _ => Ok((value, end)),
+    }
+}
+
+struct Reader<'a> {
+    source: &'a Bytes,
+    bytes: &'a [u8],
+    at: usize,
+    /// Elements that open containers still lack.
+    owed: usize,
+    /// Containers that may yet be opened within each other.
+    depth: u32,
+    max_depth: u32,
+    /// Bytes that the value may yet take.
+    budget: u64,
+    max_budget: u64,
+    cached: &'a [Arc<str>],
+    blobs: Option<std::slice::Iter<'a, Bytes>>,
+    atoms: &'a mut Atoms,
+    /// Whether the value shares memory with the bytes.
+    pins: bool,
+    /// Bytes of large binaries.
+    large: usize,
+    error: Option<TermError>,
+}
+
+/// `None`: see [`Reader::error`].
+impl<'a> Reader<'a> {
+    fn new(
+        source: &'a Bytes,
+        at: usize,
+        cached: &'a [Arc<str>],
+        limits: &TermLimits,
+        atoms: &'a mut Atoms,
+    ) -> Self {
+        Self {
+            source,
+            bytes: source,
+            at,
+            owed: 1,
+            depth: limits.depth,
+            max_depth: limits.depth,
+            budget: limits.heap_bytes,
+            max_budget: limits.heap_bytes,
+            cached,
+            blobs: None,
+            atoms,
+            pins: false,
+            large: 0,
+            error: None,
+        }
+    }
+
+    #[cold]
+    fn fail<T>(&mut self, error: TermError) -> Option<T> {
+        self.error = Some(error);
+        None
+    }
+
+    fn value(&mut self) -> Option<Value> {
+        self.owed -= 1;
+        let tag = self.u8()?;
+        match tag {
+            tag::SMALL_INTEGER => Some(Value::Integer(self.u8()?.into())),
+            tag::INTEGER => Some(Value::Integer(i32::from_be_bytes(self.array()?).into())),
+            tag::SMALL_ATOM_UTF8
+            | tag::ATOM_UTF8
+            | tag::SMALL_ATOM
+            | tag::ATOM
+            | tag::CACHED_ATOM => Some(Value::Atom(Atom::new(self.atom_after(tag)?))),
+            tag::BINARY => self.binary(),
+            tag::SMALL_TUPLE => {
+                let arity = self.u8()?;
+                self.tuple(arity.into())
+            }
+            tag::NIL => Some(Value::List(Vec::new())),
+            tag::LIST => self.list(),
+            tag::SMALL_BIG => {
+                let length = self.u8()?;
+                self.big(length.into())
+            }
+            tag::MAP => self.map(),
+            tag::NEW_PID => self.pid(true),
+            tag::NEWER_REFERENCE => self.reference(true),
+            _ => self.rare(tag),
+        }
+    }
+
+    #[inline(never)]
+    fn rare(&mut self, tag: u8) -> Option<Value> {
+        match tag {
+            tag::LARGE_TUPLE => {
+                let arity = self.u32()?;
+                self.tuple(arity as usize)
+            }
+            tag::STRING => {
+                let length = self.u16()?;
+                let bytes = self.take(length.into())?;
+                self.spend(bytes.len())?;
+                let integer = |&byte: &u8| Value::Integer(byte.into());
+                Some(Value::List(bytes.iter().map(integer).collect()))
+            }
+            tag::NEW_FLOAT => match f64::from_be_bytes(self.array()?) {
+                float if float.is_finite() => Some(Value::Float(float)),
+                _ => self.fail(TermError::Float),
+            },
+            tag::FLOAT => match numeral(self.take(31)?) {
+                Some(float) => Some(Value::Float(float)),
+                None => self.fail(TermError::Float),
+            },
+            tag::LARGE_BIG => {
+                let length = self.u32()?;
+                self.big(length as usize)
+            }
+            tag::BIT_BINARY => self.bits(),
+            tag::PID => self.pid(false),
+            tag::NEW_REFERENCE => self.reference(false),
+            tag::REFERENCE => self.old_reference(),
+            tag::V4_PORT | tag::NEW_PORT | tag::PORT => self.port(tag),
+            tag::NEW_FUN | tag::EXPORT => Some(Value::Fun(self.opaque()?)),
+            tag::LOCAL => Some(Value::Local(self.opaque()?)),
+            tag::RECORD => self.record(),
+            tag::COMPRESSED => self.fail(TermError::Compressed),
+            _ => {
+                let at = self.at - 1;
+                self.fail(TermError::Tag { tag, at })
+            }
+        }
+    }
+
+    fn tuple(&mut self, arity: usize) -> Option<Value> {
+        if arity == 0 {
+            return Some(Value::Tuple(Vec::new()));
+        }
+        self.open(arity, arity)?;
+        let elements = self.elements(arity)?;
+        self.depth += 1;
+        Some(Value::Tuple(elements))
+    }
+
+    fn list(&mut self) -> Option<Value> {
+        let length = self.u32()? as usize;
+        self.open(length, length + 1)?;
+        let elements = self.elements(length)?;
+        let list = if self.bytes.get(self.at) == Some(&tag::NIL) {
+            self.at += 1;
+            self.owed -= 1;
+            Value::List(elements)
+        } else {
+            self.improper(elements)?
+        };
+        self.depth += 1;
+        Some(list)
+    }
+
+    /// A list whose tail isn't `NIL_EXT`. The tail may well be a list that goes on; it is read
+    /// here and not by `value`, so that no element moves more than once.
+    #[inline(never)]
+    fn improper(&mut self, mut elements: Vec<Value>) -> Option<Value> {
+        let mut levels = 0;
+        let list = loop {
+            match self.bytes.get(self.at) {
+                Some(&tag::NIL) => {
+                    self.at += 1;
+                    self.owed -= 1;
+                    break Value::List(elements);
                 }
-                last = leaf(token, skeleton, walker.start()..walker.at());
-                settle(&mut last, &mut open);
-                continue;
+                Some(&tag::LIST) => {
+                    self.at += 1;
+                    self.owed -= 1;
+                    let length = self.u32()? as usize;
+                    self.open(length, length + 1)?;
+                    levels += 1;
+                    elements.reserve(length);
+                    for _ in 0..length {
+                        elements.push(self.value()?);
+                    }
+                }
+                _ => match self.value()? {
+                    // `STRING_EXT`
+                    Value::List(tail) => {
+                        elements.extend(tail);
+                        break Value::List(elements);
+                    }
+                    // A list of no elements is its tail.
+                    tail if elements.is_empty() => break tail,
+                    tail => break Value::ImproperList(elements, Box::new(tail)),
+                },
             }
         };
-        if wanted == 0 {
-            last = Open {
-                shape,
-                wanted,
-                values: Vec::new(),
-            }
-            .close();
-            settle(&mut last, &mut open);
-        } else {
-            // The walker has compared the count with the bytes left. Capacity beyond that of
-            // many small containers is earned by elements, lest nested claims add up.
-            let values = Vec::with_capacity(wanted.min(1024));
-            open.push(Open {
-                shape,
-                wanted,
-                values,
+        self.depth += levels;
+        Some(list)
+    }
+
+    fn elements(&mut self, count: usize) -> Option<Vec<Value>> {
+        let mut elements = Vec::with_capacity(count);
+        for _ in 0..count {
+            elements.push(self.value()?);
+        }
+        Some(elements)
+    }
+
+    fn map(&mut self) -> Option<Value> {
+        let count = self.u32()? as usize;
+        if count == 0 {
+            return Some(Value::Map(Vec::new()));
+        }
+        self.open(2 * count, 2 * count)?;
+        let mut pairs = Vec::with_capacity(count);
+        for _ in 0..count {
+            let key = self.value()?;
+            pairs.push((key, self.value()?));
+        }
+        self.depth += 1;
+        Some(Value::Map(pairs))
+    }
+
+    /// Opens a container that takes `terms` elements, `values` of which are kept in it.
+    #[inline]
+    fn open(&mut self, values: usize, terms: usize) -> Option<()> {
+        let left = self.bytes.len() - self.at;
+        let owed = self.owed + terms;
+        if owed > left {
+            let at = self.at;
+            return self.fail(TermError::Truncated {
+                at,
+                wanted: terms as u64,
+                left,
             });
         }
-    }
-    Ok(last)
-}
-
-/// Gives a finished value to the innermost container, and each one that is thereby complete to
-/// the next. What is left in `value` is the outermost.
-fn settle(value: &mut Value, open: &mut Vec<Open>) {
-    while let Some(container) = open.last_mut() {
-        container
-            .values
-            .push(std::mem::replace(value, Value::Integer(0)));
-        if container.values.len() < container.wanted {
-            return;
+        self.owed = owed;
+        if self.depth == 0 {
+            return self.fail(TermError::Depth(self.max_depth));
         }
-        if let Some(container) = open.pop() {
-            *value = container.close();
+        self.depth -= 1;
+        self.spend(values)
+    }
+
+    /// Takes the memory of that many values from the budget.
+    #[inline]
+    fn spend(&mut self, values: usize) -> Option<()> {
+        match self
+            .budget
+            .checked_sub((values * size_of::<Value>()) as u64)
+        {
+            Some(budget) => {
+                self.budget = budget;
+                Some(())
+            }
+            None => self.fail(TermError::Heap(self.max_budget)),
         }
     }
-}
 
-fn leaf(token: Token<'_>, skeleton: &Bytes, place: std::ops::Range<usize>) -> Value {
-    match token {
-        Token::Integer(number) => Value::Integer(number),
-        Token::Big {
-            negative,
-            magnitude,
-        } => big(negative, magnitude),
-        Token::Float(number) => Value::Float(number),
-        Token::Atom(text) => Value::Atom(Atom::new(shared(text))),
-        Token::Nil => Value::List(Vec::new()),
-        Token::String(bytes) => Value::List(
+    fn binary(&mut self) -> Option<Value> {
+        let length = self.u32()? as usize;
+        if length >= OUT_OF_BAND_BYTES {
+            if let Some(blobs) = &mut self.blobs {
+                return match blobs.next() {
+                    Some(blob) => Some(Value::Binary(blob.clone())),
+                    None => self.fail(TermError::BlobMismatch),
+                };
+            }
+            self.large += length;
+        }
+        Some(Value::Binary(self.slice(length)?))
+    }
+
+    fn bits(&mut self) -> Option<Value> {
+        let length = self.u32()? as usize;
+        let last_bits = self.u8()?;
+        if length == 0 || !(1..=8).contains(&last_bits) {
+            return self.fail(TermError::Bits(last_bits));
+        }
+        let bytes = self.slice(length)?;
+        Some(match last_bits {
+            8 => Value::Binary(bytes),
+            _ => Value::Bits { bytes, last_bits },
+        })
+    }
+
+    fn big(&mut self, length: usize) -> Option<Value> {
+        let negative = self.u8()? != 0;
+        let magnitude = self.take(length)?;
+        if length <= 8 {
+            let mut bytes = [0; 8];
             bytes
-                .iter()
-                .map(|&byte| Value::Integer(byte.into()))
-                .collect(),
-        ),
-        Token::Binary(bytes)
-        | Token::Bits {
-            bytes,
-            last_bits: 8,
-        } => Value::Binary(skeleton.slice_ref(bytes)),
-        Token::Bits { bytes, last_bits } => Value::Bits {
-            bytes: skeleton.slice_ref(bytes),
-            last_bits,
-        },
-        Token::Identifier(identifier) => identified(&identifier),
-        Token::Fun(_) | Token::Export { .. } => Value::Fun(Opaque::trusted(skeleton.slice(place))),
-        Token::Blob(_) | Token::Tuple(_) | Token::List(_) | Token::Map(_) => {
-            Value::List(Vec::new())
+                .iter_mut()
+                .zip(magnitude)
+                .for_each(|(to, from)| *to = *from);
+            let magnitude = i128::from(u64::from_le_bytes(bytes));
+            let number = if negative { -magnitude } else { magnitude };
+            if let Ok(number) = i64::try_from(number) {
+                return Some(Value::Integer(number));
+            }
         }
+        let sign = if negative { Sign::Minus } else { Sign::Plus };
+        Some(Value::integer(BigInt::from_bytes_le(sign, magnitude)))
     }
-}
 
-fn shared(text: AtomText<'_>) -> Arc<str> {
-    match text {
-        AtomText::Utf8(text) => text.into(),
-        AtomText::Latin1(_) => text.text().into(),
+    fn pid(&mut self, wide: bool) -> Option<Value> {
+        let node = self.atom()?;
+        let id = self.u32()?;
+        let serial = self.u32()?;
+        let creation = self.creation(wide)?;
+        Some(Value::Pid(Pid {
+            node,
+            id,
+            serial,
+            creation,
+        }))
     }
-}
 
-fn big(negative: bool, magnitude: &[u8]) -> Value {
-    let sign = if negative { Sign::Minus } else { Sign::Plus };
-    Value::integer(BigInt::from_bytes_le(sign, magnitude))
-}
-
-fn identified(identifier: &Identifier<'_>) -> Value {
-    let node = shared(identifier.node);
-    let creation = identifier.creation;
-    let (chunks, _) = identifier.numbers.as_chunks::<4>();
-    let mut words = chunks.iter().map(|word| u32::from_be_bytes(*word));
-    match identifier.kind {
-        Kind::Pid => {
-            let id = words.next().unwrap_or_default();
-            let serial = words.next().unwrap_or_default();
-            Value::Pid(Pid {
-                node,
-                id,
-                serial,
-                creation,
-            })
+    fn reference(&mut self, wide: bool) -> Option<Value> {
+        let count = self.u16()?;
+        if !(1..=5).contains(&count) {
+            return self.fail(TermError::Reference(count.into()));
         }
-        Kind::Reference => Value::Reference(Reference {
+        let node = self.atom()?;
+        let creation = self.creation(wide)?;
+        let mut words = Words::EMPTY;
+        for _ in 0..count {
+            words.push(self.u32()?);
+        }
+        Some(Value::Reference(Box::new(Reference {
             node,
             creation,
-            words: words.collect(),
-        }),
-        Kind::Port => {
-            let id = words.fold(0, |id, word| id << 32 | u64::from(word));
-            Value::Port(Port { node, id, creation })
+            words,
+        })))
+    }
+
+    fn old_reference(&mut self) -> Option<Value> {
+        let node = self.atom()?;
+        let words = [self.u32()?].into();
+        let creation = self.creation(false)?;
+        Some(Value::Reference(Box::new(Reference {
+            node,
+            creation,
+            words,
+        })))
+    }
+
+    fn port(&mut self, tag: u8) -> Option<Value> {
+        let node = self.atom()?;
+        let id = match tag {
+            tag::V4_PORT => u64::from_be_bytes(self.array()?),
+            _ => self.u32()?.into(),
+        };
+        let creation = self.creation(tag != tag::PORT)?;
+        Some(Value::Port(Port { node, id, creation }))
+    }
+
+    #[inline]
+    fn creation(&mut self, wide: bool) -> Option<u32> {
+        if wide {
+            self.u32()
+        } else {
+            self.u8().map(u32::from)
         }
+    }
+
+    /// What is passed on as it is; the loop that reads any term finds its end.
+    fn opaque(&mut self) -> Option<Opaque> {
+        let start = self.at - 1;
+        let mut walker = match Walker::within(self.bytes, start, self.cached, self.depth) {
+            Ok(walker) => walker,
+            Err(error) => return self.fail(error),
+        };
+        match walker.finish() {
+            Ok(()) => {}
+            Err(TermError::Depth(_)) => return self.fail(TermError::Depth(self.max_depth)),
+            Err(error) => return self.fail(error),
+        }
+        self.at = walker.at();
+        if !walker.has_refs() {
+            self.pins = true;
+            return Some(Opaque::trusted(self.source.slice(start..self.at)));
+        }
+        match fun_with_atoms(self.bytes, start, self.cached) {
+            Ok(fun) => Some(Opaque::trusted(fun)),
+            Err(error) => self.fail(error),
+        }
+    }
+
+    fn record(&mut self) -> Option<Value> {
+        let count = self.u32()? as usize;
+        // A name takes two bytes at least, a value one.
+        let left = self.bytes.len() - self.at;
+        if 3 * count as u64 > left as u64 {
+            let at = self.at;
+            return self.fail(TermError::Truncated {
+                at,
+                wanted: 3 * count as u64,
+                left,
+            });
+        }
+        let exported = match self.u8()? {
+            flags @ 0..=1 => flags == 1,
+            flags => return self.fail(TermError::RecordFlags(flags)),
+        };
+        let module = Atom::new(self.atom()?);
+        let name = Atom::new(self.atom()?);
+        // A name and a value take up to two values.
+        self.spend(2 * count)?;
+        let mut names = Vec::with_capacity(count);
+        for _ in 0..count {
+            names.push(Atom::new(self.atom()?));
+        }
+        let mut fields = Vec::with_capacity(count);
+        if count > 0 {
+            self.open(0, count)?;
+            for name in names {
+                fields.push((name, self.value()?));
+            }
+            self.depth += 1;
+        }
+        Some(Value::Record(Box::new(Record {
+            module,
+            name,
+            exported,
+            fields,
+        })))
+    }
+
+    fn atom(&mut self) -> Option<Arc<str>> {
+        let tag = self.u8()?;
+        match tag {
+            tag::SMALL_ATOM_UTF8
+            | tag::ATOM_UTF8
+            | tag::SMALL_ATOM
+            | tag::ATOM
+            | tag::CACHED_ATOM => self.atom_after(tag),
+            _ => {
+                let at = self.at - 1;
+                self.fail(TermError::Tag { tag, at })
+            }
+        }
+    }
+
+    #[inline]
+    fn atom_after(&mut self, tag: u8) -> Option<Arc<str>> {
+        if tag != tag::SMALL_ATOM_UTF8 {
+            return self.rare_atom(tag);
+        }
+        // 255 bytes are 255 characters at most.
+        let length = self.u8()?;
+        let bytes = self.take(length.into())?;
+        match self.atoms.text(bytes) {
+            Some(text) => Some(text),
+            None => self.fail(TermError::AtomText),
+        }
+    }
+
+    #[inline(never)]
+    fn rare_atom(&mut self, tag: u8) -> Option<Arc<str>> {
+        if tag == tag::CACHED_ATOM {
+            if self.cached.is_empty() {
+                let at = self.at - 1;
+                return self.fail(TermError::Tag { tag, at });
+            }
+            let index = self.u8()?;
+            return match self.cached.get(usize::from(index)) {
+                Some(text) => Some(text.clone()),
+                None => self.fail(TermError::CachedAtom(index)),
+            };
+        }
+        let length = match tag {
+            tag::SMALL_ATOM => self.u8()?.into(),
+            _ => self.u16()?,
+        };
+        let bytes = self.take(length.into())?;
+        let text = if tag == tag::ATOM_UTF8 || bytes.is_ascii() {
+            self.atoms.text(bytes)
+        } else {
+            let text: String = bytes.iter().copied().map(char::from).collect();
+            self.atoms.text(text.as_bytes())
+        };
+        match text {
+            Some(text) if text.len() > MAX_ATOM_CHARS && text.chars().count() > MAX_ATOM_CHARS => {
+                self.fail(TermError::AtomLength)
+            }
+            Some(text) => Some(text),
+            None => self.fail(TermError::AtomText),
+        }
+    }
+
+    #[inline]
+    fn slice(&mut self, length: usize) -> Option<Bytes> {
+        let start = self.at;
+        self.take(length)?;
+        self.pins |= length > 0;
+        Some(self.source.slice(start..self.at))
+    }
+
+    #[inline]
+    fn take(&mut self, length: usize) -> Option<&'a [u8]> {
+        match self
+            .bytes
+            .get(self.at..)
+            .and_then(|rest| rest.get(..length))
+        {
+            Some(taken) => {
+                self.at += length;
+                Some(taken)
+            }
+            None => self.truncated(length),
+        }
+    }
+
+    #[cold]
+    fn truncated<T>(&mut self, wanted: usize) -> Option<T> {
+        let at = self.at;
+        let left = self.bytes.len() - at;
+        self.fail(TermError::Truncated {
+            at,
+            wanted: wanted as u64,
+            left,
+        })
+    }
+
+    #[inline]
+    fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
+        match self.bytes.get(self.at..).and_then(<[u8]>::first_chunk) {
+            Some(chunk) => {
+                self.at += N;
+                Some(*chunk)
+            }
+            None => self.truncated(N),
+        }
+    }
+
+    #[inline]
+    fn u8(&mut self) -> Option<u8> {
+        self.array().map(|[byte]: [u8; 1]| byte)
+    }
+
+    #[inline]
+    fn u16(&mut self) -> Option<u16> {
+        self.array().map(u16::from_be_bytes)
+    }
+
+    #[inline]
+    fn u32(&mut self) -> Option<u32> {
+        self.array().map(u32::from_be_bytes)
     }
 }

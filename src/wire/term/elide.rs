@@ -79,7 +79,7 @@ fn announces(term: &[u8], length: usize) -> bool {
 }
 
 /// Calls `found` for each missing binary with the offset where it belongs and its length.
-fn each_blob(
+pub(super) fn each_blob(
     skeleton: &[u8],
     mut found: impl FnMut(usize, u32) -> Result<(), TermError>,
 ) -> Result<(), TermError> {

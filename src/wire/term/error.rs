@@ -28,9 +28,23 @@ pub enum TermError {
         /// Offset into the encoded term.
         at: usize,
     },
-    /// The term is compressed. What it inflates to can't be known, so it is refused.
-    #[error("compressed terms are refused")]
+    /// The term is compressed where that isn't allowed: between nodes of Partisan, inside of
+    /// another term, or without a version byte before it.
+    #[error("a compressed term is not allowed here")]
     Compressed,
+    /// A compressed term can't be inflated.
+    #[error("a compressed term can't be inflated: {0}")]
+    Inflate(&'static str),
+    /// A reference to an atom that the distribution header hasn't named.
+    #[error("the term refers to cached atom {0}, which its header does not name")]
+    CachedAtom(u8),
+    /// Flags of a native record that are reserved.
+    #[error("flags {0} of a native record; only 0 and 1 are known")]
+    RecordFlags(u8),
+    /// A native record, or a term in a node's private encoding, on its way to a peer that need
+    /// not know either.
+    #[error("{0} can't be sent to this peer: send its fields as a tuple or a map")]
+    Foreign(&'static str),
     /// Nested deeper than allowed.
     #[error("the term is nested deeper than {0} levels")]
     Depth(u32),
@@ -66,6 +80,9 @@ pub enum TermError {
     /// A fun isn't built as it should be.
     #[error("a malformed fun: {0}")]
     Fun(&'static str),
+    /// Bytes that are no term in a node's private encoding.
+    #[error("not a term in a node's private encoding")]
+    Local,
     /// More out-of-band binaries than allowed.
     #[error("more than {0} out-of-band binaries")]
     Blobs(usize),

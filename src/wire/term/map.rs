@@ -6,6 +6,9 @@
 //! configuration asks for it, pids and references leave as remote references, terms that the
 //! functions of `partisan` understand on any node.
 //!
+//! Native records and terms in a node's private encoding are refused both ways: the VM at the
+//! other end need not know them.
+//!
 //! Runs of bytes between identifiers are copied as they are. A fun carries the length of its own
 //! encoding; it is corrected when something inside has changed length.
 
@@ -246,6 +249,10 @@ fn rewrite_onto(
                     shift: copy.shift,
                 });
                 change(&fun.creator, place, &mut copy)?;
+            }
+            Some(Token::Record(_)) => return Err(TermError::Foreign("a native record")),
+            Some(Token::Local(_)) => {
+                return Err(TermError::Foreign("a term in a private encoding"));
             }
             Some(_) => continue,
             None => break,

@@ -11,23 +11,32 @@
 //! * [`elide`] takes the large binaries out of a term, so that they travel without a copy.
 //! * [`Term`] and [`Value`] are what Rust users see: bytes that have been validated, and their
 //!   meaning on demand.
+//! * [`normalise`] makes a `Term` of what a node of stock OTP sends.
 //!
-//! Every term here begins with the version byte 131. Compressed terms, atom cache references and
-//! the tags that OTP itself no longer writes or that mean nothing outside one node
-//! (`FUN_EXT`, `LOCAL_EXT`) are refused.
+//! Every term here begins with the version byte 131. Compressed terms and atom cache references
+//! are for [`normalise`] alone; `FUN_EXT`, which OTP itself no longer reads, is refused. Native
+//! records (OTP 29) and terms in a node's private encoding (`LOCAL_EXT`) are terms like others
+//! between Rust and stock nodes, but [`Facts::common`] keeps them away from a VM that may not
+//! know them.
 
+mod atoms;
 mod convert;
 mod decode;
 mod elide;
 mod encode;
 mod error;
 mod from;
+mod identifier;
+mod inflate;
 mod macros;
 mod map;
+mod normal;
+mod opaque;
 mod parts;
+mod pieces;
 mod scan;
 pub mod serde;
-mod tag;
+pub(crate) mod tag;
 #[expect(clippy::module_inception, reason = "`Term` is what a term is in Rust")]
 mod term;
 mod text;
@@ -36,11 +45,14 @@ mod walk;
 
 pub use elide::{Elided, elide, inline};
 pub use error::TermError;
+pub use identifier::{Pid, Port, Reference, Words};
 pub use map::{Inbound, Outbound, RefFormat, map_in, map_out};
+pub use normal::{Start, normalise};
+pub use opaque::{Opaque, Record};
 pub use scan::{AtomGate, Facts, scan};
 pub use term::Term;
 pub use text::TextError;
-pub use value::{Atom, Opaque, Pid, Port, Reference, Value};
+pub use value::{Atom, Value};
 
 use crate::limits;
 

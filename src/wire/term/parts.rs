@@ -33,7 +33,7 @@ impl Term {
             let mut bytes = Vec::with_capacity(body.len() + 1);
             bytes.push(tag::VERSION);
             bytes.extend_from_slice(body);
-            elements.push(Term::trusted(bytes.into(), own.into()));
+            elements.push(Term::from_checked(bytes.into(), own));
             Some(())
         };
         let mut first = true;
@@ -43,6 +43,7 @@ impl Term {
             let opened = match token {
                 Token::Tuple(n) => n > 0,
                 Token::Map(pairs) => pairs > 0,
+                Token::Record(record) => record.fields > 0,
                 Token::List(_) | Token::Fun(_) => true,
                 _ => false,
             };

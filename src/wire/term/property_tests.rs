@@ -39,7 +39,7 @@ fn identifier() -> impl Strategy<Value = Value> {
             Reference {
                 node,
                 creation,
-                words,
+                words: words[..].try_into().unwrap(),
             }
             .into()
         }),
@@ -104,6 +104,9 @@ fn value() -> impl Strategy<Value = Value> {
             vec(inner.clone(), 0..8).prop_map(Value::List),
             (vec(inner.clone(), 1..5), inner.clone()).prop_map(|(elements, tail)| match tail {
                 Value::List(_) => Value::List(elements),
+                Value::ImproperList(more, tail) => {
+                    Value::ImproperList([elements, more].concat(), tail)
+                }
                 tail => Value::ImproperList(elements, Box::new(tail)),
             }),
             vec((inner.clone(), inner.clone()), 0..5).prop_map(Value::Map),
@@ -145,6 +148,7 @@ fn format() -> impl Strategy<Value = Option<RefFormat>> {
 fn read_all(bytes: &[u8]) {
     for form in [Form::Whole, Form::Elided] {
         let facts = scan(bytes, form, &TermLimits::default(), &mut ());
+        let common = facts.as_ref().is_ok_and(|facts| facts.common().is_ok());
         if let Ok(facts) = &facts
             && form == Form::Whole
         {
@@ -155,14 +159,14 @@ fn read_all(bytes: &[u8]) {
         for format in [None, Some(RefFormat::Tuple)] {
             let mut out = Vec::new();
             let mapped = map_out(bytes, form, &outbound(format), &mut out);
-            if facts.is_ok() && format.is_none() {
+            if common && format.is_none() {
                 mapped.unwrap();
                 scan(&out, form, &TermLimits::default(), &mut ()).unwrap();
             }
         }
         let mut out = Vec::new();
         let mapped = map_in(bytes, form, &inbound(), &mut out);
-        assert!(mapped.is_ok() || facts.is_err());
+        assert!(mapped.is_ok() || !common);
     }
 }
 

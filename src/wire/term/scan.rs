@@ -41,6 +41,10 @@ pub struct Facts {
     pub depth: u32,
     /// Pairs of the largest map, those in funs among them.
     pub widest_map: u32,
+    /// Whether a native record occurs. OTP 28 and older can't decode it.
+    pub records: bool,
+    /// Whether a term in a node's private encoding occurs. Only that node can decode it.
+    pub local: bool,
     /// Lengths of the elided binaries, in order.
     pub blobs: Vec<u32>,
 }
@@ -61,64 +65,104 @@ pub fn scan<A: AtomGate>(
             limit: limits.bytes,
         });
     }
-    let max_words = limits.heap_bytes / WORD;
     let mut walker = Walker::new(term, form, limits.depth)?;
     let mut facts = Facts::default();
     while let Some(token) = walker.next()? {
-        facts.heap_words += match token {
-            Token::Integer(_) | Token::Nil => 0,
+        facts.count(&token, &walker, limits, atoms)?;
+    }
+    facts.depth = walker.deepest();
+    Ok(facts)
+}
+
+impl Facts {
+    /// Takes account of the token that the walker has just read.
+    #[inline]
+    pub(super) fn count<'a, A: AtomGate>(
+        &mut self,
+        token: &Token<'a>,
+        walker: &Walker<'a>,
+        limits: &TermLimits,
+        atoms: &mut A,
+    ) -> Result<(), TermError> {
+        self.heap_words += match *token {
+            Token::Integer | Token::Nil => 0,
             Token::Atom(atom) => {
                 admit(atoms, atom)?;
                 0
             }
             Token::Binary(bytes) => binary_words(bytes.len()),
             Token::Blob(length) => {
-                if facts.blobs.len() == MAX_BLOBS {
+                if self.blobs.len() == MAX_BLOBS {
                     return Err(TermError::Blobs(MAX_BLOBS));
                 }
-                facts.blobs.push(length);
-                REFC_BINARY
+                self.blobs.push(length);
+                words::REFC_BINARY
             }
             // Arity and elements.
             Token::Tuple(arity) => u64::from(arity) + 1,
             Token::List(length) => 2 * u64::from(length),
             Token::Map(pairs) => {
-                facts.widest_map = facts.widest_map.max(pairs);
+                self.widest_map = self.widest_map.max(pairs);
                 map_words(pairs.into())
             }
-            Token::Big { magnitude, .. } => 1 + (magnitude.len() as u64).div_ceil(WORD),
-            Token::Float(_) => 2,
+            Token::Big(magnitude) => 1 + (magnitude.len() as u64).div_ceil(words::WORD),
+            Token::Float => words::FLOAT,
             Token::String(bytes) => 2 * bytes.len() as u64,
-            Token::Bits { bytes, .. } => SUB_BINARY + binary_words(bytes.len()),
+            Token::Bits(bytes) => words::SUB_BINARY + binary_words(bytes.len()),
             Token::Identifier(identifier) => {
                 admit(atoms, identifier.node)?;
-                facts.identities = true;
+                self.identities = true;
                 if !walker.in_fun() {
-                    facts.pids |= identifier.kind == Kind::Pid;
-                    facts.refs |= identifier.kind == Kind::Reference;
+                    self.pids |= identifier.kind == Kind::Pid;
+                    self.refs |= identifier.kind == Kind::Reference;
                 }
                 identifier_words(&identifier)
             }
             Token::Fun(fun) => {
                 admit(atoms, fun.module)?;
                 admit(atoms, fun.creator.node)?;
-                facts.identities = true;
-                FUN + u64::from(fun.free) + identifier_words(&fun.creator)
+                self.identities = true;
+                words::FUN + u64::from(fun.free) + identifier_words(&fun.creator)
             }
             Token::Export {
                 module, function, ..
             } => {
                 admit(atoms, module)?;
                 admit(atoms, function)?;
-                EXPORT
+                words::EXPORT
+            }
+            Token::Record(record) => {
+                self.records = true;
+                admit(atoms, record.module)?;
+                admit(atoms, record.name)?;
+                walker
+                    .names(&record)
+                    .try_for_each(|name| admit(atoms, name))?;
+                words::record(record.fields.into())
+            }
+            Token::Local(bytes) => {
+                self.local = true;
+                // Not more than the densest of lists.
+                5 * bytes.len() as u64
             }
         };
-        if facts.heap_words > max_words {
+        if self.heap_words > limits.heap_bytes / words::WORD {
             return Err(TermError::Heap(limits.heap_bytes));
         }
+        Ok(())
     }
-    facts.depth = walker.deepest();
-    Ok(facts)
+
+    /// Refuses what a VM that is a peer need not know: native records (OTP 29) and terms in a
+    /// node's private encoding.
+    pub fn common(&self) -> Result<(), TermError> {
+        if self.records {
+            return Err(TermError::Foreign("a native record"));
+        }
+        if self.local {
+            return Err(TermError::Foreign("a term in a private encoding"));
+        }
+        Ok(())
+    }
 }
 
 #[inline]
@@ -134,25 +178,36 @@ fn admit<A: AtomGate>(atoms: &mut A, atom: AtomText<'_>) -> Result<(), TermError
     }
 }
 
-// Words of the VM's heap objects. They differ a little between releases (measured with
-// `erts_debug:flat_size/1`); the larger figure counts.
-const WORD: u64 = 8;
-const REFC_BINARY: u64 = 8;
-const SUB_BINARY: u64 = 6;
-const FUN: u64 = 6;
-const EXPORT: u64 = 5;
+/// Words of the VM's heap objects. They differ a little between releases (measured with
+/// `erts_debug:flat_size/1`); the larger figure counts.
+pub(super) mod words {
+    pub(in super::super) const WORD: u64 = 8;
+    pub(super) const REFC_BINARY: u64 = 8;
+    pub(in super::super) const SUB_BINARY: u64 = 6;
+    pub(super) const FUN: u64 = 6;
+    pub(super) const EXPORT: u64 = 5;
+    pub(in super::super) const FLOAT: u64 = 2;
+    /// A pid or port; a reference before its words.
+    pub(in super::super) const IDENTIFIER: u64 = 4;
 
-#[inline]
-fn binary_words(bytes: usize) -> u64 {
-    // ERL_ONHEAP_BIN_LIMIT: longer ones live outside of the heap, in the bytes that have come.
-    if bytes <= 64 {
-        2 + (bytes as u64).div_ceil(WORD)
-    } else {
-        REFC_BINARY
+    /// Instance, definition and the order of fields.
+    pub(in super::super) fn record(fields: u64) -> u64 {
+        16 + 4 * fields
     }
 }
 
-fn map_words(pairs: u64) -> u64 {
+#[inline]
+pub(super) fn binary_words(bytes: usize) -> u64 {
+    // ERL_ONHEAP_BIN_LIMIT: longer ones live outside of the heap, in the bytes that have come.
+    if bytes <= 64 {
+        2 + (bytes as u64).div_ceil(words::WORD)
+    } else {
+        words::REFC_BINARY
+    }
+}
+
+#[inline]
+pub(super) fn map_words(pairs: u64) -> u64 {
     if pairs <= 32 {
         // Keys tuple with its arity; header, size, pointer to the keys, values.
         4 + 2 * pairs
@@ -165,7 +220,9 @@ fn map_words(pairs: u64) -> u64 {
 #[inline]
 fn identifier_words(identifier: &Identifier<'_>) -> u64 {
     match identifier.kind {
-        Kind::Pid | Kind::Port => 4,
-        Kind::Reference => 4 + (identifier.numbers.len() as u64).div_ceil(WORD),
+        Kind::Pid | Kind::Port => words::IDENTIFIER,
+        Kind::Reference => {
+            words::IDENTIFIER + (identifier.numbers.len() as u64).div_ceil(words::WORD)
+        }
     }
 }

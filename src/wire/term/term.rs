@@ -13,7 +13,8 @@ use std::sync::Arc;
 #[derive(Clone)]
 pub struct Term {
     skeleton: Bytes,
-    blobs: Arc<[Bytes]>,
+    /// Never empty.
+    blobs: Option<Arc<[Bytes]>>,
 }
 
 impl Term {
@@ -30,7 +31,7 @@ impl Term {
     ) -> Result<Self, TermError> {
         let term = Self {
             skeleton: skeleton.into(),
-            blobs: blobs.into(),
+            blobs: some(blobs.into()),
         };
         let facts = scan(&term.skeleton, term.form(), &TermLimits::default(), &mut ())?;
         term.agreeing(&facts)
@@ -44,18 +45,23 @@ impl Term {
     ) -> Result<Self, TermError> {
         Self {
             skeleton: skeleton.into(),
-            blobs: blobs.into(),
+            blobs: some(blobs.into()),
         }
         .agreeing(facts)
     }
 
-    /// Parts of a term that has been checked.
-    pub(super) fn trusted(skeleton: Bytes, blobs: Arc<[Bytes]>) -> Self {
+    /// The same for parts of a term that has been checked.
+    pub(super) fn from_checked(skeleton: Bytes, blobs: Vec<Bytes>) -> Self {
+        let blobs = if blobs.is_empty() {
+            None
+        } else {
+            Some(blobs.into())
+        };
         Self { skeleton, blobs }
     }
 
     fn agreeing(self, facts: &Facts) -> Result<Self, TermError> {
-        let lengths = self.blobs.iter().map(|blob| blob.len() as u64);
+        let lengths = self.blobs().iter().map(|blob| blob.len() as u64);
         if lengths.eq(facts.blobs.iter().map(|&length| u64::from(length))) {
             Ok(self)
         } else {
@@ -66,17 +72,17 @@ impl Term {
     /// What it means.
     #[must_use]
     pub fn decode(&self) -> Value {
-        decode(&self.skeleton, self.form(), &self.blobs)
+        decode(&self.skeleton, self.form(), self.blobs())
     }
 
     /// The complete encoding, a copy with the large binaries in their places.
     #[must_use]
     pub fn to_external(&self) -> Vec<u8> {
-        if self.blobs.is_empty() {
+        if self.blobs.is_none() {
             return self.skeleton.to_vec();
         }
         // The binaries have been found to fit when the term was made.
-        inline(&self.skeleton, &self.blobs).unwrap_or_default()
+        inline(&self.skeleton, self.blobs()).unwrap_or_default()
     }
 
     /// The encoded term, without large binaries if [`Self::form`] says so.
@@ -88,13 +94,13 @@ impl Term {
     /// The large binaries that the skeleton misses, in order.
     #[must_use]
     pub fn blobs(&self) -> &[Bytes] {
-        &self.blobs
+        self.blobs.as_deref().unwrap_or_default()
     }
 
     /// Whether large binaries are missing in the skeleton.
     #[must_use]
     pub fn form(&self) -> Form {
-        if self.blobs.is_empty() {
+        if self.blobs.is_none() {
             Form::Whole
         } else {
             Form::Elided
@@ -104,7 +110,7 @@ impl Term {
     /// Bytes of the complete encoding.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.skeleton.len() + self.blobs.iter().map(Bytes::len).sum::<usize>()
+        self.skeleton.len() + self.blobs().iter().map(Bytes::len).sum::<usize>()
     }
 
     /// Never: there is a version byte at least.
@@ -112,6 +118,10 @@ impl Term {
     pub fn is_empty(&self) -> bool {
         self.skeleton.is_empty()
     }
+}
+
+fn some(blobs: Arc<[Bytes]>) -> Option<Arc<[Bytes]>> {
+    Some(blobs).filter(|blobs| !blobs.is_empty())
 }
 
 /// Equal if the complete encodings are. One value may have several encodings.
@@ -129,8 +139,8 @@ impl Eq for Term {}
 impl fmt::Debug for Term {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Term({} bytes", self.len())?;
-        if !self.blobs.is_empty() {
-            write!(f, ", {} out of band", self.blobs.len())?;
+        if !self.blobs().is_empty() {
+            write!(f, ", {} out of band", self.blobs().len())?;
         }
         f.write_str(")")
     }

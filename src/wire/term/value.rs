@@ -1,9 +1,6 @@
 //! Erlang's values, for users in Rust.
 
-use super::map::write_atom;
-use super::walk::{Token, Walker};
-use super::{Form, TermError, TermLimits, scan, tag};
-use crate::limits::MAX_ATOM_CHARS;
+use super::{Opaque, Pid, Port, Record, Reference};
 use bytes::Bytes;
 use num_bigint::BigInt;
 use std::fmt;
@@ -38,94 +35,16 @@ impl From<&str> for Atom {
     }
 }
 
-/// A process identifier.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Pid {
-    /// Name of the node that the process lives on.
-    pub node: Arc<str>,
-    /// Number of the process.
-    pub id: u32,
-    /// Tells users of one number apart.
-    pub serial: u32,
-    /// Incarnation of the node.
-    pub creation: u32,
-}
-
-/// A reference, unique among all nodes.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Reference {
-    /// Name of the node that has made it.
-    pub node: Arc<str>,
-    /// Incarnation of the node.
-    pub creation: u32,
-    /// One to five words, in the order of the external format.
-    pub words: Vec<u32>,
-}
-
-/// A port.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Port {
-    /// Name of the node that the port is open on.
-    pub node: Arc<str>,
-    /// Number of the port.
-    pub id: u64,
-    /// Incarnation of the node.
-    pub creation: u32,
-}
-
-/// A fun. Rust has no use for its content, but passes it on as it is.
-#[derive(Clone, PartialEq, Eq, Hash)]
-pub struct Opaque(Bytes);
-
-impl Opaque {
-    /// Wraps bytes that a walk has found to be a fun.
-    pub(super) fn trusted(bytes: Bytes) -> Self {
-        Self(bytes)
-    }
-
-    /// A fun from its encoding without the version byte.
-    pub fn from_bytes(bytes: Bytes) -> Result<Self, TermError> {
-        let term = [&[tag::VERSION], &bytes[..]].concat();
-        scan(&term, Form::Whole, &TermLimits::default(), &mut ())?;
-        let token = Walker::new(&term, Form::Whole, u32::MAX)?.next()?;
-        match token {
-            Some(Token::Fun(_) | Token::Export { .. }) => Ok(Self(bytes)),
-            _ => Err(TermError::Fun("it is something else")),
-        }
-    }
-
-    /// `fun Module:Function/Arity`.
-    pub fn export(module: &str, function: &str, arity: u8) -> Result<Self, TermError> {
-        let mut bytes = vec![tag::EXPORT];
-        for atom in [module, function] {
-            if atom.chars().count() > MAX_ATOM_CHARS {
-                return Err(TermError::AtomLength);
-            }
-            write_atom(atom, &mut bytes);
-        }
-        bytes.extend([tag::SMALL_INTEGER, arity]);
-        Ok(Self(bytes.into()))
-    }
-
-    /// Its encoding without the version byte.
-    #[must_use]
-    pub fn as_bytes(&self) -> &Bytes {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Opaque {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Opaque({} bytes)", self.0.len())
-    }
-}
-
 /// A term's meaning.
+///
+/// Binaries share the memory of the term that they were decoded from, so a small one that is
+/// kept for long keeps all of it: see [`Value::detach`].
 ///
 /// [`Value::encode`] and [`Term::decode`](super::Term::decode) are inverse to each other for
 /// values in normal form: what fits is an `Integer`, not a `BigInteger`; a bitstring of whole
 /// bytes is a `Binary`; improper lists have at least one element and no list as their tail.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub enum Value {
     /// An atom.
     Atom(Atom),
@@ -155,11 +74,15 @@ pub enum Value {
     /// A process.
     Pid(Pid),
     /// A reference.
-    Reference(Reference),
+    Reference(Box<Reference>),
     /// A port.
     Port(Port),
     /// A fun.
     Fun(Opaque),
+    /// A native record, known to OTP 29 and newer.
+    Record(Box<Record>),
+    /// A term that one node has encoded for itself alone (`term_to_binary(Term, [local])`).
+    Local(Opaque),
 }
 
 impl Value {
@@ -298,6 +221,15 @@ impl Value {
         }
     }
 
+    /// The native record, if it is one.
+    #[must_use]
+    pub fn as_record(&self) -> Option<&Record> {
+        match self {
+            Self::Record(record) => Some(record),
+            _ => None,
+        }
+    }
+
     /// The reference, if it is one.
     #[must_use]
     pub fn as_reference(&self) -> Option<&Reference> {
@@ -371,7 +303,13 @@ impl From<Pid> for Value {
 
 impl From<Reference> for Value {
     fn from(reference: Reference) -> Self {
-        Self::Reference(reference)
+        Self::Reference(Box::new(reference))
+    }
+}
+
+impl From<Record> for Value {
+    fn from(record: Record) -> Self {
+        Self::Record(Box::new(record))
     }
 }
 

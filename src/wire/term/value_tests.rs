@@ -2,7 +2,7 @@
 
 use super::samples::{SAMPLES, bytes, sample};
 use super::{
-    Form, Opaque, Pid, Reference, Term, TermError, TermLimits, Value, elide, inline, scan,
+    Form, Opaque, Pid, Reference, Term, TermError, TermLimits, Value, Words, elide, inline, scan,
 };
 use crate::limits::{MAX_TERM_DEPTH, OUT_OF_BAND_BYTES};
 use bytes::Bytes;
@@ -141,12 +141,8 @@ fn values_that_erlang_has_no_room_for() {
     assert_eq!(refused(bits), TermError::Bits(3));
     for words in [vec![], vec![0; 6]] {
         let count = words.len() as u32;
-        let reference = Reference {
-            node: "n".into(),
-            creation: 1,
-            words,
-        };
-        assert_eq!(refused(reference.into()), TermError::Reference(count));
+        let refused = Words::try_from(&words[..]).unwrap_err();
+        assert_eq!(refused, TermError::Reference(count));
     }
     assert!(Opaque::from_bytes(Bytes::from_static(&[106])).is_err());
     assert!(Opaque::export(&"a".repeat(256), "f", 0).is_err());
@@ -260,7 +256,7 @@ fn old_and_odd_encodings_decode() {
     assert_eq!(external("83 6b0000").decode(), Value::list([]));
     assert_eq!(
         external("83 6c00000001 6101 6c00000001 6102 6a").decode(),
-        { Value::ImproperList(vec![1.into()], Box::new(Value::list([2.into()]))) }
+        Value::list([1.into(), 2.into()])
     );
     let port = external("83 78 77016e 0000000100000002 00000003").decode();
     let Value::Port(port) = port else { panic!() };
@@ -309,7 +305,7 @@ fn heap_is_not_underestimated() {
     let reference = |words| Reference {
         node: "a@b".into(),
         creation: 1,
-        words: vec![1; words],
+        words: vec![1; words].as_slice().try_into().unwrap(),
     };
     measured.push((reference(5).into(), 6));
     for (value, words) in measured {

@@ -7,16 +7,15 @@
 use super::{Form, TermError, tag};
 use crate::limits::{MAX_ATOM_CHARS, OUT_OF_BAND_BYTES};
 use std::borrow::Cow;
+use std::sync::Arc;
 
 /// What stands at one position of a term. Containers announce how much follows.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Token<'a> {
-    Integer(i64),
-    Big {
-        negative: bool,
-        magnitude: &'a [u8],
-    },
-    Float(f64),
+    Integer,
+    /// With its magnitude.
+    Big(&'a [u8]),
+    Float,
     Atom(AtomText<'a>),
     Nil,
     /// `STRING_EXT`: a list of bytes.
@@ -24,10 +23,7 @@ pub(super) enum Token<'a> {
     Binary(&'a [u8]),
     /// A binary whose bytes are elsewhere.
     Blob(u32),
-    Bits {
-        bytes: &'a [u8],
-        last_bits: u8,
-    },
+    Bits(&'a [u8]),
     Tuple(u32),
     /// That many elements, and then the tail.
     List(u32),
@@ -40,6 +36,9 @@ pub(super) enum Token<'a> {
         function: AtomText<'a>,
         arity: u8,
     },
+    Record(Record<'a>),
+    /// A term in a node's private encoding, from its tag to its end.
+    Local(&'a [u8]),
 }
 
 /// The text of an atom.
@@ -100,6 +99,16 @@ pub(super) struct Fun<'a> {
     pub(super) end: usize,
 }
 
+/// The fixed part of a native record; the values of its fields follow as terms.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Record<'a> {
+    pub(super) module: AtomText<'a>,
+    pub(super) name: AtomText<'a>,
+    pub(super) fields: u32,
+    /// Where the names of the fields stand.
+    names_at: usize,
+}
+
 /// An open container: elements to come, and for a fun the offset where it must end.
 #[derive(Debug, Clone, Copy, Default)]
 struct Open {
@@ -121,6 +130,14 @@ pub(super) struct Walker<'a> {
     deepest: u32,
     max_depth: u32,
     funs: u32,
+    /// Whether bytes may follow the term.
+    prefix: bool,
+    /// Whether identifiers may lack a node, as in a node's private encoding.
+    private: bool,
+    /// What references to the atom cache mean.
+    atoms: &'a [Arc<str>],
+    /// Offset and index of each such reference since the last [`Self::take_refs`].
+    refs: Vec<(usize, u8)>,
     inline: [Open; INLINE],
     spilled: Vec<Open>,
 }
@@ -131,6 +148,20 @@ impl<'a> Walker<'a> {
         if bytes.first() != Some(&tag::VERSION) {
             return Err(TermError::Version(bytes.first().copied()));
         }
+        let mut walker = Self::within(bytes, 1, &[], max_depth)?;
+        walker.elided = form == Form::Elided;
+        walker.prefix = false;
+        Ok(walker)
+    }
+
+    /// Begins at the tag of a term that stands at offset `at`. Other bytes may follow it, and
+    /// its atoms may be references into `atoms`.
+    pub(super) fn within(
+        bytes: &'a [u8],
+        at: usize,
+        atoms: &'a [Arc<str>],
+        max_depth: u32,
+    ) -> Result<Self, TermError> {
         if u32::try_from(bytes.len()).is_err() {
             return Err(TermError::Size {
                 bytes: bytes.len(),
@@ -139,9 +170,9 @@ impl<'a> Walker<'a> {
         }
         Ok(Self {
             bytes,
-            at: 1,
-            start: 1,
-            elided: form == Form::Elided,
+            at,
+            start: at,
+            elided: false,
             top: Open {
                 left: 1,
                 fun_end: 0,
@@ -150,9 +181,38 @@ impl<'a> Walker<'a> {
             deepest: 0,
             max_depth,
             funs: 0,
+            prefix: true,
+            private: false,
+            atoms,
+            refs: Vec::new(),
             inline: [Open::default(); INLINE],
             spilled: Vec::new(),
         })
+    }
+
+    /// Reads what is left of the term without a look at it.
+    pub(super) fn finish(&mut self) -> Result<(), TermError> {
+        while self.next()?.is_some() {}
+        Ok(())
+    }
+
+    /// References to the atom cache that have been read since the last call.
+    pub(super) fn take_refs(&mut self) -> std::vec::Drain<'_, (usize, u8)> {
+        self.refs.drain(..)
+    }
+
+    /// Whether such references have been read.
+    pub(super) fn has_refs(&self) -> bool {
+        !self.refs.is_empty()
+    }
+
+    /// Names of the fields of a record, each of which has been read before.
+    pub(super) fn names(
+        &self,
+        record: &Record<'a>,
+    ) -> impl Iterator<Item = AtomText<'a>> + use<'a> {
+        let mut walker = Self::within(self.bytes, record.names_at, self.atoms, 0).ok();
+        (0..record.fields).map_while(move |_| walker.as_mut()?.expect_atom().ok())
     }
 
     /// Offset of the first byte that hasn't been read.
@@ -198,7 +258,7 @@ impl<'a> Walker<'a> {
             }
             if self.depth == 0 {
                 let rest = self.bytes.len() - self.at;
-                return if rest == 0 {
+                return if rest == 0 || self.prefix {
                     Ok(None)
                 } else {
                     Err(TermError::Trailing(rest))
@@ -215,8 +275,14 @@ impl<'a> Walker<'a> {
     fn token(&mut self) -> Result<Token<'a>, TermError> {
         let tag = self.u8()?;
         Ok(match tag {
-            tag::SMALL_INTEGER => Token::Integer(self.u8()?.into()),
-            tag::INTEGER => Token::Integer(i32::from_be_bytes(self.array()?).into()),
+            tag::SMALL_INTEGER => {
+                self.u8()?;
+                Token::Integer
+            }
+            tag::INTEGER => {
+                self.u32()?;
+                Token::Integer
+            }
             tag::ATOM | tag::SMALL_ATOM | tag::ATOM_UTF8 | tag::SMALL_ATOM_UTF8 => {
                 Token::Atom(self.atom(tag)?)
             }
@@ -269,20 +335,21 @@ impl<'a> Walker<'a> {
                 if !float.is_finite() {
                     return Err(TermError::Float);
                 }
-                Token::Float(float)
+                Token::Float
             }
-            tag::FLOAT => Token::Float(numeral(self.take(31)?).ok_or(TermError::Float)?),
+            tag::FLOAT => {
+                numeral(self.take(31)?).ok_or(TermError::Float)?;
+                Token::Float
+            }
             tag::SMALL_BIG | tag::LARGE_BIG => {
                 let length = if tag == tag::SMALL_BIG {
                     self.u8()?.into()
                 } else {
                     self.u32()? as usize
                 };
-                let negative = self.u8()? != 0;
-                Token::Big {
-                    negative,
-                    magnitude: self.take(length)?,
-                }
+                // The sign.
+                self.u8()?;
+                Token::Big(self.take(length)?)
             }
             tag::BIT_BINARY => {
                 let length = self.u32()? as usize;
@@ -290,10 +357,7 @@ impl<'a> Walker<'a> {
                 if length == 0 || !(1..=8).contains(&last_bits) {
                     return Err(TermError::Bits(last_bits));
                 }
-                Token::Bits {
-                    bytes: self.take(length)?,
-                    last_bits,
-                }
+                Token::Bits(self.take(length)?)
             }
             tag::PID | tag::REFERENCE | tag::NEW_REFERENCE | tag::PORT => {
                 Token::Identifier(self.identifier(tag)?)
@@ -312,6 +376,9 @@ impl<'a> Walker<'a> {
                     arity: self.u8()?,
                 }
             }
+            tag::RECORD => Token::Record(self.record()?),
+            tag::LOCAL if !self.private => Token::Local(self.local()?),
+            tag::CACHED_ATOM => Token::Atom(self.cached_atom()?),
             tag::COMPRESSED => return Err(TermError::Compressed),
             _ => {
                 return Err(TermError::Tag {
@@ -342,14 +409,82 @@ impl<'a> Walker<'a> {
         }
     }
 
+    /// An index into the atoms that the distribution header before the term has named.
+    #[cold]
+    fn cached_atom(&mut self) -> Result<AtomText<'a>, TermError> {
+        let at = self.at - 1;
+        if self.atoms.is_empty() {
+            let tag = tag::CACHED_ATOM;
+            return Err(TermError::Tag { tag, at });
+        }
+        let index = self.u8()?;
+        match self.atoms.get(usize::from(index)) {
+            Some(text) => {
+                self.refs.push((at, index));
+                Ok(AtomText::Utf8(text))
+            }
+            None => Err(TermError::CachedAtom(index)),
+        }
+    }
+
     fn expect_atom(&mut self) -> Result<AtomText<'a>, TermError> {
         let at = self.at;
         match self.u8()? {
             tag @ (tag::ATOM | tag::SMALL_ATOM | tag::ATOM_UTF8 | tag::SMALL_ATOM_UTF8) => {
                 self.atom(tag)
             }
+            tag::CACHED_ATOM => self.cached_atom(),
+            // `INTERNAL_LOCAL_NODE` in `external.c`.
+            tag::NIL if self.private => Ok(AtomText::Utf8("")),
             tag => Err(TermError::Tag { tag, at }),
         }
+    }
+
+    /// The head of a native record (`RECORD_EXT`): count of fields, flags, module, name, and
+    /// the names of all fields before the first value.
+    fn record(&mut self) -> Result<Record<'a>, TermError> {
+        let fields = self.u32()?;
+        // A name takes two bytes at least, a value one.
+        self.check(3 * u64::from(fields))?;
+        match self.u8()? {
+            0 | 1 => {}
+            flags => return Err(TermError::RecordFlags(flags)),
+        }
+        let module = self.expect_atom()?;
+        let name = self.expect_atom()?;
+        let names_at = self.at;
+        for _ in 0..fields {
+            self.expect_atom()?;
+        }
+        self.open(fields, fields.into())?;
+        Ok(Record {
+            module,
+            name,
+            fields,
+            names_at,
+        })
+    }
+
+    /// Steps over a term in a node's private encoding (`LOCAL_EXT`): a hash of four bytes over
+    /// the bytes that follow, which are one term whose own identifiers have `NIL_EXT` in place
+    /// of the node. Only that node can tell whether the hash is right.
+    #[inline(never)]
+    fn local(&mut self) -> Result<&'a [u8], TermError> {
+        let start = self.at - 1;
+        self.take(4)?;
+        if self.depth >= self.max_depth {
+            return Err(TermError::Depth(self.max_depth));
+        }
+        let depth = self.max_depth - self.depth - 1;
+        let mut inner = Self::within(self.bytes, self.at, &[], depth)?;
+        inner.private = true;
+        inner.finish().map_err(|error| match error {
+            TermError::Depth(_) => TermError::Depth(self.max_depth),
+            error => error,
+        })?;
+        self.at = inner.at;
+        self.deepest = self.deepest.max(self.depth + 1 + inner.deepest);
+        Ok(self.bytes.get(start..self.at).unwrap_or_default())
     }
 
     fn identifier(&mut self, tag: u8) -> Result<Identifier<'a>, TermError> {
@@ -565,7 +700,7 @@ impl<'a> Walker<'a> {
 ///
 /// Digits, a point and digits are demanded as by the VM (`sys_chars_to_double`), which is
 /// stricter than Rust's own parser.
-fn numeral(text: &[u8]) -> Option<f64> {
+pub(super) fn numeral(text: &[u8]) -> Option<f64> {
     let text = text.split(|&byte| byte == 0).next()?;
     let digits = text
         .strip_prefix(b"-")

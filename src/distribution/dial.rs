@@ -1,0 +1,226 @@
+//! Dialling stock nodes, and accepting those that dial over TLS.
+//!
+//! Nodes that dial in the clear come through the node's listener
+//! ([`crate::connection::listen`]), where Partisan peers come too.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use rustls::pki_types::ServerName;
+use thiserror::Error;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{timeout, timeout_at};
+use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
+
+use crate::connection::establish::{EstablishError, Local};
+use crate::connection::listen;
+use crate::connection::shake::{Judging, Prefix, shake, tune};
+use crate::distribution::names::{Address, NameError, NodeName};
+use crate::limits;
+use crate::wire::handshake::{HandshakeError, Purpose, Role};
+
+pub use crate::connection::stock::{StockArrival, StockDesk, StockJudgement, Stocked, Stream};
+
+/// Why a connection with a stock node did not come up.
+#[derive(Debug, Error)]
+pub enum DialError {
+    /// The peer's name is none.
+    #[error(transparent)]
+    Name(#[from] NameError),
+    /// The connection or the handshake failed.
+    #[error(transparent)]
+    Establish(#[from] EstablishError),
+    /// TLS could not be set up.
+    #[error("TLS with {peer}: {source}{}", hint(source))]
+    Tls {
+        /// Node name, or address if the peer dialled.
+        peer: Arc<str>,
+        /// What failed.
+        source: io::Error,
+    },
+}
+
+impl From<HandshakeError> for DialError {
+    fn from(error: HandshakeError) -> Self {
+        DialError::Establish(error.into())
+    }
+}
+
+/// What to do about an error of TLS.
+fn hint(error: &io::Error) -> &'static str {
+    use rustls::AlertDescription as Alert;
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref());
+    match inner {
+        Some(rustls::Error::AlertReceived(
+            Alert::HandshakeFailure
+            | Alert::BadCertificate
+            | Alert::CertificateRequired
+            | Alert::CertificateUnknown
+            | Alert::UnknownCA,
+        )) => {
+            "; it demands a certificate that we did not show, or does not accept ours: see \
+             server_cacertfile and server_fail_if_no_peer_cert there, and its log"
+        }
+        Some(rustls::Error::InvalidCertificate(_)) => {
+            "; the certificate must be for the host in the node's name, and one of our roots must \
+             have signed it"
+        }
+        Some(rustls::Error::InvalidMessage(_)) => {
+            "; is the other end started with -proto_dist inet_tls?"
+        }
+        _ if error.kind() == io::ErrorKind::UnexpectedEof => {
+            "; is the other end started with -proto_dist inet_tls?"
+        }
+        _ => "",
+    }
+}
+
+/// With TLS 1.3 a listener that refuses our certificate says so when we take TLS to be up.
+fn of_tls(peer: &Arc<str>, error: EstablishError) -> DialError {
+    match error {
+        EstablishError::Broken { source, .. }
+            if source
+                .get_ref()
+                .is_some_and(|inner| inner.is::<rustls::Error>()) =>
+        {
+            DialError::Tls {
+                peer: peer.clone(),
+                source,
+            }
+        }
+        error => error.into(),
+    }
+}
+
+/// Dials the node `peer` at `target` and completes the handshake for a stock link.
+///
+/// A `local` whose name has no `@` is a host only: the peer gives it a name, which is in
+/// [`Established::given`](crate::wire::handshake::Established::given). If the peer believes an
+/// older connection to be alive it is told that it is dead: dial only without one, and drop the
+/// future when one comes up meanwhile.
+///
+/// # Errors
+/// See [`DialError`]; nothing is left behind.
+pub async fn dial(
+    target: &Address,
+    peer: Arc<str>,
+    cookie: Vec<u8>,
+    local: &Local,
+    tls: Option<&TlsConnector>,
+) -> Result<Stocked, DialError> {
+    let name = NodeName::parse(&peer)?;
+    let deadline = tokio::time::Instant::now() + limits::HANDSHAKE_TIMEOUT;
+    let late = |step| move |_| DialError::from(EstablishError::Timeout(step));
+    let tcp = timeout_at(deadline, connect(target))
+        .await
+        .map_err(late("connecting"))??;
+    tune(&tcp);
+    let (mut stream, prefix) = match tls {
+        None => (Stream::Tcp(tcp), Prefix::Two),
+        Some(connector) => {
+            let host = ServerName::try_from(name.host.to_owned())
+                .map_err(|_| NameError::HostIsNoServerName(peer.clone()))?;
+            let stream = timeout_at(deadline, connector.connect(host, tcp))
+                .await
+                .map_err(late("the TLS handshake"))?
+                .map_err(|source| DialError::Tls {
+                    peer: peer.clone(),
+                    source,
+                })?;
+            (
+                Stream::Tls(Box::new(TlsStream::Client(stream))),
+                Prefix::Four,
+            )
+        }
+    };
+    let mut machine = local.machine(Role::Dialer {
+        peer: peer.clone(),
+        cookie,
+        purpose: Purpose::Stock,
+    });
+    let established = shake(&mut stream, prefix, &mut machine, None)
+        .await
+        .map_err(|error| of_tls(&peer, error))?;
+    Ok(Stocked {
+        stream,
+        established,
+    })
+}
+
+/// Connects to the first address that answers.
+async fn connect(target: &Address) -> Result<TcpStream, EstablishError> {
+    let mut last = None;
+    for addr in target.candidates() {
+        match TcpStream::connect(addr).await {
+            Ok(stream) => return Ok(stream),
+            Err(source) => last = Some(EstablishError::Connect { addr, source }),
+        }
+    }
+    Err(last.unwrap_or(EstablishError::Timeout("finding an address")))
+}
+
+/// Takes a connection from a TLS listener through TLS and the handshake. The desk hears of the
+/// end of an attempt that it has judged; `authenticated` is called when the handshake is over.
+///
+/// # Errors
+/// If it ended before the desk was asked; see [`DialError`].
+pub async fn accept(
+    tcp: TcpStream,
+    from: SocketAddr,
+    acceptor: &TlsAcceptor,
+    local: &Local,
+    desk: &StockDesk,
+    attempt: u64,
+    authenticated: impl FnOnce(),
+) -> Result<(), DialError> {
+    tune(&tcp);
+    let stream = timeout(limits::HANDSHAKE_TIMEOUT, acceptor.accept(tcp))
+        .await
+        .map_err(|_| EstablishError::Timeout("the TLS handshake"))?
+        .map_err(|source| DialError::Tls {
+            peer: from.to_string().into(),
+            source,
+        })?;
+    let mut stream = Stream::Tls(Box::new(TlsStream::Server(stream)));
+    let mut machine = local.machine(Role::Listener);
+    let mut judging = Judging {
+        local,
+        judge: None,
+        stock: Some(desk),
+        attempt,
+        judged: None,
+    };
+    let outcome = shake(&mut stream, Prefix::Four, &mut machine, Some(&mut judging)).await;
+    authenticated();
+    match judging.settle(stream, outcome, |stream| stream).await {
+        Some((_, Err(error))) => Err(of_tls(&from.to_string().into(), error)),
+        // Success without having been judged cannot be.
+        Some((_, Ok(_))) | None => Ok(()),
+    }
+}
+
+/// Accepts on a TLS listener until the task is dropped; its handshakes end with it.
+pub async fn serve(
+    listener: TcpListener,
+    acceptor: TlsAcceptor,
+    local: Arc<Local>,
+    unauthenticated: Arc<Semaphore>,
+    attempts: Arc<AtomicU64>,
+    desk: StockDesk,
+) {
+    let handshake = |stream, from: SocketAddr, permit: OwnedSemaphorePermit| {
+        let (acceptor, local, desk) = (acceptor.clone(), local.clone(), desk.clone());
+        let attempt = attempts.fetch_add(1, Ordering::Relaxed);
+        async move {
+            let release = || drop(permit);
+            let accepted = accept(stream, from, &acceptor, &local, &desk, attempt, release).await;
+            if let Err(error) = accepted {
+                tracing::warn!(%from, "handshake failed: {error}");
+            }
+        }
+    };
+    listen::accept_all(listener, unauthenticated, handshake).await;
+}

@@ -1,0 +1,475 @@
+//! The link with one stock node: what waits to be sent, and the two tasks that serve the socket.
+//!
+//! Messages wait for room in a budget of bytes, first come, first served; signals of links,
+//! monitors and exits don't wait, because whoever causes them can't. What has been admitted is
+//! encoded when its turn comes, in the order of the wire, as the atom cache demands.
+//!
+//! **Life.** A node that has nothing to say sends an empty packet every quarter of `tick_time`.
+//! One of which nothing was heard for four quarters in a row is taken to be dead, so that a silent peer
+//! is noticed after 0.75 to 1.25 times that time (`net_kernel`, `net_ticktime`). While this node
+//! itself does not read, bytes that wait in the socket count as life.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use bytes::{Buf, BytesMut};
+use parking_lot::Mutex;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::time::MissedTickBehavior;
+
+use crate::distribution::lanes::{Lanes, Next};
+use crate::limits;
+use crate::wire::dist::{Chunks, Decoder, DistLimits, Encoder, EncoderConfig, Fragments, Signal};
+use crate::wire::flags::Flags;
+
+/// Ticks in a `tick_time`.
+const TICKS: u32 = 4;
+
+/// Bytes gathered for one write.
+const WRITE_BYTES: usize = 256 << 10;
+
+/// Room for one read.
+const READ_BYTES: usize = 64 << 10;
+
+/// What a signal takes beside its payload while it waits.
+const OVERHEAD: usize = 128;
+
+/// Why a link has ended.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum LinkError {
+    /// The peer has closed the connection.
+    #[error("the peer has closed the connection")]
+    Closed,
+    /// Nothing was heard of the peer for `tick_time`.
+    #[error("nothing was heard of the peer for the tick time")]
+    Silent,
+    /// The system has closed the connection.
+    #[error("the connection has broken: {0}")]
+    Broken(String),
+    /// The peer has sent what nobody may send, or over a limit.
+    #[error("the peer has broken the protocol: {0}")]
+    Protocol(String),
+    /// This node has ended it.
+    #[error("{0}")]
+    Local(&'static str),
+}
+
+/// What waits, with the room that it takes.
+struct Item {
+    signal: Signal,
+    permit: Option<OwnedSemaphorePermit>,
+}
+
+/// The rest of a signal that is sent in fragments, with the room that the whole takes.
+struct Rest {
+    fragments: Fragments,
+    _permit: Option<OwnedSemaphorePermit>,
+}
+
+struct Queue {
+    lanes: Lanes<Item, Rest>,
+    /// Bytes of signals that did not wait for room.
+    unasked: usize,
+    closed: bool,
+}
+
+/// A link that is up, as senders see it.
+pub(crate) struct Link {
+    /// Tells links apart.
+    pub(crate) number: u64,
+    /// The peer's name.
+    pub(crate) name: Arc<str>,
+    /// The peer's creation.
+    pub(crate) creation: u32,
+    /// What both ends offer.
+    pub(crate) flags: Flags,
+    queue: Mutex<Queue>,
+    room: Arc<Semaphore>,
+    budget: usize,
+    work: Notify,
+    /// Told when a mailbox that this link's messages wait for has room again.
+    pub(crate) relief: Arc<Notify>,
+    stop: Notify,
+    stopped: Mutex<Option<LinkError>>,
+    stopping: AtomicBool,
+    sent: AtomicU64,
+}
+
+/// What came of an attempt to send.
+pub(crate) enum Pushed {
+    Queued,
+    /// There is no room; the message is given back.
+    Full(Box<Signal>),
+    /// The link has ended.
+    Closed,
+}
+
+impl Link {
+    pub(crate) fn new(
+        number: u64,
+        name: Arc<str>,
+        creation: u32,
+        flags: Flags,
+        budget: usize,
+    ) -> Self {
+        let budget = budget.clamp(1, u32::MAX as usize);
+        Self {
+            number,
+            name,
+            creation,
+            flags,
+            queue: Mutex::new(Queue {
+                lanes: Lanes::default(),
+                unasked: 0,
+                closed: false,
+            }),
+            room: Arc::new(Semaphore::new(budget)),
+            budget,
+            work: Notify::new(),
+            relief: Arc::new(Notify::new()),
+            stop: Notify::new(),
+            stopped: Mutex::new(None),
+            stopping: AtomicBool::new(false),
+            sent: AtomicU64::new(0),
+        }
+    }
+
+    /// Bytes that wait to be sent.
+    pub(crate) fn queued(&self) -> u64 {
+        (self.budget - self.room.available_permits().min(self.budget)) as u64
+    }
+
+    pub(crate) fn is_open(&self) -> bool {
+        !self.stopping.load(Ordering::Acquire)
+    }
+
+    /// A message larger than the budget waits for all of it.
+    fn cost(&self, signal: &Signal) -> u32 {
+        let bytes = signal.payload.as_ref().map_or(0, |p| p.len()) + OVERHEAD;
+        bytes.min(self.budget) as u32
+    }
+
+    /// Sends a message if there is room now.
+    pub(crate) fn try_send(&self, lane: u64, signal: Signal) -> Pushed {
+        match self.room.clone().try_acquire_many_owned(self.cost(&signal)) {
+            Ok(permit) => self.push(lane, signal, Some(permit)),
+            Err(tokio::sync::TryAcquireError::NoPermits) => Pushed::Full(Box::new(signal)),
+            Err(tokio::sync::TryAcquireError::Closed) => Pushed::Closed,
+        }
+    }
+
+    /// Sends a message, waiting for room. Dropped before it is ready, it has sent nothing.
+    pub(crate) async fn send(&self, lane: u64, signal: Signal) -> Pushed {
+        match self
+            .room
+            .clone()
+            .acquire_many_owned(self.cost(&signal))
+            .await
+        {
+            Ok(permit) => self.push(lane, signal, Some(permit)),
+            Err(_) => Pushed::Closed,
+        }
+    }
+
+    /// Sends a signal that can't wait. A peer that reads nothing while these pile up is given up.
+    pub(crate) fn signal(&self, lane: u64, signal: Signal) {
+        let _ = self.push(lane, signal, None);
+    }
+
+    fn push(&self, lane: u64, signal: Signal, permit: Option<OwnedSemaphorePermit>) -> Pushed {
+        let bytes = signal.payload.as_ref().map_or(0, |p| p.len()) + OVERHEAD;
+        let mut queue = self.queue.lock();
+        if queue.closed {
+            return Pushed::Closed;
+        }
+        if permit.is_none() {
+            queue.unasked += bytes;
+            if queue.unasked > limits::MAX_UNASKED_BYTES {
+                drop(queue);
+                self.stop(LinkError::Local(
+                    "too many signals wait for the peer to read",
+                ));
+                return Pushed::Closed;
+            }
+        }
+        queue.lanes.push(lane, Item { signal, permit }, bytes);
+        drop(queue);
+        self.work.notify_one();
+        Pushed::Queued
+    }
+
+    /// Ends the link; the first reason counts. The reader delivers what it has read, and then
+    /// everybody is told.
+    pub(crate) fn stop(&self, why: LinkError) {
+        let mut stopped = self.stopped.lock();
+        if stopped.is_none() {
+            *stopped = Some(why);
+            drop(stopped);
+            self.stopping.store(true, Ordering::Release);
+            self.close();
+            self.stop.notify_waiters();
+            self.work.notify_one();
+        }
+    }
+
+    /// Nothing more is sent; who waits for room is told.
+    fn close(&self) {
+        self.room.close();
+        let mut queue = self.queue.lock();
+        queue.closed = true;
+        let lanes = std::mem::take(&mut queue.lanes);
+        drop(queue);
+        drop(lanes);
+    }
+
+    async fn stopped(&self) {
+        let notified = self.stop.notified();
+        tokio::pin!(notified);
+        notified.as_mut().enable();
+        if self.is_open() {
+            notified.await;
+        }
+    }
+
+    /// Why it has ended.
+    pub(crate) fn reason(&self) -> LinkError {
+        self.stopped.lock().clone().unwrap_or(LinkError::Closed)
+    }
+}
+
+/// What becomes of that which a link brings. One value per link.
+pub(crate) trait Inbound: Send + 'static {
+    /// Takes in a signal, in the order of the wire. What can't be delivered now is kept.
+    ///
+    /// # Errors
+    /// What is wrong with it. The link ends.
+    fn deliver(&mut self, signal: Signal) -> Result<(), String>;
+
+    /// Tries again to deliver what is kept.
+    fn relieve(&mut self);
+
+    /// True if so much is kept that nothing more should be read.
+    fn is_full(&self) -> bool;
+
+    /// True if nothing is kept.
+    fn is_clear(&self) -> bool;
+
+    /// Delivers all that is kept, whether there is room or not: the link has ended.
+    fn finish(&mut self);
+}
+
+/// How a link is served.
+#[derive(Clone, Debug)]
+pub(crate) struct Config {
+    /// Silence after which a peer is taken to be dead (`net_ticktime`).
+    pub(crate) tick_time: Duration,
+    /// What the peer may send.
+    pub(crate) limits: DistLimits,
+}
+
+/// Serves a link until it ends. Returns when all that it has brought is delivered.
+pub(crate) async fn serve<S, I>(link: Arc<Link>, stream: S, config: Config, mut inbound: I)
+where
+    S: AsyncRead + AsyncWrite + AsFd + Send + 'static,
+    I: Inbound,
+{
+    // To ask for unread bytes while the stream itself is in use.
+    let socket = stream.as_fd().try_clone_to_owned().ok();
+    let (reader, writer) = tokio::io::split(stream);
+    let writing = {
+        let link = link.clone();
+        let period = config.tick_time / TICKS;
+        tokio::spawn(async move {
+            if let Err(e) = write(&link, writer, period).await {
+                link.stop(e);
+            }
+        })
+    };
+    let why = read(&link, reader, socket, &config, &mut inbound).await;
+    link.stop(why);
+    inbound.finish();
+    drop(inbound);
+    // It may be stuck in a write to a peer that does not read.
+    writing.abort();
+    let _ = writing.await;
+}
+
+fn broken(e: io::Error) -> LinkError {
+    match e.kind() {
+        io::ErrorKind::UnexpectedEof
+        | io::ErrorKind::ConnectionReset
+        | io::ErrorKind::BrokenPipe => LinkError::Closed,
+        _ => LinkError::Broken(e.to_string()),
+    }
+}
+
+/// Takes what waits and writes it; ticks when there is nothing.
+async fn write<S>(link: &Link, mut writer: WriteHalf<S>, period: Duration) -> Result<(), LinkError>
+where
+    S: AsyncRead + AsyncWrite,
+{
+    let mut encoder = Encoder::new(link.flags, EncoderConfig::default());
+    let mut chunks = Chunks::new();
+    let mut last = Instant::now();
+    loop {
+        gather(link, &mut encoder, &mut chunks);
+        if !link.is_open() {
+            return Ok(());
+        }
+        if !chunks.is_empty() {
+            let bytes = chunks.remaining() as u64;
+            writer.write_all_buf(&mut chunks).await.map_err(broken)?;
+            // TLS gathers records of its own.
+            writer.flush().await.map_err(broken)?;
+            link.sent.fetch_add(bytes, Ordering::Relaxed);
+            last = Instant::now();
+            continue;
+        }
+        let due = (last + period).saturating_duration_since(Instant::now());
+        tokio::select! {
+            () = link.work.notified() => {}
+            () = tokio::time::sleep(due) => chunks.put_slice(&[0; 4]),
+        }
+    }
+}
+
+/// Encodes what waits, up to the size of one write.
+fn gather(link: &Link, encoder: &mut Encoder, chunks: &mut Chunks) {
+    while chunks.remaining() < WRITE_BYTES {
+        let mut queue = link.queue.lock();
+        let Some(next) = queue.lanes.next() else {
+            return;
+        };
+        if let Next::Signal(
+            _,
+            Item {
+                signal,
+                permit: None,
+            },
+        ) = &next
+        {
+            let bytes = signal.payload.as_ref().map_or(0, |p| p.len()) + OVERHEAD;
+            queue.unasked = queue.unasked.saturating_sub(bytes);
+        }
+        drop(queue);
+        let (lane, rest) = match next {
+            Next::Signal(lane, Item { signal, permit }) => {
+                match encoder.encode(&signal, lane, chunks) {
+                    Ok(None) => continue,
+                    Ok(Some(fragments)) => {
+                        let _permit = permit;
+                        (lane, Rest { fragments, _permit })
+                    }
+                    Err(e) => {
+                        // The peer does not know such signals, or it can't be written at all.
+                        tracing::debug!(peer = %link.name, error = %e, "signal not sent");
+                        continue;
+                    }
+                }
+            }
+            Next::Fragment(lane, mut rest) => {
+                if !rest.fragments.next(chunks) {
+                    continue;
+                }
+                (lane, rest)
+            }
+        };
+        let mut queue = link.queue.lock();
+        if !queue.closed {
+            queue.lanes.put_back(lane, rest);
+        }
+    }
+}
+
+async fn read<S, I>(
+    link: &Link,
+    mut reader: ReadHalf<S>,
+    socket: Option<OwnedFd>,
+    config: &Config,
+    inbound: &mut I,
+) -> LinkError
+where
+    S: AsyncRead + AsyncWrite,
+    I: Inbound,
+{
+    let mut decoder = Decoder::new(link.flags, config.limits);
+    let mut buffer = BytesMut::with_capacity(READ_BYTES);
+    let mut ticks = tokio::time::interval(config.tick_time / TICKS);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks.reset();
+    let (mut heard, mut silent) = (false, 0);
+    let stopped = link.stopped();
+    tokio::pin!(stopped);
+    loop {
+        let full = inbound.is_full();
+        tokio::select! {
+            biased;
+            () = &mut stopped => return link.reason(),
+            _ = ticks.tick() => {
+                let life = heard || (full && unread(socket.as_ref()));
+                silent = if life { 0 } else { silent + 1 };
+                heard = false;
+                if silent >= TICKS {
+                    return LinkError::Silent;
+                }
+            }
+            () = link.relief.notified(), if !inbound.is_clear() => inbound.relieve(),
+            outcome = reader.read_buf(&mut buffer), if !full => {
+                match outcome {
+                    Ok(0) => return LinkError::Closed,
+                    Ok(_) => heard = true,
+                    Err(e) => return broken(e),
+                }
+            }
+        }
+        if inbound.is_full() {
+            continue;
+        }
+        if let Err(e) = take_packets(&mut buffer, &mut decoder, config, inbound) {
+            return e;
+        }
+    }
+}
+
+/// Unread bytes are a sign of life of whoever has sent them.
+fn unread(socket: Option<&OwnedFd>) -> bool {
+    socket.is_some_and(|fd| rustix::io::ioctl_fionread(fd).is_ok_and(|bytes| bytes > 0))
+}
+
+/// Delivers the whole packets of the buffer, and makes room for what is missing of the next.
+fn take_packets<I: Inbound>(
+    buffer: &mut BytesMut,
+    decoder: &mut Decoder,
+    config: &Config,
+    inbound: &mut I,
+) -> Result<(), LinkError> {
+    while let Some(length) = buffer.first_chunk::<4>() {
+        let length = u32::from_be_bytes(*length) as usize;
+        if length as u64 > config.limits.message_bytes + config.limits.term.bytes as u64 {
+            let what = format!("a packet of {length} bytes is over the limit");
+            return Err(LinkError::Protocol(what));
+        }
+        if buffer.len() < 4 + length {
+            // What has arrived earns as much again; a claim alone earns one read.
+            let missing = 4 + length - buffer.len();
+            buffer.reserve(missing.min(buffer.len().max(READ_BYTES)));
+            return Ok(());
+        }
+        buffer.advance(4);
+        let packet = buffer.split_to(length).freeze();
+        let signal = decoder.packet(packet);
+        if let Some(signal) = signal.map_err(|e| LinkError::Protocol(e.to_string()))? {
+            inbound.deliver(signal).map_err(LinkError::Protocol)?;
+            if inbound.is_full() {
+                break;
+            }
+        }
+    }
+    buffer.reserve(READ_BYTES / 4);
+    Ok(())
+}

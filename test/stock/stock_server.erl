@@ -1,0 +1,20 @@
+%% @doc A server that the other node calls (`stock_peer:calls_out/1').
+-module(stock_server).
+-behaviour(gen_server).
+
+-export([init/1, handle_call/3, handle_cast/2]).
+
+init([]) ->
+    {ok, []}.
+
+handle_call(never, _, State) -> {noreply, State};
+handle_call(self, _, State) -> {reply, self(), State};
+handle_call(stop_with_boom_not_me, {Pid, _} = From, State) ->
+    %% As a server that ends in a call would: who waits is told.
+    _ = spawn(fun() -> exit({Pid, From}) end),
+    {noreply, State};
+handle_call(Request, _, State) -> {reply, {got, Request}, State}.
+
+handle_cast({tell, Pid, Message}, State) ->
+    Pid ! Message,
+    {noreply, State}.

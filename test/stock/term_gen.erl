@@ -1,0 +1,715 @@
+%% @doc Terms and encodings of every kind, made at random from a printed seed; the echo of terms by
+%% another node; the comparison of another decoder with `binary_to_term'.
+%%
+%% A generator draws from `rand' in the process dictionary: one seed gives one sequence. Atoms come
+%% from a pool, as a VM never forgets one. OTP 25 compiles this; so do 27 and 29.
+-module(term_gen).
+
+-export([prepare/1, term/0, encoding/0, mutate/1]).
+-export([echo/2, echo/3]).
+-export([differential/2]).
+-export([counts/0, count/2, histogram/1, missing/1]).
+
+-define(POOL, {?MODULE, pool}).
+-define(WINDOW, 256).
+
+%%%-------------------------------------------------------------------------------------------
+%%% Terms
+%%%-------------------------------------------------------------------------------------------
+
+%% @doc Seeds the generator of the calling process and fills its pool.
+-spec prepare(integer()) -> ok.
+prepare(Seed) ->
+    _ = rand:seed(exsss, Seed),
+    put(?POOL, {list_to_tuple(atoms()), list_to_tuple(identities())}),
+    ok.
+
+atoms() ->
+    Wide = [$a, $z, $ , $é, $ÿ, $Ω, $こ, 16#1D11E, 16#10FFFF],
+    Random = fun(Length) -> list_to_atom([pick(Wide) || _ <- lists:seq(1, Length)]) end,
+    Latin1 = fun(Length) -> list_to_atom([$à + roll(20) || _ <- lists:seq(1, Length)]) end,
+    ['', a, ok, true, false, undefined, nil, 'ÿ', 'grün', 'こんにちは', '𝄞', node()] ++
+        [list_to_atom(lists:duplicate(255, C)) || C <- [$x, $ß, $Ω, 16#1D11E]] ++
+        [list_to_atom(lists:duplicate(N, C)) || N <- [63, 64, 85, 127, 128, 254], C <- [$x, $ß, $Ω]] ++
+        [Random(roll(40)) || _ <- lists:seq(1, 300)] ++
+        [Latin1(roll(200)) || _ <- lists:seq(1, 60)] ++
+        %% More than an atom cache has places for.
+        [list_to_atom("cached_" ++ integer_to_list(N)) || N <- lists:seq(1, 2500)].
+
+%% Pids, ports and references of this node, of others, of this node's former life.
+identities() ->
+    Dead = spawn(fun() -> ok end),
+    Own = [self(), Dead, make_ref(), alias()] ++ erlang:ports(),
+    Own ++
+        lists:append([
+            [foreign(Node, Creation) || _ <- lists:seq(1, 40)]
+         || {Node, Creation} <- [
+                {<<"made@up">>, 12345},
+                {<<"a@127.0.0.1">>, 7},
+                {<<"gemacht@grün"/utf8>>, 1},
+                {<<"n@", (binary:copy(<<"x">>, 240))/binary>>, 16#ffffffff},
+                {atom_to_binary(node()), 3}
+            ]
+        ]).
+
+foreign(Name, Creation) ->
+    Node = <<119, (byte_size(Name)), Name/binary>>,
+    Words = <<<<(word()):32>> || _ <- lists:seq(1, 4)>>,
+    binary_to_term(
+        case roll(6) of
+            1 -> <<131, 88, Node/binary, (roll(1 bsl 15)):32, (roll(1 bsl 13)):32, Creation:32>>;
+            2 -> <<131, 88, Node/binary, (word()):32, (word()):32, Creation:32>>;
+            3 -> <<131, 89, Node/binary, (roll(1 bsl 28) - 1):32, Creation:32>>;
+            4 -> <<131, 120, Node/binary, (roll(1 bsl 62)):64, Creation:32>>;
+            5 -> <<131, 90, 3:16, Node/binary, Creation:32, (roll(1 bsl 18) - 1):32, (word()):32, (word()):32>>;
+            6 -> <<131, 90, 5:16, Node/binary, Creation:32, (roll(1 bsl 18) - 1):32, Words/binary>>
+        end
+    ).
+
+%% @doc A term: most are small, some large, wide or deep.
+-spec term() -> term().
+term() ->
+    case roll(400) of
+        1 -> deep(roll(1000), leaf());
+        2 -> deep(1000, leaf());
+        3 -> maps:from_list([{leaf(), N} || N <- lists:seq(1, 33 + roll(80))]);
+        4 -> maps:from_list([{{N, leaf()}, leaf()} || N <- lists:seq(1, 129 + roll(300))]);
+        5 -> list_to_tuple([leaf() || _ <- lists:seq(1, 254 + roll(3))]);
+        6 -> list_to_tuple(lists:seq(1, 256 + roll(2000)));
+        7 -> [leaf() || _ <- lists:seq(1, 300 + roll(700))];
+        8 -> rand:bytes(60000 + roll(80000));
+        9 -> [roll(256) - 1 || _ <- lists:seq(1, 65533 + roll(4))];
+        10 -> sign() * ((1 bsl (8 * (200 + roll(3000)))) - roll(2));
+        11 -> [rand:bytes(64 + roll(4)), {rand:bytes(roll(5000))} | rand:bytes(100)];
+        N when N < 40 -> term(40 + roll(60));
+        N when N < 120 -> leaf();
+        _ -> term(1 + roll(12))
+    end.
+
+term(Budget) when Budget =< 1 ->
+    leaf();
+term(Budget) ->
+    Width = roll(min(Budget, 6)),
+    Parts = [term(Budget div Width - 1) || _ <- lists:seq(1, Width)],
+    case roll(9) of
+        1 -> Parts;
+        2 -> Parts ++ leaf();
+        9 -> record(Parts);
+        3 -> maps:from_list([{leaf(), P} || P <- Parts]);
+        4 -> maps:from_list([{P, leaf()} || P <- Parts]);
+        5 -> function(Parts);
+        6 -> [P || P <- Parts] ++ [#{a => hd(Parts)}];
+        _ -> list_to_tuple(Parts)
+    end.
+
+leaf() ->
+    case roll(24) of
+        1 -> roll(256) - 1;
+        2 -> -roll(300);
+        3 -> sign() * roll(1 bsl 32);
+        4 -> pick([1, -1, 0]) + sign() * (1 bsl pick([8, 27, 28, 31, 32, 59, 60, 62, 63, 64]));
+        5 -> sign() * roll(1 bsl (8 * roll(40)));
+        6 -> sign() * ((1 bsl (8 * (253 + roll(5)))) - roll(2));
+        7 -> pick([0.0, -0.0, 1.5, -1.0e308, 5.0e-324, 1.7976931348623157e308]);
+        8 -> (rand:uniform() - 0.5) * math:pow(10, roll(600) - 300);
+        9 -> [];
+        10 -> {};
+        11 -> #{};
+        12 -> rand:bytes(roll(100) - 1);
+        13 -> bits();
+        14 -> [roll(256) - 1 || _ <- lists:seq(1, roll(40))];
+        15 -> [256, -1, 16#1D11E | pick([[], a])];
+        16 -> pick([fun erlang:send/2, fun lists:map/2, fun nobody:nothing/255, fun ?MODULE:term/0]);
+        17 -> function([roll(9)]);
+        18 -> make_ref();
+        N when N < 21 -> from_pool(2);
+        _ -> from_pool(1)
+    end.
+
+%% @doc Nested so deep.
+deep(0, Term) -> Term;
+deep(Depth, Term) -> deep(Depth - 1, nest(roll(5), Term)).
+
+nest(1, Term) -> {Term};
+nest(2, Term) -> #{k => Term};
+nest(3, Term) -> [a | Term];
+nest(4, Term) -> {b, Term, c};
+nest(5, Term) -> [Term].
+
+%% Funs of this module, with an environment.
+function([Only]) -> fun(Arg) -> {Arg, Only} end;
+function([First | Rest]) -> fun(A, B) -> {A, B, First, Rest} end.
+
+%% A native record, where there are any.
+record(Values) ->
+    case has_records() of
+        true ->
+            Fields = [plain(list_to_atom("field" ++ integer_to_list(N))) || N <- lists:seq(1, length(Values))],
+            Names = [plain(pick([?MODULE, 'Ωmodul'])), plain(pick([point, 'größe']))],
+            Head = <<131, 67, (length(Values)):32, (roll(2) - 1)>>,
+            binary_to_term(iolist_to_binary([Head, Names, Fields, [plain(V) || V <- Values]]));
+        false ->
+            list_to_tuple(Values)
+    end.
+
+has_records() ->
+    list_to_integer(erlang:system_info(otp_release)) >= 29.
+
+bits() ->
+    Size = roll(90),
+    <<(rand:uniform(1 bsl 58)):Size>>.
+
+from_pool(Which) -> pick_of(element(Which, get(?POOL))).
+pick_of(Tuple) -> element(roll(tuple_size(Tuple)), Tuple).
+pick(List) -> lists:nth(roll(length(List)), List).
+sign() -> pick([1, -1]).
+word() -> roll(1 bsl 32) - 1.
+roll(N) -> rand:uniform(N).
+
+%%%-------------------------------------------------------------------------------------------
+%%% Encodings
+%%%-------------------------------------------------------------------------------------------
+
+%% @doc An encoding of a term: as this node writes it, or as another, older one might, or in a way
+%% that none would but all must read.
+-spec encoding() -> binary().
+encoding() ->
+    Term = term(),
+    case roll(8) of
+        1 -> term_to_binary(Term);
+        2 -> term_to_binary(Term, [{minor_version, roll(3) - 1}]);
+        3 -> term_to_binary([Term, Term], [{compressed, roll(10) - 1}]);
+        4 -> local(Term);
+        5 -> compress(iolist_to_binary(free(Term)));
+        _ -> <<131, (iolist_to_binary(free(Term)))/binary>>
+    end.
+
+local(Term) ->
+    try term_to_binary(Term, [local]) catch error:badarg -> term_to_binary(Term) end.
+
+compress(Bytes) ->
+    <<131, 80, (byte_size(Bytes)):32, (zlib:compress(Bytes))/binary>>.
+
+%% Any of the ways to write a term, at every place anew.
+free(N) when is_integer(N) ->
+    case roll(4) of
+        1 when N >= 0, N < 256 -> <<97, N>>;
+        2 when N >= -16#80000000, N < 16#80000000 -> <<98, N:32>>;
+        3 -> big(N);
+        _ -> plain(N)
+    end;
+free(F) when is_float(F) ->
+    case roll(3) of
+        1 -> minor(F, 0);
+        _ -> plain(F)
+    end;
+free(A) when is_atom(A) -> atom(A);
+free([]) -> <<106>>;
+free(List) when is_list(List) ->
+    case is_string(List, 0) of
+        true when hd(List) rem 2 =:= 0 -> plain(List);
+        _ -> list(List)
+    end;
+free({}) -> pick([[104, 0], <<105, 0:32>>]);
+free(Tuple) when is_tuple(Tuple) ->
+    Elements = [free(E) || E <- tuple_to_list(Tuple)],
+    case tuple_size(Tuple) of
+        Size when Size > 255 -> [<<105, Size:32>>, Elements];
+        Size -> [pick([<<104, Size>>, <<105, Size:32>>]), Elements]
+    end;
+free(Map) when is_map(Map) ->
+    Pairs = [{roll(1000), [free(K), free(V)]} || {K, V} <- maps:to_list(Map)],
+    [<<116, (map_size(Map)):32>>, [Pair || {_, Pair} <- lists:sort(Pairs)]];
+free(Id) when is_pid(Id); is_port(Id); is_reference(Id) -> identity(Id);
+free(Fun) when is_function(Fun) ->
+    case erlang:fun_info(Fun, type) of
+        {type, external} ->
+            [{module, M}, {name, F}, {arity, A}] = [erlang:fun_info(Fun, K) || K <- [module, name, arity]],
+            [113, atom(M), atom(F), free_small(A)];
+        {type, local} ->
+            plain(Fun)
+    end;
+free(Bits) when is_binary(Bits) ->
+    case roll(6) of
+        1 when Bits =/= <<>> -> <<77, (byte_size(Bits)):32, 8, Bits/binary>>;
+        _ -> plain(Bits)
+    end;
+free(Other) -> plain(Other).
+
+free_small(N) -> pick([<<97, N>>]).
+
+plain(Term) ->
+    <<131, Bytes/binary>> = term_to_binary(Term),
+    Bytes.
+
+minor(Term, Version) ->
+    <<131, Bytes/binary>> = term_to_binary(Term, [{minor_version, Version}]),
+    Bytes.
+
+%% With leading zeroes at times.
+big(N) ->
+    Sign = case N < 0 of true -> 1; false -> 0 end,
+    Magnitude = binary:encode_unsigned(abs(N), little),
+    Padding = pick([<<>>, <<>>, <<0>>, <<0:64>>]),
+    Bytes = <<Magnitude/binary, Padding/binary>>,
+    case byte_size(Bytes) of
+        Size when Size < 256 -> pick([<<110, Size, Sign, Bytes/binary>>, <<111, Size:32, Sign, Bytes/binary>>]);
+        Size -> <<111, Size:32, Sign, Bytes/binary>>
+    end.
+
+atom(Atom) ->
+    Utf8 = atom_to_binary(Atom),
+    Size = byte_size(Utf8),
+    Latin1 = unicode:characters_to_binary(atom_to_list(Atom), unicode, latin1),
+    case roll(4) of
+        1 when is_binary(Latin1) -> <<100, (byte_size(Latin1)):16, Latin1/binary>>;
+        2 when is_binary(Latin1), byte_size(Latin1) < 256 -> <<115, (byte_size(Latin1)), Latin1/binary>>;
+        3 when Size < 256 -> <<119, Size, Utf8/binary>>;
+        _ -> <<118, Size:16, Utf8/binary>>
+    end.
+
+is_string([C | Rest], N) when is_integer(C), C >= 0, C < 256, N < 65535 -> is_string(Rest, N + 1);
+is_string(Rest, _) -> Rest =:= [].
+
+list(List) ->
+    {Elements, Tail} = proper(List, []),
+    [<<108, (length(Elements)):32>>, [free(E) || E <- Elements], free(Tail)].
+
+proper([Head | Tail], Elements) -> proper(Tail, [Head | Elements]);
+proper(Tail, Elements) -> {lists:reverse(Elements), Tail}.
+
+%% The current tag, or one with a creation of one byte.
+identity(Id) ->
+    Bytes = plain(Id),
+    case roll(3) of
+        1 -> old_identity(Bytes);
+        _ -> Bytes
+    end.
+
+old_identity(<<88, Rest/binary>>) ->
+    {Node, <<Number:32, Serial:32, Creation:32>>} = node_name(Rest),
+    [103, Node, <<Number:32, Serial:32, (Creation band 3)>>];
+old_identity(<<89, Rest/binary>>) ->
+    {Node, <<Number:32, Creation:32>>} = node_name(Rest),
+    [102, Node, <<Number:32, (Creation band 3)>>];
+old_identity(<<120, Rest/binary>>) ->
+    {Node, <<Number:64, Creation:32>>} = node_name(Rest),
+    [102, Node, <<(Number band 16#0fffffff):32, (Creation band 3)>>];
+old_identity(<<90, Words:16, Rest/binary>>) ->
+    {Node, <<Creation:32, Numbers/binary>>} = node_name(Rest),
+    case roll(2) of
+        1 ->
+            <<Number:32, _/binary>> = Numbers,
+            [101, Node, <<Number:32, (Creation band 3)>>];
+        2 ->
+            Taken = min(Words, 3),
+            [114, <<Taken:16>>, Node, <<(Creation band 3)>>, binary:part(Numbers, 0, 4 * Taken)]
+    end.
+
+node_name(<<119, Size, Name:Size/binary, Rest/binary>>) -> {<<119, Size, Name/binary>>, Rest};
+node_name(<<118, Size:16, Name:Size/binary, Rest/binary>>) -> {<<118, Size:16, Name/binary>>, Rest};
+node_name(<<100, Size:16, Name:Size/binary, Rest/binary>>) -> {<<100, Size:16, Name/binary>>, Rest};
+node_name(<<115, Size, Name:Size/binary, Rest/binary>>) -> {<<115, Size, Name/binary>>, Rest}.
+
+%% @doc Damages an encoding at one to three places.
+-spec mutate(binary()) -> binary().
+mutate(Bytes) ->
+    lists:foldl(fun(_, Damaged) -> damage(Damaged, roll(9)) end, Bytes, lists:seq(1, roll(3))).
+
+damage(Bytes, _) when byte_size(Bytes) < 3 -> Bytes;
+damage(Bytes, Kind) ->
+    %% The version byte stays nearly always: without it there is nothing to see.
+    At = case roll(200) of 1 -> 0; _ -> roll(byte_size(Bytes) - 1) end,
+    <<Before:At/binary, Byte, After/binary>> = Bytes,
+    case Kind of
+        1 -> <<Before/binary, (Byte bxor (1 bsl (roll(8) - 1))), After/binary>>;
+        2 -> <<Before/binary, (roll(256) - 1), After/binary>>;
+        3 -> <<Before/binary, (pick(tags())), After/binary>>;
+        4 -> <<Before/binary, After/binary>>;
+        5 -> <<Before/binary, (pick(tags())), Byte, After/binary>>;
+        6 -> <<Before/binary, Byte>>;
+        7 -> <<Before/binary, (word()):32, After/binary>>;
+        8 -> <<Before/binary, (pick([0, 1, 255, 65535, 16#7fffffff, 16#ffffffff])):32, Byte, After/binary>>;
+        9 ->
+            Length = roll(min(byte_size(After) + 1, 40)) - 1,
+            <<Part:Length/binary, _/binary>> = After,
+            <<Before/binary, Part/binary, Byte, After/binary>>
+    end.
+
+tags() -> [67, 70, 77, 80, 82, 88, 89, 90] ++ lists:seq(97, 121).
+
+%%%-------------------------------------------------------------------------------------------
+%%% Which tags there were
+%%%-------------------------------------------------------------------------------------------
+
+-spec counts() -> counters:counters_ref().
+counts() ->
+    counters:new(300, []).
+
+%% @doc Counts the tags in an encoding, and the rare things that share a tag.
+-spec count(counters:counters_ref(), binary()) -> ok.
+count(Counts, <<131, 80, _:32, Compressed/binary>>) ->
+    counters:add(Counts, 80, 1),
+    tags(Counts, zlib:uncompress(Compressed), 1);
+count(Counts, <<131, Bytes/binary>>) ->
+    tags(Counts, Bytes, 1).
+
+%% So many terms are still to come.
+tags(_, <<>>, 0) ->
+    ok;
+tags(Counts, <<Tag, Bytes/binary>>, Left) ->
+    counters:add(Counts, Tag, 1),
+    {Rest, More} = skip(Counts, Tag, Bytes),
+    tags(Counts, Rest, Left - 1 + More).
+
+skip(_, 67, <<N:32, _, R/binary>>) -> {R, 2 + 2 * N};
+skip(_, 97, <<_, R/binary>>) -> {R, 0};
+skip(_, 98, <<_:32, R/binary>>) -> {R, 0};
+skip(C, 70, <<16#8000000000000000:64, R/binary>>) -> counters:add(C, 256, 1), {R, 0};
+skip(_, 70, <<_:64, R/binary>>) -> {R, 0};
+skip(_, 99, <<_:31/binary, R/binary>>) -> {R, 0};
+skip(_, T, <<L:16, _:L/binary, R/binary>>) when T =:= 100; T =:= 118; T =:= 107 -> {R, 0};
+skip(_, T, <<L, _:L/binary, R/binary>>) when T =:= 115; T =:= 119 -> {R, 0};
+skip(_, 101, R) -> {drop(5, name(R)), 0};
+skip(_, 102, R) -> {drop(5, name(R)), 0};
+skip(_, 103, R) -> {drop(9, name(R)), 0};
+skip(_, 88, R) -> {drop(12, name(R)), 0};
+skip(_, 89, R) -> {drop(8, name(R)), 0};
+skip(_, 120, R) -> {drop(12, name(R)), 0};
+skip(_, 114, <<N:16, R/binary>>) -> {drop(1 + 4 * N, name(R)), 0};
+skip(_, 90, <<N:16, R/binary>>) -> {drop(4 + 4 * N, name(R)), 0};
+skip(_, 104, <<N, R/binary>>) -> {R, N};
+skip(_, 105, <<N:32, R/binary>>) -> {R, N};
+skip(_, 106, R) -> {R, 0};
+skip(C, 116, <<N:32, R/binary>>) ->
+    N > 32 andalso counters:add(C, 258, 1),
+    N > 128 andalso counters:add(C, 259, 1),
+    {R, 2 * N};
+skip(_, 108, <<N:32, R/binary>>) -> {R, N + 1};
+skip(_, 109, <<N:32, _:N/binary, R/binary>>) -> {R, 0};
+skip(_, 77, <<N:32, _, _:N/binary, R/binary>>) -> {R, 0};
+skip(_, 110, <<N, _, _:N/binary, R/binary>>) -> {R, 0};
+skip(_, 111, <<N:32, _, _:N/binary, R/binary>>) -> {R, 0};
+skip(_, 112, <<_:32, _, _:16/binary, _:32, Free:32, R/binary>>) -> {R, 4 + Free};
+skip(_, 113, R) -> {R, 3};
+%% What follows is anybody's own business.
+skip(_, 121, _) -> {<<>>, 0}.
+
+name(<<T, L:16, _:L/binary, R/binary>>) when T =:= 100; T =:= 118 -> R;
+name(<<T, L, _:L/binary, R/binary>>) when T =:= 115; T =:= 119 -> R.
+
+drop(N, Bytes) ->
+    <<_:N/binary, Rest/binary>> = Bytes,
+    Rest.
+
+%% @doc What was counted.
+-spec histogram(counters:counters_ref()) -> [{term(), pos_integer()}].
+histogram(Counts) ->
+    [{kind(Place), N} || Place <- lists:seq(1, 300), N <- [counters:get(Counts, Place)], N > 0].
+
+%% @doc Which of these were never counted.
+-spec missing({counters:counters_ref(), [term()]}) -> [term()].
+missing({Counts, Wanted}) ->
+    Wanted -- [Kind || {Kind, _} <- histogram(Counts)].
+
+kind(67) -> record;
+kind(70) -> new_float;
+kind(77) -> bit_binary;
+kind(80) -> compressed;
+kind(88) -> new_pid;
+kind(89) -> new_port;
+kind(90) -> newer_reference;
+kind(97) -> small_integer;
+kind(98) -> integer;
+kind(99) -> float;
+kind(100) -> atom_latin1;
+kind(101) -> reference;
+kind(102) -> port;
+kind(103) -> pid;
+kind(104) -> small_tuple;
+kind(105) -> large_tuple;
+kind(106) -> nil;
+kind(107) -> string;
+kind(108) -> list;
+kind(109) -> binary;
+kind(110) -> small_big;
+kind(111) -> large_big;
+kind(112) -> new_fun;
+kind(113) -> export;
+kind(114) -> new_reference;
+kind(115) -> small_atom_latin1;
+kind(116) -> map;
+kind(118) -> atom_utf8;
+kind(119) -> small_atom_utf8;
+kind(120) -> v4_port;
+kind(121) -> local;
+kind(256) -> minus_zero;
+kind(257) -> improper_list;
+kind(258) -> map_over_32;
+kind(259) -> map_over_128;
+kind(Tag) -> Tag.
+
+%%%-------------------------------------------------------------------------------------------
+%%% Echo
+%%%-------------------------------------------------------------------------------------------
+
+%% @doc The echo with a seed of its own, which is printed.
+-spec echo(node(), pos_integer()) -> ok | {error, term()}.
+echo(Node, Count) ->
+    echo(Node, Count, erlang:unique_integer([positive]) + erlang:system_time()).
+
+%% @doc Sends so many terms to `{echo, Node}'; each must come back identical.
+-spec echo(node(), pos_integer(), integer()) -> ok | {error, term()}.
+echo(Node, Count, Seed) ->
+    io:format("echo: ~w terms, seed ~w~n", [Count, Seed]),
+    true = monitor_node(Node, true),
+    ok = prepare(Seed),
+    Counts = counts(),
+    Result = echo(Node, 0, 0, Count, queue:new(), Counts),
+    true = monitor_node(Node, false),
+    io:format("echo: tags: ~0p~n", [histogram(Counts)]),
+    Wanted = [
+        bit_binary, new_pid, newer_reference, v4_port, small_integer, integer, small_tuple, large_tuple, nil,
+        string, list, binary, small_big, large_big, new_fun, export, map, atom_utf8, small_atom_utf8,
+        new_float, minus_zero, improper_list, map_over_32, map_over_128
+        | [record || has_records()]
+    ],
+    case {Result, missing({Counts, Wanted})} of
+        {ok, [_ | _] = Missing} when Count >= 100000 -> {error, {never_generated, Missing}};
+        _ -> Result
+    end.
+
+echo(_, Count, Count, Count, _, _) ->
+    ok;
+echo(Node, Sent, Back, Count, Waiting, Counts) when Sent < Count, Sent - Back < ?WINDOW ->
+    Term = term(),
+    Bytes = term_to_binary(Term, [{minor_version, 2}]),
+    count(Counts, Bytes),
+    improper(Term) andalso counters:add(Counts, 257, 1),
+    {echo, Node} ! {self(), Sent, Term},
+    echo(Node, Sent + 1, Back, Count, queue:in({Term, Bytes}, Waiting), Counts);
+echo(Node, Sent, Back, Count, Waiting, Counts) ->
+    {{value, {Term, Bytes}}, Left} = queue:out(Waiting),
+    receive
+        {Back, Answer} ->
+            case same(Answer, Term, Bytes) of
+                true -> echo(Node, Sent, Back + 1, Count, Left, Counts);
+                false -> {error, {changed, Back, Bytes, term_to_binary(Answer, [{minor_version, 2}])}}
+            end;
+        {nodedown, Node} ->
+            {error, {nodedown, Back, Bytes}}
+    after 60000 ->
+        {error, {no_answer, Back, Bytes}}
+    end.
+
+%% Before OTP 27, `=:=' does not tell -0.0 from 0.0.
+same(Answer, Term, Bytes) ->
+    Answer =:= Term andalso
+        (term_to_binary(Answer, [{minor_version, 2}]) =:= Bytes orelse canonical(Answer) =:= canonical(Term)).
+
+canonical(Term) ->
+    term_to_binary(Term, [deterministic, {minor_version, 2}]).
+
+improper([_ | Tail]) -> improper(Tail);
+improper(Tail) -> Tail =/= [] andalso not is_tuple(Tail) andalso not is_map(Tail).
+
+%%%-------------------------------------------------------------------------------------------
+%%% Differential
+%%%-------------------------------------------------------------------------------------------
+
+%% @doc For so long, asks the decoder at the other end of the standard input and output about valid
+%% and damaged encodings, and compares with what `binary_to_term' says. Ends the node.
+%%
+%% A frame (length in four bytes) to it: `<<Count:32>>' and so many `<<Size:32, Bytes/binary>>'. Its
+%% answer: for each of them `<<1, Size:32, Encoding/binary>>' in canonical form or
+%% `<<0, Size:32, Reason/binary>>'. The last frame to it is `<<0:32, Report/binary>>'.
+-spec differential(pos_integer(), integer()) -> no_return().
+differential(Seconds, Seed) ->
+    ok = prepare(Seed),
+    Port = open_port({fd, 0, 1}, [binary, {packet, 4}, eof]),
+    Counts = counts(),
+    Deadline = erlang:monotonic_time(millisecond) + 1000 * Seconds,
+    {Asked, Tally, Differences} = rounds(Port, Deadline, Counts, 0, #{}, []),
+    Wanted = [
+        new_float, bit_binary, compressed, new_pid, newer_reference, small_integer, integer, float,
+        atom_latin1, reference, port, pid, small_tuple, large_tuple, nil, string, list, binary, small_big,
+        large_big, new_fun, export, new_reference, small_atom_latin1, map, atom_utf8, small_atom_utf8, v4_port,
+        minus_zero, map_over_32, map_over_128
+        | [record || has_records()]
+    ],
+    Missing = [K || Asked > 50000, K <- missing({Counts, Wanted})],
+    Verdict =
+        case {Differences, Missing} of
+            {[], []} -> "ok";
+            _ -> "different"
+        end,
+    Report = io_lib:format(
+        "~s~nOTP ~s, seed ~w: ~w encodings~noutcomes: ~0tp~ntags of the undamaged: ~0p~nnever generated: ~0p~n~ts",
+        [Verdict, erlang:system_info(otp_release), Seed, Asked, lists:sort(maps:to_list(Tally)),
+            histogram(Counts), Missing, [[line(D), $\n] || D <- lists:reverse(Differences)]]
+    ),
+    true = port_command(Port, <<0:32, (unicode:characters_to_binary(Report))/binary>>),
+    receive {Port, eof} -> ok end,
+    halt(0).
+
+line({Kind, Bytes, Detail}) ->
+    Shown = binary:part(Bytes, 0, min(byte_size(Bytes), 400)),
+    io_lib:format("~0tp: ~w bytes ~s: ~0tP", [Kind, byte_size(Bytes), binary:encode_hex(Shown), Detail, 40]).
+
+rounds(Port, Deadline, Counts, Asked, Tally, Differences) ->
+    case erlang:monotonic_time(millisecond) >= Deadline orelse length(Differences) >= 300 of
+        true ->
+            {Asked, Tally, Differences};
+        false ->
+            Questions = lists:append([questions(Counts) || _ <- lists:seq(1, 50)]),
+            Sized = [[<<(byte_size(Q)):32>>, Q] || Q <- Questions],
+            true = port_command(Port, [<<(length(Questions)):32>>, Sized]),
+            {Tally1, Differences1} =
+                receive
+                    {Port, {data, Answers}} -> compare(Questions, Answers, Tally, Differences);
+                    {Port, eof} -> halt(1)
+                after 60000 -> halt(2)
+                end,
+            rounds(Port, Deadline, Counts, Asked + length(Questions), Tally1, Differences1)
+    end.
+
+questions(Counts) ->
+    Valid = encoding(),
+    count(Counts, Valid),
+    %% Large ones are damaged less often: the small ones tell more in the same time.
+    Mutants =
+        case byte_size(Valid) of
+            Size when Size < 300 -> 6;
+            Size when Size < 5000 -> 2;
+            _ -> 1
+        end,
+    [Valid | [mutate(Valid) || _ <- lists:seq(1, Mutants)]].
+
+compare([], <<>>, Tally, Differences) ->
+    {Tally, Differences};
+compare([Bytes | Questions], <<Code, Size:32, Answer:Size/binary, Rest/binary>>, Tally, Differences) ->
+    Ours = case Code of 1 -> {ok, Answer}; 0 -> {refused, Answer} end,
+    {Outcome, Detail} = judge(Bytes, Ours, decode(Bytes)),
+    Tally1 = maps:update_with(Outcome, fun(N) -> N + 1 end, 1, Tally),
+    case Outcome of
+        {same, _} -> compare(Questions, Rest, Tally1, Differences);
+        {explained, _} -> compare(Questions, Rest, Tally1, Differences);
+        %% Of each kind enough to see what it is.
+        _ ->
+            Known = length([x || {Kind, _, _} <- Differences, Kind =:= Outcome]),
+            Added = [{Outcome, Bytes, Detail} || Known < 12],
+            compare(Questions, Rest, Tally1, Added ++ Differences)
+    end.
+
+%% As the distribution: nothing may follow the term.
+decode(Bytes) ->
+    try binary_to_term(Bytes, [used]) of
+        {Term, Used} when Used =:= byte_size(Bytes) -> {ok, Term};
+        {_, _} -> trailing
+    catch
+        error:badarg -> refused;
+        error:system_limit -> refused
+    end.
+
+judge(_, {refused, _}, refused) -> {{same, both_refuse}, []};
+judge(_, {refused, _}, trailing) -> {{same, both_refuse_or_trailing}, []};
+judge(_, {ok, _}, trailing) -> {{explained, compressed_or_trailing}, []};
+judge(Bytes, {ok, Answer}, refused) ->
+    case accepted_by_us_alone(Bytes, Answer) of
+        {true, Why} -> {{explained, Why}, []};
+        _ -> {we_accept_alone, Answer}
+    end;
+judge(Bytes, {refused, Reason}, {ok, Term}) ->
+    case refused_by_us_alone(Reason, Bytes, Term) of
+        {true, Why} -> {{explained, Why}, []};
+        _ -> {{we_refuse_alone, shape(Reason)}, {Reason, Term}}
+    end;
+judge(_, {ok, Answer}, {ok, Term}) ->
+    try binary_to_term(Answer) of
+        Again when Again =:= Term ->
+            case canonical(Again) =:= canonical(Term) of
+                true -> {{same, both_accept}, []};
+                false -> {same_but_for_a_sign, Answer}
+            end;
+        Again ->
+            {other_value, difference(Term, Again)}
+    catch
+        error:badarg -> {our_encoding_is_refused, Answer}
+    end.
+
+%% Reasons differ in numbers.
+shape(Reason) ->
+    re:replace(Reason, "[0-9]+", "N", [global, {return, binary}]).
+
+%% Where two terms begin to differ.
+difference([A | As], [B | Bs]) when A =:= B -> difference(As, Bs);
+difference([A | _], [B | _]) -> difference(A, B);
+difference(A, B) when is_tuple(A), is_tuple(B), tuple_size(A) =:= tuple_size(B) ->
+    difference(tuple_to_list(A), tuple_to_list(B));
+difference(A, B) when is_map(A), is_map(B), map_size(A) =:= map_size(B) ->
+    difference(lists:sort(maps:to_list(A)), lists:sort(maps:to_list(B)));
+difference(A, B) ->
+    {A, B}.
+
+%%% The differences that are meant. All else is a bug, here or there.
+
+%% What `binary_to_term' takes and we refuse: limits of ours, and that the BEAM reads
+%%
+%% * over the size that a fun claims to have (`NEW_FUN_EXT'), where we hold it to it;
+%% * its internal atom references (`ATOM_INTERNAL_REF2', 73, and 3, 75), which only `ets' may write.
+refused_by_us_alone(Reason, Bytes, Term) ->
+    Is = fun(Text) -> binary:match(Reason, Text) =/= nomatch end,
+    HasFun = binary:match(Bytes, <<112>>) =/= nomatch,
+    case lists:search(fun({Text, _}) -> Is(Text) end, meant_refusals()) of
+        {value, {_, depth}} -> {depth(Term) > 900, depth};
+        {value, {_, cut_off}} -> {HasFun, fun_size};
+        {value, {_, Why}} -> {true, Why};
+        false -> false
+    end.
+
+meant_refusals() ->
+    [
+        {<<"nested deeper">>, depth},
+        {<<"bytes of heap">>, heap},
+        {<<"encoded bytes">>, size},
+        {<<"a malformed fun">>, fun_size},
+        {<<"cut off">>, cut_off},
+        {<<"tag 73 ">>, internal_tag},
+        {<<"tag 75 ">>, internal_tag}
+    ].
+
+%% What `binary_to_term' refuses and we take: tags newer than this OTP; what follows LOCAL_EXT, which
+%% means something to its writer alone; and numbers in identifiers that a node knows it never gave
+%% out, as its own ones have fewer bits: under another node's name it takes them.
+accepted_by_us_alone(Bytes, Answer) ->
+    Here = atom_to_binary(node()),
+    Elsewhere = <<"N", (binary:part(Here, 1, byte_size(Here) - 1))/binary>>,
+    Foreign = binary:replace(Answer, Here, Elsewhere, [global]),
+    case {binary:match(Bytes, <<121>>), binary:match(Bytes, <<67>>)} of
+        {{_, _}, _} ->
+            {true, local};
+        {_, {_, _}} ->
+            record_is_new();
+        _ ->
+            try binary_to_term(Foreign) of
+                _ -> {Foreign =/= Answer, own_identifier}
+            catch
+                error:badarg -> false
+            end
+    end.
+
+record_is_new() ->
+    case has_records() of
+        true -> false;
+        false -> {true, record}
+    end.
+
+depth([Head | Tail]) -> max(1 + depth(Head), depth(Tail));
+depth(Tuple) when is_tuple(Tuple) -> 1 + lists:max([0 | [depth(E) || E <- tuple_to_list(Tuple)]]);
+depth(Map) when is_map(Map) -> 1 + lists:max([0 | [max(depth(K), depth(V)) || {K, V} <- maps:to_list(Map)]]);
+depth(Fun) when is_function(Fun) ->
+    case erlang:fun_info(Fun, env) of
+        {env, Env} when is_list(Env) -> 1 + depth(Env);
+        _ -> 1
+    end;
+depth(_) -> 1.
