@@ -27,7 +27,7 @@ pub mod wire;
 
 pub use connection::io::Liveness;
 pub use connection::session::CloseReason;
-pub use distribution::epmd::Epmd;
+pub use distribution::epmd::{Epmd, EpmdError};
 pub use distribution::link::LinkError;
 pub use distribution::manager::ConnectError;
 pub use distribution::names::Resolver;
@@ -43,7 +43,7 @@ pub use node::process::Exit;
 pub use node::runtime::StartError;
 pub use node::send::{Destination, SendError, SendOptions};
 pub use node::server::{Answer, Caller, ReplyError, Server};
-pub use node::stock::Distribution;
+pub use node::stock::{Distribution, LinkInfo};
 pub use overlay::NodeSpec;
 pub use signals::Notice;
 pub use wire::handshake::SessionId;
