@@ -60,8 +60,8 @@ pub enum RegisterError {
     /// The process has this name already.
     #[error("the process is registered already, as {0:?}")]
     Named(Arc<str>),
-    /// The node needs the name for itself, or no frame has room for it.
-    #[error("{0:?} cannot be registered: names have 1 to 255 bytes, and some are reserved")]
+    /// The node needs the name for itself, or no atom has room for it.
+    #[error("{0:?} cannot be registered: names have 1 to 255 characters, and some are reserved")]
     Name(Arc<str>),
     /// The node has stopped.
     #[error("the node has stopped")]

@@ -7,20 +7,22 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use parking_lot::RwLock;
 
 use crate::connection::receive::CONTROL_NAME;
+use crate::limits::MAX_ATOM_CHARS;
 use crate::node::mailbox::RegisterError;
 use crate::node::requests::REQUESTS_NAME;
 use crate::node::slot::Slot;
 use crate::signals::Local;
-use crate::wire::frame::{Dest, MAX_DEST_NAME};
+use crate::wire::frame::Dest;
 use crate::wire::identity::Identity;
 use crate::wire::term::{Pid, Reference};
 
 /// Names of the processes that every node has for others' sake.
 pub(crate) const SERVICE_NAMES: [&str; 2] = ["net_kernel", "rex"];
 
-/// True if users may send to the name.
+/// True if users may send to the name. Frames of Partisan sessions have room for 255 bytes only.
 pub(crate) fn is_free_name(name: &str) -> bool {
-    !name.is_empty() && name.len() <= MAX_DEST_NAME && name != CONTROL_NAME
+    let fits = name.len() <= MAX_ATOM_CHARS || name.chars().count() <= MAX_ATOM_CHARS;
+    !name.is_empty() && fits && name != CONTROL_NAME
 }
 
 struct Alias {

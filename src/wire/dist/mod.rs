@@ -37,3 +37,6 @@ mod hostile_tests;
 mod round_trip_tests;
 #[cfg(test)]
 mod tables_tests;
+
+#[cfg(test)]
+mod vm_tests;

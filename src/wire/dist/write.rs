@@ -468,7 +468,7 @@ fn has_token(control: &Control) -> bool {
     )
 }
 
-fn name_of(control: &Control) -> &'static str {
+pub(super) fn name_of(control: &Control) -> &'static str {
     match control {
         Control::Link { .. } => "LINK",
         Control::Send { .. } => "SEND",
