@@ -145,10 +145,16 @@ impl Processes {
     pub(crate) fn answered(&self, term: Term) -> Option<Term> {
         // `{[alias | Ref], Answer}`, and nearly no other message begins so.
         let like = [tag::SMALL_TUPLE, 2, tag::LIST, 0, 0, 0, 1];
-        if !term.skeleton().get(1..).is_some_and(|body| body.starts_with(&like)) {
+        if !term
+            .skeleton()
+            .get(1..)
+            .is_some_and(|body| body.starts_with(&like))
+        {
             return Some(term);
         }
-        let first = term.elements().and_then(|elements| Some(elements.first()?.decode()));
+        let first = term
+            .elements()
+            .and_then(|elements| Some(elements.first()?.decode()));
         let Some(Value::ImproperList(head, alias)) = first else {
             return Some(term);
         };

@@ -229,6 +229,8 @@ fn of_handshake(error: &HandshakeError) -> Cause {
         HandshakeError::MissingFlags { .. } | HandshakeError::TooOld => Cause::FlagsMissing,
         HandshakeError::Refused { .. } | HandshakeError::Closed { .. } => Cause::Refused,
         HandshakeError::NameMismatch { .. } => Cause::WrongName,
+        // The length is the beginning of an alert of TLS.
+        HandshakeError::TooLong(0x1503) => Cause::Tls,
         _ => Cause::Other,
     }
 }
@@ -242,6 +244,7 @@ impl From<ConnectError> for Failure {
                 DialError::Tls { .. } => Cause::Tls,
                 DialError::Establish(error) => match error {
                     EstablishError::Connect { .. } => Cause::Unreachable,
+                    EstablishError::Timeout("the TLS handshake") => Cause::Tls,
                     EstablishError::Timeout(_) => Cause::Timeout,
                     EstablishError::Handshake(error) => of_handshake(error),
                     _ => Cause::Other,
@@ -249,7 +252,14 @@ impl From<ConnectError> for Failure {
             },
             _ => Cause::Other,
         };
-        Self::from_error(cause, &error)
+        let mut failure = Self::from_error(cause, &error);
+        if cause == Cause::Tls {
+            failure.message = format!(
+                "no TLS with the other node, or only there: {}",
+                failure.message
+            );
+        }
+        failure
     }
 }
 

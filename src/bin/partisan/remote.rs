@@ -25,7 +25,7 @@ pub(crate) struct Asker {
     #[arg(long)]
     pub(crate) cookie: Option<String>,
     /// Seconds to wait for the connection and the answer.
-    #[arg(long, default_value = "5", value_parser = seconds)]
+    #[arg(long, default_value = "10", value_parser = seconds)]
     pub(crate) timeout: Duration,
     /// Dial the node at this address, HOST:PORT, and ask no EPMD.
     #[arg(long, value_name = "HOST:PORT", conflicts_with = "epmd_port")]

@@ -27,6 +27,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
+use partisan::wire::hello::DEFAULT_CHANNEL;
 use partisan::{Builder, ChannelSpec, Distribution, Node};
 use serde::Deserialize;
 
@@ -222,8 +223,12 @@ impl Settings {
             builder = builder.data_dir(dir);
         }
         for (name, channel) in &self.channels {
+            let name = match name.as_str() {
+                "default" => DEFAULT_CHANNEL,
+                name => name,
+            };
             builder = builder.channel_spec(ChannelSpec {
-                name: name.as_str().into(),
+                name: name.into(),
                 parallelism: channel.parallelism,
                 monotonic: channel.monotonic,
                 compression: channel.compression,
@@ -279,6 +284,12 @@ mod tests {
         assert!(settings.channels["state"].monotonic);
         assert_eq!(settings.channels["state"].parallelism, 1);
         assert!(settings.builder().is_ok());
+        let text = "name = 'a@h'\ncookie = 'c'\ndistribution = false\n[channels]\ndefault = 4";
+        let settings: Settings = toml::from_str(text).unwrap();
+        let node = settings.builder().unwrap().start().unwrap();
+        let channels = node.spec().channels.iter();
+        let channels: Vec<_> = channels.map(|c| (&*c.name, c.parallelism)).collect();
+        assert_eq!(channels, [("partisan_membership", 1), ("undefined", 4)]);
     }
 
     #[test]
