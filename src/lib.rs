@@ -40,6 +40,7 @@ pub use node::events::{Events, NodeEvent};
 pub use node::functions::{Call, Exception, FunctionResult};
 pub use node::mailbox::{Mailbox, Message, RegisterError};
 pub use node::process::Exit;
+pub use node::registry::AliasKind;
 pub use node::runtime::StartError;
 pub use node::send::{Destination, SendError, SendOptions};
 pub use node::server::{Answer, Caller, ReplyError, Server};

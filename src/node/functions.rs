@@ -180,6 +180,9 @@ pub(crate) fn requested(inner: &Arc<Inner>, link: &Arc<Link>, signal: Signal) {
         };
         link.signal(lane(inner.own_process), signal);
     };
+    if !options.iter().all(is_option) {
+        return refuse(id, from, "badopt");
+    }
     let arguments = signal.payload.map(|payload| payload.decode());
     let Some(Value::List(arguments)) = arguments else {
         return refuse(id, from, "badarg");
@@ -238,6 +241,28 @@ pub(crate) fn requested(inner: &Arc<Inner>, link: &Arc<Link>, signal: Signal) {
         slot.close(true);
         drop(permit);
     });
+}
+
+/// Options of `spawn_opt/4`. Those beyond links and monitors concern Erlang's heaps and schedulers, and
+/// have no effect here.
+fn is_option(option: &Value) -> bool {
+    match option {
+        Value::Atom(word) => ["link", "monitor"].contains(&word.as_str()),
+        Value::Tuple(pair) => matches!(&pair[..], [Value::Atom(word), _] if [
+            "monitor",
+            "link",
+            "priority",
+            "fullsweep_after",
+            "min_heap_size",
+            "min_bin_vheap_size",
+            "max_heap_size",
+            "message_queue_data",
+            "async_dist",
+            "scheduler",
+        ]
+        .contains(&word.as_str())),
+        _ => false,
+    }
 }
 
 fn task(inner: &Inner, function: &Function, arguments: Vec<Value>) -> Option<Task> {

@@ -15,6 +15,7 @@ use crate::node::api::Inner;
 use crate::node::functions;
 use crate::node::mailbox::Message;
 use crate::node::processes::Outcome;
+use crate::node::registry::AliasKind;
 use crate::node::services;
 use crate::node::slot::{Refused, Slot, Stalled, cost_of};
 use crate::signals::Local;
@@ -58,7 +59,7 @@ impl Receiver {
         }
     }
 
-    fn put(&mut self, slot: Arc<Slot>, message: Message) {
+    fn put(&mut self, slot: Arc<Slot>, message: Message, urgent: bool) {
         let bytes = cost_of(&message.term);
         if let Some(kept) = self.kept.get_mut(&slot.process) {
             kept.messages.push_back(message);
@@ -67,6 +68,7 @@ impl Receiver {
         }
         let stalled = Stalled::Link(self.link.relief.clone());
         match slot.admit(message.term.len(), 0, Some(stalled)) {
+            Ok(()) if urgent => slot.put_urgent(message),
             Ok(()) => slot.put(message),
             Err(Refused::Closed) => {}
             Err(Refused::Full) => {
@@ -99,7 +101,7 @@ impl Receiver {
         };
         if let Some(slot) = inner.processes.registry.find(dest) {
             let message = self.message(from, term);
-            self.put(slot, message);
+            self.put(slot, message, false);
         }
     }
 
@@ -110,19 +112,19 @@ impl Receiver {
         }
         if let Some(slot) = inner.processes.registry.find(Dest::Name(name)) {
             let message = self.message(Some(from), term);
-            self.put(slot, message);
+            self.put(slot, message, false);
         }
     }
 
     /// A message to an alias: an answer to a call, or one for a process that has made the alias.
-    fn for_alias(&mut self, inner: &Inner, alias: &Reference, from: Pid, term: Term) {
+    fn for_alias(&mut self, inner: &Inner, alias: &Reference, from: Pid, term: Term, urgent: bool) {
         let term = match inner.processes.calls.end(alias, Outcome::Reply(term)) {
             Err(Outcome::Reply(term)) => term,
             _ => return,
         };
-        if let Some(slot) = inner.processes.registry.find_alias(alias) {
+        if let Some((slot, kind)) = inner.processes.registry.find_alias(alias) {
             let message = self.message(Some(from), term);
-            self.put(slot, message);
+            self.put(slot, message, urgent && kind == AliasKind::Priority);
         }
     }
 }
@@ -144,19 +146,34 @@ impl Inbound for Receiver {
             }
             Control::AliasSend { from, alias } => {
                 let term = signal.payload.ok_or_else(|| name("ALIAS_SEND"))?;
-                self.for_alias(&inner, &alias, from, term);
+                self.for_alias(&inner, &alias, from, term, false);
             }
             Control::AltactSend {
                 exit: false,
+                priority,
                 from,
                 to,
-                ..
             } => {
                 let term = signal.payload.ok_or_else(|| name("ALTACT_SIG_SEND"))?;
                 match to {
-                    Target::Alias(alias) => self.for_alias(&inner, &alias, from, term),
+                    Target::Alias(alias) => {
+                        self.for_alias(&inner, &alias, from, term, priority);
+                    }
                     Target::Name(name) => self.for_name(&inner, &name, from, term),
                     Target::Pid(pid) => self.for_pid(&inner, &pid, Some(from), term),
+                }
+            }
+            // An exit signal to an alias is one to the process that has made it.
+            Control::AltactSend {
+                exit: true,
+                from,
+                to: Target::Alias(alias),
+                ..
+            } => {
+                if let Some((slot, _)) = inner.processes.registry.find_alias(&alias) {
+                    let to = inner.processes.registry.pid(slot.process);
+                    let control = Control::Exit2 { from, to };
+                    return self.deliver(Signal { control, ..signal });
                 }
             }
             Control::SpawnRequest { .. } => functions::requested(&inner, &self.link, signal),

@@ -9,6 +9,7 @@ use crate::distribution::manager::ConnectError;
 use crate::node::api::Node;
 use crate::node::mailbox::{Mailbox, RegisterError};
 use crate::node::processes::atom;
+use crate::node::registry::AliasKind;
 use crate::node::send::Destination;
 use crate::node::slot::Slot;
 use crate::signals::{Event, Local};
@@ -223,11 +224,11 @@ impl Mailbox {
     }
 
     /// An alias: a reference that messages can be sent to like to the pid, until
-    /// [`Mailbox::unalias`] or the end of this process. With `once` it ends with its first message.
-    pub fn alias(&self, once: bool) -> Reference {
+    /// [`Mailbox::unalias`] or the end of this process.
+    pub fn alias(&self, kind: AliasKind) -> Reference {
         let registry = &self.node().inner().processes.registry;
         let alias = registry.reference();
-        registry.add_alias(alias.clone(), self.slot().clone(), once);
+        registry.add_alias(alias.clone(), self.slot().clone(), kind);
         alias
     }
 

@@ -27,8 +27,21 @@ pub(crate) fn is_free_name(name: &str) -> bool {
 
 struct Alias {
     slot: Arc<Slot>,
-    /// It ends with its first message.
-    once: bool,
+    kind: AliasKind,
+}
+
+/// What an alias is good for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
+pub enum AliasKind {
+    /// Any number of messages.
+    #[default]
+    Lasting,
+    /// One message, with which it ends.
+    Once,
+    /// Any number of messages, and those that are sent as priority messages (OTP 28) go before
+    /// all others in the mailbox.
+    Priority,
 }
 
 #[derive(Default)]
@@ -119,22 +132,22 @@ impl Registry {
     }
 
     /// The process that an alias stands for; one that is good for one message ends.
-    pub(crate) fn find_alias(&self, alias: &Reference) -> Option<Arc<Slot>> {
+    pub(crate) fn find_alias(&self, alias: &Reference) -> Option<(Arc<Slot>, AliasKind)> {
         let names = self.names.read();
         let found = names.aliases.get(alias)?;
-        let slot = found.slot.clone();
-        if found.once {
+        let (slot, kind) = (found.slot.clone(), found.kind);
+        if kind == AliasKind::Once {
             drop(names);
             // Of two messages at once the first one counts.
-            return self.remove_alias(alias).then_some(slot);
+            return self.remove_alias(alias).then_some((slot, kind));
         }
-        Some(slot)
+        Some((slot, kind))
     }
 
-    pub(crate) fn add_alias(&self, alias: Reference, slot: Arc<Slot>, once: bool) {
+    pub(crate) fn add_alias(&self, alias: Reference, slot: Arc<Slot>, kind: AliasKind) {
         let mut names = self.names.write();
         let process = slot.process;
-        names.aliases.insert(alias.clone(), Alias { slot, once });
+        names.aliases.insert(alias.clone(), Alias { slot, kind });
         names.aliases_of.entry(process).or_default().push(alias);
     }
 

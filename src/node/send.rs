@@ -384,7 +384,7 @@ impl Node {
                 if inner.processes.calls.end(alias, reply).is_ok() {
                     return Attempt::Done;
                 }
-                registry.find_alias(alias)
+                registry.find_alias(alias).map(|(slot, _)| slot)
             }
             Destination::Name { name, .. }
                 if SERVICE_NAMES.contains(&name) && inner.has_distribution() =>

@@ -48,6 +48,8 @@ impl Stalled {
 
 struct State {
     queue: VecDeque<Message>,
+    /// Messages at the front that go before all others.
+    urgent: usize,
     /// Bytes queued and admitted.
     bytes: u64,
     closed: bool,
@@ -55,6 +57,13 @@ struct State {
     /// Why the process was ended by others.
     killed: Option<Term>,
     task: Option<AbortHandle>,
+}
+
+impl State {
+    fn pop(&mut self) -> Option<Message> {
+        self.urgent = self.urgent.saturating_sub(1);
+        self.queue.pop_front()
+    }
 }
 
 /// The end of a mailbox that messages are put into.
@@ -93,6 +102,7 @@ impl Slot {
             capacity: capacity.max(1),
             state: Mutex::new(State {
                 queue: VecDeque::new(),
+                urgent: 0,
                 bytes: 0,
                 closed: false,
                 stalled: Vec::new(),
@@ -138,6 +148,18 @@ impl Slot {
         }
     }
 
+    /// Puts in a message that room was made for, before all that are not urgent.
+    pub(crate) fn put_urgent(&self, message: Message) {
+        let mut state = self.state.lock();
+        if !state.closed {
+            let place = state.urgent;
+            state.queue.insert(place, message);
+            state.urgent += 1;
+            drop(state);
+            self.arrived.notify_one();
+        }
+    }
+
     /// Puts in a message whether there is room or not.
     pub(crate) fn force(&self, message: Message) {
         let mut state = self.state.lock();
@@ -177,7 +199,7 @@ impl Slot {
     /// Takes out a message and gives back its room. `Ok(None)`: empty, but more may come.
     pub(crate) fn take(&self) -> Result<Option<Message>, ()> {
         let mut state = self.state.lock();
-        match state.queue.pop_front() {
+        match state.pop() {
             Some(message) => {
                 let bytes = cost_of(&message.term);
                 self.leave(state, bytes);
@@ -191,7 +213,7 @@ impl Slot {
     /// Takes out a message whose room is given back by [`Slot::consumed`].
     pub(crate) fn take_kept(&self) -> Result<Option<Message>, ()> {
         let mut state = self.state.lock();
-        match state.queue.pop_front() {
+        match state.pop() {
             Some(message) => Ok(Some(message)),
             None if state.closed => Err(()),
             None => Ok(None),
@@ -202,6 +224,9 @@ impl Slot {
     pub(crate) fn flush(&self, reference: &Reference) {
         let mut state = self.state.lock();
         let found = state.queue.iter().position(|m| m.is_down_of(reference));
+        if found.is_some_and(|at| at < state.urgent) {
+            state.urgent -= 1;
+        }
         if let Some(message) = found.and_then(|at| state.queue.remove(at)) {
             self.leave(state, cost_of(&message.term));
         }

@@ -4,13 +4,13 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use partisan::{
-    Answer, CallError, Caller, Destination, Exception, Exit, Mailbox, Message, Node, Notice, Pid,
-    Reference, RpcError, Server, Value,
+    AliasKind, Answer, CallError, Caller, Destination, Exception, Exit, Mailbox, Message, Node,
+    Notice, Pid, Reference, RpcError, Server, Value,
 };
 use sha2::{Digest, Sha256};
 
 /// Gives a node the processes and functions of the peer program.
-pub fn serve(node: &Node) {
+pub(crate) fn serve(node: &Node) {
     node.serve("echo", Echo::default()).unwrap();
     node.spawn_named("sink", sink).unwrap();
     node.spawn_named("control", control).unwrap();
@@ -260,7 +260,15 @@ async fn obey(me: &mut Mailbox, verb: &str, arguments: &[Value]) -> Value {
             let _ = me.exit_other(&pid(to), &reason.encode().unwrap()).await;
         }
         ("send", [to, message]) => send_to(me.node(), to, message).await,
-        ("alias", [_]) => return me.alias(false).into(),
+        ("alias", [Value::List(options)]) => {
+            let priority = options.iter().any(|option| option.is_atom("priority"));
+            let kind = if priority {
+                AliasKind::Priority
+            } else {
+                AliasKind::Lasting
+            };
+            return me.alias(kind).into();
+        }
         ("unalias", [alias]) => {
             me.unalias(alias.as_reference().unwrap());
         }

@@ -309,7 +309,7 @@ busy_port(Node) ->
         {Sender, Monitor} = spawn_monitor(fun() -> [{sink, Node} ! {data, N, Bin} || N <- lists:seq(1, Count)] end),
         ?await({monitor, Sender, busy_dist_port, _}, suspension),
         %% Who asks not to be suspended isn't.
-        nosuspend = refused(Node, 2000),
+        nosuspend = refused(Node, 1000),
         ?await({'DOWN', Monitor, process, Sender, normal}, sender),
         _ = erlang:system_monitor(undefined),
         Digest = crypto:hash(sha256, binary:copy(Bin, Count)),
@@ -323,8 +323,12 @@ busy_port(Node) ->
 refused(_, 0) -> never;
 refused(Node, Left) ->
     case erlang:send({control, Node}, ignored, [nosuspend]) of
-        nosuspend -> nosuspend;
-        ok -> refused(Node, Left - 1)
+        nosuspend ->
+            nosuspend;
+        ok ->
+            %% The receiver takes some before it stops.
+            timer:sleep(1),
+            refused(Node, Left - 1)
     end.
 
 %% @doc Atoms of 255 characters of one to four bytes, as messages and as names.
