@@ -51,3 +51,8 @@ pub use wire::handshake::SessionId;
 pub use wire::hello::ChannelSpec;
 pub use wire::term::serde;
 pub use wire::term::{Atom, Pid, Reference, Term, TermError, TextError, Value};
+
+/// Has the guide's snippets compiled and run with the tests.
+#[cfg(doctest)]
+#[doc = include_str!("../docs/rust.md")]
+struct Guide;
