@@ -28,7 +28,7 @@ pub mod wire;
 
 pub use connection::io::Liveness;
 pub use connection::session::CloseReason;
-pub use distribution::epmd::Epmd;
+pub use distribution::epmd::{Epmd, EpmdError};
 pub use distribution::link::LinkError;
 pub use distribution::manager::ConnectError;
 pub use distribution::names::Resolver;
@@ -47,10 +47,15 @@ pub use node::registry::AliasKind;
 pub use node::runtime::StartError;
 pub use node::send::{Destination, SendError, SendOptions};
 pub use node::server::{Answer, Caller, ReplyError, Server};
-pub use node::stock::Distribution;
+pub use node::stock::{Distribution, LinkInfo};
 pub use overlay::NodeSpec;
 pub use signals::Notice;
 pub use wire::handshake::SessionId;
 pub use wire::hello::ChannelSpec;
 pub use wire::term::serde;
 pub use wire::term::{Atom, Pid, Reference, Term, TermError, TextError, Value};
+
+/// Has the guide's snippets compiled and run with the tests.
+#[cfg(doctest)]
+#[doc = include_str!("../docs/rust.md")]
+struct Guide;

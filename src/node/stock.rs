@@ -27,6 +27,7 @@ use crate::node::inbound::Receiver;
 use crate::node::runtime::StartError;
 use crate::wire::dist::DistLimits;
 use crate::wire::identity::Identity;
+use crate::wire::flags::Flags;
 
 /// Name of the threads that serve links with stock nodes.
 const THREAD_NAME: &str = "partisan-dist";
@@ -44,7 +45,8 @@ const STOP_PATIENCE: Duration = Duration::from_secs(2);
 pub struct Distribution {
     names: Resolver,
     register: bool,
-    tls: Option<TlsConfig>,
+    pub(crate) listen: bool,
+    pub(crate) tls: Option<TlsConfig>,
     listen_tls: Vec<SocketAddr>,
     tick_time: Duration,
     threads: usize,
@@ -58,6 +60,7 @@ impl Default for Distribution {
         Self {
             names: Resolver::from_env(),
             register: true,
+            listen: true,
             tls: None,
             listen_tls: Vec::new(),
             tick_time: limits::TICK_TIME,
@@ -91,6 +94,14 @@ impl Distribution {
     /// Whether the node registers with EPMD. Default: true. Without, only those can dial it who know its port.
     pub fn register(mut self, register: bool) -> Self {
         self.register = register;
+        self
+    }
+
+    /// Only dials: the node neither registers with EPMD nor listens on ports that were not asked for. Others reach it
+    /// through the links that it has made.
+    pub fn dial_only(mut self) -> Self {
+        self.register = false;
+        self.listen = false;
         self
     }
 
@@ -291,8 +302,10 @@ pub(crate) fn start(inner: &Arc<Inner>, setup: Setup) -> Result<Stock, StartErro
     let name = local.identity.node.clone();
     let parts = NodeName::parse(&name)?;
     let form = parts.form();
+    let listens = config.listen || !config.listen_tls.is_empty();
     let (connector, acceptor) = match &config.tls {
-        Some(tls) => (Some(tls.connector()?), Some(tls.acceptor()?)),
+        Some(tls) if listens => (Some(tls.connector()?), Some(tls.acceptor()?)),
+        Some(tls) => (Some(tls.connector()?), None),
         None => (None, None),
     };
     let limits = DistLimits {
@@ -397,6 +410,18 @@ impl Stock {
     }
 }
 
+/// A link with a stock node that is up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LinkInfo {
+    /// The peer's name.
+    pub node: Arc<str>,
+    /// The peer's incarnation.
+    pub creation: u32,
+    /// What both ends offer: the features of the protocol that the link may use.
+    pub flags: Flags,
+}
+
 impl Node {
     /// Makes a link with a stock node, unless there is one. Sending makes links by itself; this tells why
     /// there is none.
@@ -433,6 +458,16 @@ impl Node {
     pub fn links(&self) -> Vec<Arc<str>> {
         let links = self.inner().processes.links();
         links.iter().map(|link| link.name.clone()).collect()
+    }
+
+    /// The link with this stock node, if there is one.
+    pub fn link_info(&self, node: &str) -> Option<LinkInfo> {
+        let link = self.inner().processes.link(node)?;
+        link.is_open().then(|| LinkInfo {
+            node: link.name.clone(),
+            creation: link.creation,
+            flags: link.flags,
+        })
     }
 
     /// Ends the link with a stock node; true if there was one.
