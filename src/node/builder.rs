@@ -246,8 +246,9 @@ impl Builder {
         let queue_bytes = config.io.queue_bytes;
         let runtime = Runtime::start(host, identity, config, Box::new(Telling(view.clone())))?;
         let local = runtime.local().clone();
-        let allow = distribution.as_ref().map(|d| d.allow.clone());
-        let inner = Arc::new(Inner::new(runtime, registry, view, limits, allow));
+        let distributed = distribution.as_ref();
+        let inner = Inner::new(runtime, registry, view, limits, distributed);
+        let inner = Arc::new(inner);
         if let (Some(distribution), Some(gate)) = (distribution, gate) {
             inner.set_stock(stock::start(
                 &inner,

@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::runtime::{Handle, Runtime};
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 
+use crate::connection::door::Door;
 use crate::connection::establish::Local;
 use crate::connection::listen;
 use crate::connection::stock::{StockArrival, StockDesk, StockJudgement};
@@ -49,6 +50,7 @@ pub struct Distribution {
     threads: usize,
     visible: bool,
     pub(crate) allow: Allow,
+    pub(crate) max_peer_relations: usize,
 }
 
 impl Default for Distribution {
@@ -62,6 +64,7 @@ impl Default for Distribution {
             threads: 0,
             visible: false,
             allow: Allow::default(),
+            max_peer_relations: limits::MAX_PEER_RELATIONS,
         }
     }
 }
@@ -121,6 +124,13 @@ impl Distribution {
     /// What peers may reach. Default: see [`Allow`].
     pub fn allow(mut self, allow: Allow) -> Self {
         self.allow = allow;
+        self
+    }
+
+    /// Links and monitors that one peer may have at the processes of this node; the link with one that makes
+    /// more is cut. Default: 1,048,576.
+    pub fn max_peer_relations(mut self, relations: usize) -> Self {
+        self.max_peer_relations = relations;
         self
     }
 
@@ -261,7 +271,7 @@ pub(crate) fn start(
                 listener,
                 acceptor.clone(),
                 local.clone(),
-                Arc::new(Semaphore::new(limits::MAX_UNAUTHENTICATED)),
+                Arc::new(Door::default()),
                 // Far from the numbers of the other listener.
                 Arc::new(AtomicU64::new(1 << 63)),
                 gate.desk(),
