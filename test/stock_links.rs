@@ -5,11 +5,11 @@ use std::time::{Duration, Instant};
 
 use partisan::limits::{CROWDED_HANDSHAKE_TIMEOUT, MAX_UNAUTHENTICATED};
 use partisan::wire::handshake::{Link, Purpose};
-use partisan::{Node, Notice, StartError, Term, Value};
-use rustix::process::Signal;
+use partisan::{
+    Allow, Events, Mailbox, Node, NodeEvent, Notice, SendOptions, StartError, Term, Value,
+};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
-use tokio::time::timeout;
 
 #[path = "stock_links/doors.rs"]
 mod doors;
@@ -17,11 +17,14 @@ mod doors;
 mod frozen;
 #[path = "stock_links/names.rs"]
 mod names;
+#[path = "stock_links/rules.rs"]
+mod rules;
 #[path = "stock/mod.rs"]
 mod stock;
 #[path = "stock_links/support.rs"]
 mod support;
 
+use stock::{Epmd, Options, Peer};
 use support::*;
 
 fn atom(name: &str) -> Value {

@@ -186,8 +186,8 @@ pub async fn accept(
         }
     };
     let stream = accepted.map_err(|source| DialError::Tls {
-            peer: from.to_string().into(),
-            source,
+        peer: from.to_string().into(),
+        source,
     })?;
     let mut stream = Stream::Tls(Box::new(TlsStream::Server(stream)));
     let mut machine = local.machine(Role::Listener);

@@ -3,6 +3,7 @@
 
 -export([burst/4, serve_after/2, answer/0, senders/4, suspended/0, digests/0]).
 -export([chatter/1, chatted/0, sink/2, down/1, report/1, count/1, monitors/2, linkers/2]).
+-export([greeter/0, greeted/1]).
 
 %% @doc Sends `{Tag, N, Binary}' for N from 0 to Count - 1.
 burst(To, Tag, Count, Bytes) ->
@@ -164,3 +165,19 @@ flood(Ask, Left) ->
         {'DOWN', _, _, _, noconnection} -> cut
     after 0 -> flood(Ask, Left - 1)
     end.
+
+%% @doc A process that keeps messages `{round, N}'.
+greeter() ->
+    register(greeter, spawn(fun Loop() ->
+        receive
+            {wait, N, From} ->
+                receive {round, N} -> From ! {greeted, N} end,
+                Loop()
+        end
+    end)),
+    ok.
+
+%% @doc Waits for one of them.
+greeted(N) ->
+    greeter ! {wait, N, self()},
+    receive {greeted, N} -> ok after 20000 -> silence end.

@@ -103,24 +103,47 @@ fn meet(rust: &str, beam: &str) {
     let mut inbox = node.register("inbox").expect("a name");
     let mut events = node.events();
     let rust = node.name().to_owned();
-    let mut replaced = 0;
+    erl.expect("stock_links:greeter()", "ok");
     for round in 0..50_i64 {
         let theirs = erl.begin(&format!(
             "Up = net_kernel:connect_node('{rust}'), {{inbox, '{rust}'}} ! {{round, {round}}}, Up"
         ));
         // From before the other end's dial to after it.
-        std::thread::sleep(Duration::from_micros(100) * (round % 10) as u32);
+        std::thread::sleep(Duration::from_micros(150) * (round % 10) as u32);
         let ours = world.run(node.connect(erl.name.as_str()));
         ours.unwrap_or_else(|e| panic!("round {round}: {e}\n{}", log().text()));
         let greeting = tuple([atom("round"), round.into()]);
-        erl.expect(
-            &format!("yes = case whereis(greeted) of undefined -> register(greeted, self()) end, \
-               {{inbox, '{rust}'}} ! ready, \
-               receive {{round, {round}}} -> greeted after 20000 -> silence end").replace("yes = ", "true = "),
-            "greeted",
+        let sent = world.run(inbox.send((&*erl.name, "greeter"), &greeting));
+        sent.expect("there is a link");
+        let theirs = theirs.wait(PATIENCE);
+        assert_eq!(theirs.as_deref(), Ok("true"), "round {round}");
+        erl.expect(&format!("stock_links:greeted({round})"), "ok");
+        assert_eq!(numbered(&world.recv(&mut inbox)), ("round".into(), round));
+        assert_eq!(
+            changes(&mut events),
+            [(erl.name.clone(), true)],
+            "round {round}"
         );
-        let _ = greeting;
-        assert_eq!(theirs.wait(PATIENCE).as_deref(), Ok("true"), "round {round}");
-        let _ = (&mut inbox, &mut events, &mut replaced);
+        erl.expect("nodes(hidden)", &format!("['{rust}']"));
+        if round % 2 == 0 {
+            let ended = world.run(node.disconnect_link(erl.name.as_str()));
+            assert!(ended.expect("the node lives"));
+        } else {
+            erl.expect(&format!("erlang:disconnect_node('{rust}')"), "true");
+        }
+        world.run(link_down(&mut events, &erl.name));
+        eventually("it is down there too", || {
+            erl.eval("nodes(hidden)").as_deref() == Ok("[]")
+        });
     }
+}
+
+#[test]
+fn both_dial_at_once_and_the_rust_node_has_the_lesser_name() {
+    meet("a_rust", "b_beam");
+}
+
+#[test]
+fn both_dial_at_once_and_the_rust_node_has_the_greater_name() {
+    meet("b_rust", "a_beam");
 }
