@@ -127,7 +127,10 @@ pub const MAX_HELLO_BYTES: usize = 64 << 10;
 /// Time that a handshake may take from accept or connect to its end.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Connections that may be in their handshake at once; further ones are closed at once.
+/// Time that a handshake may take while others wait for room to begin theirs.
+pub const CROWDED_HANDSHAKE_TIMEOUT: Duration = Duration::from_millis(750);
+
+/// Connections that may be in their handshake at once; further ones wait until there is room.
 pub const MAX_UNAUTHENTICATED: usize = 128;
 
 /// Time that EPMD may take for an answer. OTP waits ten seconds; EPMD answers from memory.
@@ -184,7 +187,8 @@ pub const TICK_TIME: Duration = Duration::from_secs(60);
 /// Functions that run for stock nodes at once; further requests are answered `system_limit`.
 pub const MAX_SPAWNED: usize = 16_384;
 
-/// Links and monitors that one stock node may have at this node's processes.
+/// Links and monitors that one stock node may have at this node's processes
+/// (`max_peer_relations`).
 pub const MAX_PEER_RELATIONS: usize = 1 << 20;
 
 /// Bytes that the members of process groups may take that one stock node brings, per scope. What

@@ -284,7 +284,10 @@ impl<H: Host> Manager<H> {
             },
             peers::Verdict::Alive => Verdict::Alive { cookie },
             peers::Verdict::Nok => Verdict::Nok,
-            peers::Verdict::NotAllowed(why) => Verdict::NotAllowed(why),
+            peers::Verdict::NotAllowed(why) => {
+                tracing::warn!(peer = %judgement.peer.name, "a stock node is refused: {why}");
+                Verdict::NotAllowed(why)
+            }
         };
         let _ = judgement.answer.send(verdict);
     }

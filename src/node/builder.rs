@@ -259,8 +259,9 @@ impl Builder {
         let queue_bytes = config.io.queue_bytes;
         let runtime = Runtime::start(host, identity, config, Box::new(Telling(view.clone())))?;
         let local = runtime.local().clone();
-        let allow = distribution.as_ref().map(|d| d.allow.clone());
-        let inner = Arc::new(Inner::new(runtime, registry, view, limits, allow));
+        let distributed = distribution.as_ref();
+        let inner = Inner::new(runtime, registry, view, limits, distributed);
+        let inner = Arc::new(inner);
         if let (Some(config), Some(gate), Some(runtime)) = (distribution, gate, threads) {
             let setup = stock::Setup {
                 config,

@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::runtime::{Handle, Runtime};
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 
+use crate::connection::door::Door;
 use crate::connection::establish::Local;
 use crate::connection::listen;
 use crate::connection::stock::{StockArrival, StockDesk, StockJudgement};
@@ -26,8 +27,8 @@ use crate::node::events::NodeEvent;
 use crate::node::inbound::Receiver;
 use crate::node::runtime::StartError;
 use crate::wire::dist::DistLimits;
-use crate::wire::identity::Identity;
 use crate::wire::flags::Flags;
+use crate::wire::identity::Identity;
 
 /// Name of the threads that serve links with stock nodes.
 const THREAD_NAME: &str = "partisan-dist";
@@ -53,6 +54,7 @@ pub struct Distribution {
     visible: bool,
     name_from: Option<Arc<str>>,
     pub(crate) allow: Allow,
+    pub(crate) max_peer_relations: usize,
 }
 
 impl Default for Distribution {
@@ -68,6 +70,7 @@ impl Default for Distribution {
             visible: false,
             name_from: None,
             allow: Allow::default(),
+            max_peer_relations: limits::MAX_PEER_RELATIONS,
         }
     }
 }
@@ -143,6 +146,13 @@ impl Distribution {
     /// stops (`erl -name undefined`, OTP 23 and later).
     pub fn name_from(mut self, node: impl Into<Arc<str>>) -> Self {
         self.name_from = Some(node.into());
+        self
+    }
+
+    /// Links and monitors that one peer may have at the processes of this node; the link with one that makes
+    /// more is cut. Default: 1,048,576.
+    pub fn max_peer_relations(mut self, relations: usize) -> Self {
+        self.max_peer_relations = relations;
         self
     }
 
@@ -350,7 +360,7 @@ pub(crate) fn start(inner: &Arc<Inner>, setup: Setup) -> Result<Stock, StartErro
                 listener,
                 acceptor.clone(),
                 local.clone(),
-                Arc::new(Semaphore::new(limits::MAX_UNAUTHENTICATED)),
+                Arc::new(Door::default()),
                 // Far from the numbers of the other listener.
                 Arc::new(AtomicU64::new(1 << 63)),
                 gate.desk(),
