@@ -6,7 +6,7 @@
 //! |---|---|---|
 //! | node | [`node`] | tie the rest together |
 //! | runtime | [`connection`], [`distribution`] | sockets, clocks, threads |
-//! | sans-I/O | [`overlay`], [`channel`], [`signals`] | nothing but compute |
+//! | sans-I/O | [`overlay`], [`channel`], [`signals`], [`pg`] | nothing but compute |
 //! | wire | [`wire`] | nothing but compute |
 //!
 //! Everything below the runtime takes bytes, time and randomness as arguments and returns what
@@ -22,6 +22,7 @@ pub mod distribution;
 pub mod limits;
 pub mod node;
 pub mod overlay;
+pub mod pg;
 pub mod signals;
 pub mod wire;
 
@@ -38,7 +39,9 @@ pub use node::builder::Builder;
 pub use node::call::{CALL_TIMEOUT, CallError, RpcError};
 pub use node::events::{Events, NodeEvent};
 pub use node::functions::{Call, Exception, FunctionResult};
+pub use node::global::GlobalError;
 pub use node::mailbox::{Mailbox, Message, RegisterError};
+pub use node::pg::{Pg, PgError, PgEvent, PgEvents};
 pub use node::process::Exit;
 pub use node::registry::AliasKind;
 pub use node::runtime::StartError;

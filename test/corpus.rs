@@ -35,6 +35,11 @@ fn frames() {
 }
 
 #[test]
+fn external() {
+    replay("external", bodies::external::run);
+}
+
+#[test]
 fn terms() {
     replay("terms", bodies::terms::run);
 }

@@ -7,6 +7,7 @@
 //! release asks (4), `PARTISAN_SEED` the seed.
 
 use std::io::{Read, Write};
+use std::panic::catch_unwind;
 use std::process::{ChildStdin, ChildStdout, Stdio};
 use std::time::Duration;
 
@@ -53,9 +54,12 @@ fn answer_all(mut questions: ChildStdout, mut answers: ChildStdin) -> std::io::R
             let size = read_u32(&mut rest) as usize;
             let (question, others) = rest.split_at(size);
             rest = others;
-            let (code, bytes) = match normalised(question) {
-                Ok(bytes) => (1, bytes),
-                Err(reason) => (0, reason.into_bytes()),
+            // A panic is reported with the bytes that made it.
+            let normal = catch_unwind(|| normalised(question));
+            let (code, bytes) = match normal {
+                Ok(Ok(bytes)) => (1, bytes),
+                Ok(Err(reason)) => (0, reason.into_bytes()),
+                Err(_) => (0, b"panicked".to_vec()),
             };
             answer.push(code);
             answer.extend_from_slice(&(bytes.len() as u32).to_be_bytes());

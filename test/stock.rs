@@ -5,13 +5,16 @@
 
 use std::time::Duration;
 
-use partisan::{Distribution, Epmd as Names, Node};
+use partisan::{Distribution, Epmd as Names, Node, Value};
 
+#[path = "stock/certificates.rs"]
+mod certificates;
 #[path = "stock/peer.rs"]
 mod peer;
 #[path = "stock/mod.rs"]
 mod stock;
 
+use certificates::Certificates;
 use stock::{Epmd, Options, Peer, Release, releases};
 
 const RUST: &str = "rust@127.0.0.1";
@@ -29,6 +32,11 @@ fn rust_node(name: &str, epmd: &Epmd, distribution: Distribution) -> Node {
 
 fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Runtime::new().unwrap()
+}
+
+/// On a thread that is no worker of a runtime.
+fn block_on<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Handle::current().block_on(future)
 }
 
 /// The names that `stock_peer:all/0` and others return: `[a,b]`.
@@ -90,4 +98,69 @@ fn a_link_without_traffic_lives_on() {
         let asks = Peer::start(release, &epmd, &options);
         asks.check("idle", RUST);
     });
+}
+
+/// What shows that messages and signals of all kinds pass both ways.
+const SOME: [&str; 8] = [
+    "echo",
+    "bulk_send",
+    "fragments",
+    "links",
+    "monitors",
+    "gen_servers",
+    "calls_out",
+    "rpcs",
+];
+
+fn ask_some(asks: &Peer, node: &str) {
+    for function in SOME {
+        asks.check(function, node);
+    }
+}
+
+#[test]
+fn a_link_that_the_rust_node_has_made() {
+    each_release(|release| {
+        let epmd = Epmd::start(release);
+        let asks = Peer::start(release, &epmd, &Options::new("asks", COOKIE));
+        let node = rust_node(RUST, &epmd, Distribution::new());
+        block_on(node.connect("asks@127.0.0.1")).unwrap();
+        assert_eq!(*node.links(), ["asks@127.0.0.1".into()]);
+        ask_some(&asks, RUST);
+        // And one without a name of its own.
+        let nameless = Distribution::new().name_from("asks@127.0.0.1");
+        let nameless = rust_node("127.0.0.1", &epmd, nameless);
+        assert!(
+            nameless.name().ends_with("@127.0.0.1"),
+            "{}",
+            nameless.name()
+        );
+        asks.expect("length(nodes(hidden))", "2");
+        asks.check("gen_servers", nameless.name());
+        let other = block_on(nameless.rpc("asks@127.0.0.1", "erlang", "node", vec![], None));
+        assert_eq!(other.unwrap(), Value::atom("asks@127.0.0.1"));
+    });
+}
+
+#[test]
+fn over_tls_with_certificates_of_both_ends() {
+    let certificates = Certificates::new("stock");
+    let runtime = runtime();
+    let _context = runtime.enter();
+    for release in releases() {
+        let epmd = Epmd::start(release);
+        let mut options = Options::new("", COOKIE);
+        // OTP verifies host names, which an address is not.
+        options.name = "asks@localhost".to_owned();
+        options.short = true;
+        options.arguments = certificates.options(true);
+        let asks = Peer::start(release, &epmd, &options);
+        let tls = Distribution::new().tls(certificates.config());
+        let node = rust_node("rust@localhost", &epmd, tls);
+        ask_some(&asks, "rust@localhost");
+        // The other direction.
+        assert!(block_on(node.disconnect_link("asks@localhost")).unwrap());
+        block_on(node.connect("asks@localhost")).unwrap();
+        ask_some(&asks, "rust@localhost");
+    }
 }

@@ -13,6 +13,8 @@ use partisan::wire::flags::Flags;
 use partisan::wire::handshake::{HandshakeError, Link, Verdict};
 use tokio::runtime::Runtime;
 
+#[path = "stock/certificates.rs"]
+mod certificates;
 #[path = "stock_handshake/support.rs"]
 mod support;
 #[path = "stock_handshake/tls.rs"]

@@ -2,6 +2,7 @@
 //! corpora, so that what fuzzing has found stays found.
 
 pub mod dist;
+pub mod external;
 pub mod frames;
 pub mod handshake;
 pub mod membership;

@@ -140,7 +140,13 @@ impl<H: Host> Manager<H> {
         mut commands: mpsc::UnboundedReceiver<Command>,
         mut judgements: mpsc::Receiver<StockJudgement>,
         mut arrivals: mpsc::Receiver<StockArrival>,
+        first: Option<Stocked>,
     ) {
+        if let Some(stocked) = first {
+            let name = stocked.established.peer.name.clone();
+            // As if it had been accepted: nobody is waiting for this dial.
+            self.establish(name, stocked, Origin::Accepted(0));
+        }
         loop {
             let deadline = self.peers.deadline();
             let tick = async {
@@ -278,7 +284,10 @@ impl<H: Host> Manager<H> {
             },
             peers::Verdict::Alive => Verdict::Alive { cookie },
             peers::Verdict::Nok => Verdict::Nok,
-            peers::Verdict::NotAllowed(why) => Verdict::NotAllowed(why),
+            peers::Verdict::NotAllowed(why) => {
+                tracing::warn!(peer = %judgement.peer.name, "a stock node is refused: {why}");
+                Verdict::NotAllowed(why)
+            }
         };
         let _ = judgement.answer.send(verdict);
     }

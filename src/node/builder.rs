@@ -239,7 +239,17 @@ impl Builder {
         }
         // Erlang's VMs draw theirs alike; the first few numbers mean something to old releases.
         let creation = rand::rng().random_range(4..=u32::MAX);
-        let identity = Identity::new(config.name.clone(), creation);
+        let mut identity = Identity::new(config.name.clone(), creation);
+        let (mut threads, mut first) = (None, None);
+        if let Some(distribution) = &distribution {
+            let runtime = threads.insert(stock::threads(distribution)?);
+            let unnamed = config.local(identity.clone());
+            if let Some((given, link)) = stock::named(runtime, distribution, unnamed)? {
+                config.name = given.node.clone();
+                identity = given;
+                first = Some(link);
+            }
+        }
         let registry = Arc::new(Registry::new(identity.clone(), mailbox_bytes));
         let host = Arc::new(RustHost {
             registry: registry.clone(),
@@ -249,16 +259,19 @@ impl Builder {
         let queue_bytes = config.io.queue_bytes;
         let runtime = Runtime::start(host, identity, config, Box::new(Telling(view.clone())))?;
         let local = runtime.local().clone();
-        let allow = distribution.as_ref().map(|d| d.allow.clone());
-        let inner = Arc::new(Inner::new(runtime, registry, view, limits, allow));
-        if let (Some(distribution), Some(gate)) = (distribution, gate) {
-            inner.set_stock(stock::start(
-                &inner,
-                distribution,
+        let distributed = distribution.as_ref();
+        let inner = Inner::new(runtime, registry, view, limits, distributed);
+        let inner = Arc::new(inner);
+        if let (Some(config), Some(gate), Some(runtime)) = (distribution, gate, threads) {
+            let setup = stock::Setup {
+                config,
+                runtime,
                 gate,
                 local,
                 queue_bytes,
-            )?);
+                first,
+            };
+            inner.set_stock(stock::start(&inner, setup)?);
         }
         Ok(Node::of(&inner))
     }

@@ -10,7 +10,6 @@ use parking_lot::{Mutex, RwLock};
 use tokio::sync::oneshot;
 
 use crate::distribution::link::Link;
-use crate::limits;
 use crate::node::mailbox::Message;
 use crate::node::registry::Registry;
 use crate::signals::{self, Effect, Event, Local, Notice};
@@ -97,10 +96,11 @@ pub(crate) struct Processes {
 }
 
 impl Processes {
-    pub(crate) fn new(registry: Arc<Registry>) -> Self {
+    /// `max_peer_relations`: see [`signals::Config`].
+    pub(crate) fn new(registry: Arc<Registry>, max_peer_relations: usize) -> Self {
         let config = signals::Config {
             own: registry.identity.clone(),
-            max_peer_relations: limits::MAX_PEER_RELATIONS,
+            max_peer_relations,
         };
         Self {
             registry,

@@ -25,6 +25,7 @@ use crate::connection::listen;
 use crate::connection::session::{CloseReason, Session};
 use crate::connection::stock::StockDesk;
 use crate::distribution::epmd::EpmdError;
+use crate::distribution::manager::ConnectError;
 use crate::distribution::names::NameError;
 use crate::distribution::tls::TlsError;
 use crate::node::control::Control;
@@ -65,6 +66,18 @@ pub struct Config {
 }
 
 impl Config {
+    /// What a handshake has to know of this node, in a new incarnation.
+    pub(crate) fn local(&self, identity: Identity) -> Local {
+        Local {
+            identity,
+            stock_flags: Flags::STOCK,
+            instance: rand::rng().random(),
+            channels: self.channels.clone(),
+            cookie: self.cookie.clone(),
+            cookies: self.cookies.clone(),
+        }
+    }
+
     /// The defaults, for a node of this name.
     pub fn new(name: impl Into<Arc<str>>) -> Self {
         Self {
@@ -112,6 +125,12 @@ pub enum StartError {
     /// The node could not be registered with EPMD.
     #[error(transparent)]
     Epmd(#[from] EpmdError),
+    /// The node that should give this one a name could not be connected.
+    #[error("no name: {0}")]
+    Nameless(#[from] ConnectError),
+    /// It has connected, but gave none.
+    #[error("{0} gave this node no name: it must be of OTP 23 or later, and visible")]
+    NoName(Arc<str>),
     /// A visible node was asked for.
     #[error(
         "a Rust node cannot be visible: that would take part in `global`; leave `visible` off, \
@@ -193,14 +212,7 @@ impl<H: Host> Runtime<H> {
         observer: Box<dyn Observer>,
     ) -> Result<Self, StartError> {
         check(&config)?;
-        let local = Arc::new(Local {
-            identity,
-            stock_flags: Flags::STOCK,
-            instance: rand::rng().random(),
-            channels: config.channels.clone(),
-            cookie: config.cookie.clone(),
-            cookies: config.cookies.clone(),
-        });
+        let local = Arc::new(config.local(identity));
         let io = Arc::new(Io::start(host, config.io.clone())?);
         let (commands, inbox) = mpsc::unbounded_channel();
         let (started, outcome) = std::sync::mpsc::channel();

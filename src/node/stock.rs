@@ -7,12 +7,13 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::runtime::{Handle, Runtime};
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 
+use crate::connection::door::Door;
 use crate::connection::establish::Local;
 use crate::connection::listen;
 use crate::connection::stock::{StockArrival, StockDesk, StockJudgement};
-use crate::distribution::dial;
+use crate::distribution::dial::{self, Stocked};
 use crate::distribution::epmd::{Epmd, Registration};
 use crate::distribution::link::{self, Link, LinkError};
 use crate::distribution::manager::{self, Command, ConnectError, Manager};
@@ -27,6 +28,7 @@ use crate::node::inbound::Receiver;
 use crate::node::runtime::StartError;
 use crate::wire::dist::DistLimits;
 use crate::wire::flags::Flags;
+use crate::wire::identity::Identity;
 
 /// Name of the threads that serve links with stock nodes.
 const THREAD_NAME: &str = "partisan-dist";
@@ -50,7 +52,9 @@ pub struct Distribution {
     tick_time: Duration,
     threads: usize,
     visible: bool,
+    name_from: Option<Arc<str>>,
     pub(crate) allow: Allow,
+    pub(crate) max_peer_relations: usize,
 }
 
 impl Default for Distribution {
@@ -64,7 +68,9 @@ impl Default for Distribution {
             tick_time: limits::TICK_TIME,
             threads: 0,
             visible: false,
+            name_from: None,
             allow: Allow::default(),
+            max_peer_relations: limits::MAX_PEER_RELATIONS,
         }
     }
 }
@@ -135,6 +141,21 @@ impl Distribution {
         self
     }
 
+    /// Asks this node for a name when starting. The node's own [name](Node::builder) then is only
+    /// the part after the `@`, with or without it. Such a node does not register with EPMD; its name is good until it
+    /// stops (`erl -name undefined`, OTP 23 and later).
+    pub fn name_from(mut self, node: impl Into<Arc<str>>) -> Self {
+        self.name_from = Some(node.into());
+        self
+    }
+
+    /// Links and monitors that one peer may have at the processes of this node; the link with one that makes
+    /// more is cut. Default: 1,048,576.
+    pub fn max_peer_relations(mut self, relations: usize) -> Self {
+        self.max_peer_relations = relations;
+        self
+    }
+
     /// Asks for a visible node. That is refused when the node starts: a visible node has to take part in
     /// `global`'s protocol of locks and names.
     pub fn visible(mut self, visible: bool) -> Self {
@@ -201,17 +222,93 @@ impl manager::Host for Face {
     }
 }
 
-/// Starts to serve links. Blocks until EPMD has answered.
-pub(crate) fn start(
-    inner: &Arc<Inner>,
-    config: Distribution,
-    gate: Gate,
-    local: Arc<Local>,
-    queue_bytes: u64,
-) -> Result<Stock, StartError> {
+/// The threads that serve links.
+pub(crate) fn threads(config: &Distribution) -> Result<Runtime, StartError> {
     if config.visible {
         return Err(StartError::Visible);
     }
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let threads = match config.threads {
+        0 => cores.min(4),
+        threads => threads,
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(threads)
+        .thread_name(THREAD_NAME)
+        .enable_all()
+        .build()?;
+    Ok(runtime)
+}
+
+/// Blocks for the outcome of a task of that runtime.
+fn wait<T: Send + 'static>(
+    runtime: &Runtime,
+    task: impl Future<Output = T> + Send + 'static,
+) -> Result<T, StartError> {
+    let (answer, outcome) = std::sync::mpsc::channel();
+    runtime.spawn(async move {
+        let _ = answer.send(task.await);
+    });
+    let died = |_| StartError::Overlay("a task of the distribution has died".into());
+    outcome.recv().map_err(died)
+}
+
+/// Gets a name from another node, if that is wanted: the name, and the connection that comes with
+/// it.
+pub(crate) fn named(
+    runtime: &Runtime,
+    config: &Distribution,
+    local: Local,
+) -> Result<Option<(Identity, Stocked)>, StartError> {
+    let Some(giver) = config.name_from.clone() else {
+        return Ok(None);
+    };
+    let host = local.identity.node.trim_start_matches('@').to_owned();
+    let form = NodeName::parse(&format!("x@{host}"))?.form();
+    let local = Local {
+        identity: Identity::new(host, 0),
+        ..local
+    };
+    let connector = match &config.tls {
+        Some(tls) => Some(tls.connector()?),
+        None => None,
+    };
+    let resolver = config.names.clone();
+    let asked = giver.clone();
+    let stocked = wait(runtime, async move {
+        let address = resolver.resolve(&asked, form).await;
+        let address = address.map_err(|e| ConnectError::Resolve(Arc::new(e)))?;
+        let cookie = local.cookie_for(&asked);
+        let dialled = dial::dial(&address, asked, cookie, &local, connector.as_ref()).await;
+        dialled.map_err(|e| ConnectError::Dial(Arc::new(e)))
+    })??;
+    match stocked.established.given.clone() {
+        Some(identity) => Ok(Some((identity, stocked))),
+        None => Err(StartError::NoName(giver)),
+    }
+}
+
+/// What a node serves links with.
+pub(crate) struct Setup {
+    pub(crate) config: Distribution,
+    pub(crate) runtime: Runtime,
+    pub(crate) gate: Gate,
+    pub(crate) local: Arc<Local>,
+    pub(crate) queue_bytes: u64,
+    /// The connection that this node has its name from.
+    pub(crate) first: Option<Stocked>,
+}
+
+/// Starts to serve links. Blocks until EPMD has answered.
+pub(crate) fn start(inner: &Arc<Inner>, setup: Setup) -> Result<Stock, StartError> {
+    let Setup {
+        config,
+        runtime,
+        gate,
+        local,
+        queue_bytes,
+        first,
+    } = setup;
     let name = local.identity.node.clone();
     let parts = NodeName::parse(&name)?;
     let form = parts.form();
@@ -221,17 +318,6 @@ pub(crate) fn start(
         Some(tls) => (Some(tls.connector()?), None),
         None => (None, None),
     };
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let threads = if config.threads == 0 {
-        cores.min(4)
-    } else {
-        config.threads
-    };
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(threads)
-        .thread_name(THREAD_NAME)
-        .enable_all()
-        .build()?;
     let limits = DistLimits {
         term: inner.limits.term,
         message_bytes: inner.limits.message_bytes,
@@ -274,31 +360,24 @@ pub(crate) fn start(
                 listener,
                 acceptor.clone(),
                 local.clone(),
-                Arc::new(Semaphore::new(limits::MAX_UNAUTHENTICATED)),
+                Arc::new(Door::default()),
                 // Far from the numbers of the other listener.
                 Arc::new(AtomicU64::new(1 << 63)),
                 gate.desk(),
             ));
         }
     }
-    runtime.spawn(manager.run(told, gate.judgements, gate.arrivals));
+    let named = first.is_some();
+    runtime.spawn(manager.run(told, gate.judgements, gate.arrivals, first));
     let mut registration = None;
-    if let (Resolver::Epmd(epmd), true, Some(port)) = (&config.names, config.register, port) {
+    let register = config.register && !named;
+    if let (Resolver::Epmd(epmd), true, Some(port)) = (&config.names, register, port) {
         let (epmd, own) = (epmd.clone(), parts.name.to_owned());
-        let (answer, registered) = std::sync::mpsc::channel();
-        runtime.spawn(async move {
-            let _ = answer.send(epmd.register(&own, port).await);
-        });
-        match registered.recv() {
-            Ok(Ok(done)) => registration = Some(done),
-            Ok(Err(e)) => {
+        match wait(&runtime, async move { epmd.register(&own, port).await })? {
+            Ok(done) => registration = Some(done),
+            Err(e) => {
                 runtime.shutdown_background();
                 return Err(e.into());
-            }
-            Err(_) => {
-                return Err(StartError::Overlay(
-                    "registering with EPMD has failed".into(),
-                ));
             }
         }
     }

@@ -338,12 +338,12 @@ impl Peer {
         );
     }
 
-    /// Fails the test unless `stock_peer:FUNCTION(NODE)` is `ok`.
+    /// Fails the test unless `stock_peer:ask(FUNCTION, NODE)` is `ok`.
     #[track_caller]
     pub fn check(&self, function: &str, node: &str) {
         let began = Instant::now();
         self.expect_within(
-            &format!("stock_peer:{function}('{node}')"),
+            &format!("stock_peer:ask({function}, '{node}')"),
             "ok",
             Duration::from_secs(180),
         );

@@ -114,7 +114,6 @@ obey({unalias, Alias}) -> unalias(Alias), ok;
 obey({register, Name}) -> register(Name, self()), put(name, Name), ok;
 obey(unregister) -> unregister(erase(name)), ok;
 obey(group_leader) -> group_leader();
-obey({connect, Node}) -> net_kernel:connect_node(Node);
 obey({call, Name, Node, Request, Millis}) -> told(fun() -> gen_server:call({Name, Node}, Request, Millis) end);
 obey({cast, Name, Node, Message}) -> gen_server:cast({Name, Node}, Message);
 obey({rpc, Node, M, F, A, Millis}) ->

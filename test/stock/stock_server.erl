@@ -9,10 +9,8 @@ init([]) ->
 
 handle_call(never, _, State) -> {noreply, State};
 handle_call(self, _, State) -> {reply, self(), State};
-handle_call(stop_with_boom_not_me, {Pid, _} = From, State) ->
-    %% As a server that ends in a call would: who waits is told.
-    _ = spawn(fun() -> exit({Pid, From}) end),
-    {noreply, State};
+%% Who waits is told.
+handle_call(stop, _, State) -> {stop, {shutdown, asked}, State};
 handle_call(Request, _, State) -> {reply, {got, Request}, State}.
 
 handle_cast({tell, Pid, Message}, State) ->

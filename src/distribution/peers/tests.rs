@@ -223,6 +223,36 @@ fn a_node_that_has_lost_its_end_gets_a_new_link_after_the_old_one_is_down() {
 }
 
 #[test]
+fn a_node_that_is_coming_in_is_not_dialled() {
+    let mut world = World::new();
+    world.want(0);
+    // The greater name hears of it and wants the same.
+    assert!(world.step(0));
+    world.want(1);
+    assert_eq!(world.connections.len(), 1);
+    world.settle();
+    assert_eq!((world.links(0), world.links(1)), (vec![0], vec![0]));
+    // Unless it does not come.
+    world.at(
+        1,
+        Event::Incoming {
+            attempt: 99,
+            name: "x@host".into(),
+        },
+    );
+    world.at(1, Event::Want("x@host".into()));
+    assert_eq!(world.connections.len(), 1);
+    world.at(
+        1,
+        Event::AttemptGone {
+            attempt: 99,
+            name: "x@host".into(),
+        },
+    );
+    assert_eq!(world.connections.len(), 2);
+}
+
+#[test]
 fn a_dial_that_fails_is_told_once() {
     let mut world = World::new();
     world.want(0);

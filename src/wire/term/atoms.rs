@@ -4,12 +4,17 @@
 //! out what stands there: the table never grows, and a peer that sends texts of one hash makes
 //! no more trouble than a table that is empty.
 
-use crate::limits::{KEPT_ATOMS, MAX_KEPT_ATOM_BYTES};
+use super::Atom;
+use crate::limits::{KEPT_ATOMS, KEPT_NODES, MAX_KEPT_ATOM_BYTES};
 use std::cell::RefCell;
 use std::sync::Arc;
 
 /// The table.
-pub(super) struct Atoms([Option<Arc<str>>; KEPT_ATOMS]);
+pub(super) struct Atoms {
+    atoms: [Option<Atom>; KEPT_ATOMS],
+    /// Atoms as they stand in identifiers.
+    nodes: [Option<Arc<str>>; KEPT_NODES],
+}
 
 thread_local! {
     static ATOMS: RefCell<Atoms> = const { RefCell::new(Atoms::new()) };
@@ -21,33 +26,55 @@ pub(super) fn with_atoms<T>(mut run: impl FnMut(&mut Atoms) -> T) -> T {
         .try_with(|atoms| atoms.try_borrow_mut().map(|mut atoms| run(&mut atoms)).ok())
         .ok()
         .flatten()
-        // The thread is about to end.
-        .unwrap_or_else(|| run(&mut Atoms::new()))
+        .unwrap_or_else(|| without_table(run))
+}
+
+/// The thread is about to end.
+#[cold]
+#[inline(never)]
+fn without_table<T>(mut run: impl FnMut(&mut Atoms) -> T) -> T {
+    run(&mut Atoms::new())
 }
 
 impl Atoms {
     const fn new() -> Self {
-        Self([const { None }; KEPT_ATOMS])
+        Self {
+            atoms: [const { None }; KEPT_ATOMS],
+            nodes: [const { None }; KEPT_NODES],
+        }
     }
 
-    /// The text, if that is what the bytes are.
+    /// The atom, if the bytes are text and short enough to be kept.
     #[inline]
-    pub(super) fn text(&mut self, bytes: &[u8]) -> Option<Arc<str>> {
-        let slot = self.0.get_mut(place(bytes))?;
+    pub(super) fn kept(&mut self, bytes: &[u8]) -> Option<&Atom> {
+        let slot = self.atoms.get_mut(place(bytes) % KEPT_ATOMS)?;
+        match slot {
+            Some(kept) if kept.as_str().as_bytes() == bytes => {}
+            _ => *slot = Some(text(bytes)?.into()),
+        }
+        slot.as_ref()
+    }
+
+    /// The text of an atom that is the node of an identifier, likewise.
+    #[inline]
+    pub(super) fn node(&mut self, bytes: &[u8]) -> Option<Arc<str>> {
+        let slot = self.nodes.get_mut(place(bytes) % KEPT_NODES)?;
         match slot {
             Some(kept) if kept.as_bytes() == bytes => Some(kept.clone()),
-            _ => insert(slot, bytes),
+            _ => {
+                let text: Arc<str> = text(bytes)?.into();
+                *slot = Some(text.clone());
+                Some(text)
+            }
         }
     }
 }
 
 #[inline(never)]
-fn insert(slot: &mut Option<Arc<str>>, bytes: &[u8]) -> Option<Arc<str>> {
-    let text: Arc<str> = std::str::from_utf8(bytes).ok()?.into();
-    if bytes.len() <= MAX_KEPT_ATOM_BYTES {
-        *slot = Some(text.clone());
-    }
-    Some(text)
+fn text(bytes: &[u8]) -> Option<&str> {
+    std::str::from_utf8(bytes)
+        .ok()
+        .filter(|text| text.len() <= MAX_KEPT_ATOM_BYTES)
 }
 
 #[inline]
@@ -62,7 +89,7 @@ fn place(bytes: &[u8]) -> usize {
     for &byte in rest {
         hash = hash << 8 | hash >> 56 ^ u64::from(byte);
     }
-    (hash.wrapping_mul(SPREAD) >> 32) as usize % KEPT_ATOMS
+    (hash.wrapping_mul(SPREAD) >> 32) as usize
 }
 
 #[cfg(test)]
@@ -70,29 +97,37 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_atom_that_comes_again_is_the_same() {
-        let text = |bytes: &[u8]| with_atoms(|atoms| atoms.text(bytes)).unwrap();
-        let first = text(b"entry");
-        assert_eq!(&*first, "entry");
-        assert!(Arc::ptr_eq(&first, &text(b"entry")));
-        assert_eq!(&*text(b""), "");
-        // As many others as there are places leave it or drive it out, but never mistake it.
-        for number in 0..4 * KEPT_ATOMS {
-            let name = format!("atom_{number}");
-            assert_eq!(&*text(name.as_bytes()), name);
+    fn a_node_that_comes_again_is_the_same() {
+        let node = |bytes: &[u8]| with_atoms(|atoms| atoms.node(bytes)).unwrap();
+        let first = node(b"a@host");
+        assert_eq!(&*first, "a@host");
+        assert!(Arc::ptr_eq(&first, &node(b"a@host")));
+        for number in 0..4 * KEPT_NODES {
+            let name = format!("n{number}@host");
+            assert_eq!(&*node(name.as_bytes()), name);
         }
-        assert_eq!(&*text(b"entry"), "entry");
+        assert_eq!(&*node(b"a@host"), "a@host");
     }
 
     #[test]
-    fn long_atoms_are_not_kept() {
+    fn no_atom_is_taken_for_another() {
+        for _ in 0..2 {
+            for number in 0..4 * KEPT_ATOMS {
+                let name = format!("atom_{}", number % (3 * KEPT_ATOMS));
+                with_atoms(|atoms| assert_eq!(atoms.kept(name.as_bytes()).unwrap().as_str(), name));
+            }
+        }
+        with_atoms(|atoms| assert_eq!(atoms.kept(b"").unwrap().as_str(), ""));
+    }
+
+    #[test]
+    fn long_texts_and_what_is_none_are_not_kept() {
         let long = [b'a'; MAX_KEPT_ATOM_BYTES + 1];
-        let text = || with_atoms(|atoms| atoms.text(&long)).unwrap();
-        assert!(!Arc::ptr_eq(&text(), &text()));
-    }
-
-    #[test]
-    fn what_is_no_text_is_refused() {
-        assert!(with_atoms(|atoms| atoms.text(&[0xc3, 0x28])).is_none());
+        with_atoms(|atoms| {
+            assert!(atoms.kept(&long).is_none());
+            assert!(atoms.kept(&[0xc3, 0x28]).is_none());
+            assert!(atoms.node(&long).is_none());
+            assert!(atoms.node(&[0xc3, 0x28]).is_none());
+        });
     }
 }

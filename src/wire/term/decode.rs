@@ -17,19 +17,21 @@ use super::{
 use crate::limits::{MAX_ATOM_CHARS, MAX_PINNED_RATIO, OUT_OF_BAND_BYTES};
 use bytes::Bytes;
 use num_bigint::{BigInt, Sign};
+use std::ops::Range;
 use std::sync::Arc;
 
 /// The value of a term that has passed `scan`.
 ///
 /// What hasn't passed gives some value, too, and costs no more than its length.
 pub(super) fn decode(skeleton: &Bytes, form: Form, blobs: &[Bytes]) -> Value {
+    let mut value = Value::Integer(0);
     with_atoms(|atoms| {
         let mut reader = Reader::new(skeleton, 1, &[], &NO_LIMITS, atoms);
         reader.blobs = (form == Form::Elided).then(|| blobs.iter());
-        let decoded = reader.value();
+        let decoded = reader.value(&mut value);
         debug_assert!(decoded.is_some(), "{:?}", reader.error);
-        decoded.unwrap_or(Value::List(Vec::new()))
-    })
+    });
+    value
 }
 
 /// A term that has been scanned has passed stricter ones.
@@ -67,6 +69,7 @@ impl Value {
     }
 }
 
+#[inline]
 fn read(
     bytes: &Bytes,
     at: usize,
@@ -79,14 +82,17 @@ fn read(
             limit: u32::MAX as usize,
         });
     }
-    let run = |bytes: &Bytes, atoms: &mut Atoms| {
-        let mut reader = Reader::new(bytes, at, cached, limits, atoms);
-        match reader.value() {
-            Some(value) => Ok((value, reader.at, reader.pins, reader.large)),
-            None => Err(reader.error.unwrap_or(TermError::BlobMismatch)),
-        }
+    let mut value = Value::Integer(0);
+    let mut run = |bytes: &Bytes| {
+        with_atoms(|atoms| {
+            let mut reader = Reader::new(bytes, at, cached, limits, atoms);
+            match reader.value(&mut value) {
+                Some(()) => Ok((reader.at, reader.pins, reader.large)),
+                None => Err(reader.error.unwrap_or(TermError::BlobMismatch)),
+            }
+        })
     };
-    let (value, end, pins, large) = with_atoms(|atoms| run(bytes, atoms))?;
+    let (end, pins, large) = run(bytes)?;
     if end - large > limits.bytes {
         return Err(TermError::Size {
             bytes: end - large,
@@ -96,10 +102,78 @@ fn read(
     match bytes.get(..end) {
         Some(own) if pins && end < bytes.len() / MAX_PINNED_RATIO => {
             let own = Bytes::copy_from_slice(own);
-            let (value, ..) = with_atoms(|atoms| run(&own, atoms))?;
+            run(&own)?;
             Ok((value, end))
         }
         _ => Ok((value, end)),
+    }
+}
+
+/// Where a value is to stay.
+///
+/// The common kinds have functions of their own that are not inlined. Otherwise the compiler
+/// makes one move, from the stack, of all of them: what was just written in parts is read back as
+/// a whole, on which CPUs stall for longer than all the rest takes.
+trait Place: Sized {
+    fn put(self, make: impl FnOnce() -> Value);
+
+    #[inline(never)]
+    fn integer(self, number: i64) {
+        self.put(|| Value::Integer(number));
+    }
+
+    #[inline(never)]
+    fn atom(self, atom: &Atom) {
+        self.put(|| Value::Atom(atom.clone()));
+    }
+
+    #[inline(never)]
+    fn binary(self, source: &Bytes, place: Range<usize>) {
+        self.put(|| Value::Binary(source.slice(place)));
+    }
+
+    #[inline(never)]
+    fn tuple(self, elements: Box<[Value]>) {
+        self.put(|| Value::Tuple(elements.into_vec()));
+    }
+
+    #[inline(never)]
+    fn list(self, elements: Box<[Value]>) {
+        self.put(|| Value::List(elements.into_vec()));
+    }
+
+    #[inline(never)]
+    fn pid(self, node: Arc<str>, numbers: [u32; 3]) {
+        let [id, serial, creation] = numbers;
+        self.put(|| {
+            Value::Pid(Pid {
+                node,
+                id,
+                serial,
+                creation,
+            })
+        });
+    }
+
+    #[inline(never)]
+    fn reference(self, reference: Box<Reference>) {
+        self.put(|| Value::Reference(reference));
+    }
+}
+
+impl Place for &mut Vec<Value> {
+    #[inline]
+    fn put(self, make: impl FnOnce() -> Value) {
+        // `push` takes a value that has been made already, on the stack, since it may have to
+        // make room first.
+        self.extend(std::iter::once_with(make));
+    }
+}
+
+impl Place for &mut Value {
+    #[inline]
+    fn put(self, make: impl FnOnce() -> Value) {
+        *self = make();
     }
 }
 
@@ -158,33 +232,90 @@ impl<'a> Reader<'a> {
         None
     }
 
-    fn value(&mut self) -> Option<Value> {
+    /// Reads one term and returns it.
+    fn one(&mut self) -> Option<Value> {
+        let mut value = Value::Integer(0);
+        self.value(&mut value)?;
+        Some(value)
+    }
+
+    /// Reads one term and puts it where it belongs. The common leaves are read where this is
+    /// inlined: in the loop over the elements of what they stand in.
+    #[inline(always)]
+    fn value<P: Place>(&mut self, place: P) -> Option<()> {
         self.owed -= 1;
         let tag = self.u8()?;
         match tag {
-            tag::SMALL_INTEGER => Some(Value::Integer(self.u8()?.into())),
-            tag::INTEGER => Some(Value::Integer(i32::from_be_bytes(self.array()?).into())),
-            tag::SMALL_ATOM_UTF8
-            | tag::ATOM_UTF8
-            | tag::SMALL_ATOM
-            | tag::ATOM
-            | tag::CACHED_ATOM => Some(Value::Atom(Atom::new(self.atom_after(tag)?))),
-            tag::BINARY => self.binary(),
+            tag::SMALL_INTEGER => place.integer(self.u8()?.into()),
+            tag::INTEGER => place.integer(i32::from_be_bytes(self.array()?).into()),
+            tag::SMALL_ATOM_UTF8 => {
+                // 255 bytes are 255 characters at most.
+                let length = self.u8()?;
+                let bytes = self.take(length.into())?;
+                match self.atoms.kept(bytes) {
+                    Some(atom) => place.atom(atom),
+                    None => {
+                        let atom = self.unkept(bytes)?;
+                        place.atom(&atom);
+                    }
+                }
+            }
+            tag::BINARY => {
+                let length = self.u32()? as usize;
+                if length >= OUT_OF_BAND_BYTES {
+                    let large = self.large(length)?;
+                    place.put(|| Value::Binary(large));
+                } else {
+                    let start = self.at;
+                    self.take(length)?;
+                    self.pins = true;
+                    place.binary(self.source, start..self.at);
+                }
+            }
+            _ => return self.container(tag, place),
+        }
+        Some(())
+    }
+
+    /// Recursive, but never deeper than a term may be.
+    #[inline(never)]
+    fn container<P: Place>(&mut self, tag: u8, place: P) -> Option<()> {
+        match tag {
             tag::SMALL_TUPLE => {
                 let arity = self.u8()?;
-                self.tuple(arity.into())
+                place.tuple(self.tuple(arity.into())?);
             }
-            tag::NIL => Some(Value::List(Vec::new())),
-            tag::LIST => self.list(),
-            tag::SMALL_BIG => {
-                let length = self.u8()?;
-                self.big(length.into())
+            tag::NIL => place.list(Box::default()),
+            tag::LIST => {
+                let elements = self.list()?;
+                if self.bytes.get(self.at) == Some(&tag::NIL) {
+                    self.at += 1;
+                    self.owed -= 1;
+                    self.depth += 1;
+                    place.list(elements);
+                } else {
+                    {
+                        let list = self.improper(elements.into_vec())?;
+                        place.put(|| list);
+                    }
+                }
             }
-            tag::MAP => self.map(),
-            tag::NEW_PID => self.pid(true),
-            tag::NEWER_REFERENCE => self.reference(true),
-            _ => self.rare(tag),
+            tag::NEW_PID => {
+                let node = self.node()?;
+                let numbers = [self.u32()?, self.u32()?, self.u32()?];
+                place.pid(node, numbers);
+            }
+            tag::NEWER_REFERENCE => place.reference(self.reference(true)?),
+            tag::MAP => {
+                let pairs = self.map()?;
+                place.put(|| Value::Map(pairs));
+            }
+            _ => {
+                let value = self.rare(tag)?;
+                place.put(|| value);
+            }
         }
+        Some(())
     }
 
     #[inline(never)]
@@ -192,7 +323,14 @@ impl<'a> Reader<'a> {
         match tag {
             tag::LARGE_TUPLE => {
                 let arity = self.u32()?;
-                self.tuple(arity as usize)
+                Some(Value::Tuple(self.tuple(arity as usize)?.into_vec()))
+            }
+            tag::SMALL_BIG => {
+                let length = self.u8()?;
+                self.big(length.into())
+            }
+            tag::ATOM_UTF8 | tag::SMALL_ATOM | tag::ATOM | tag::CACHED_ATOM => {
+                Some(Value::Atom(self.atom_after(tag)?))
             }
             tag::STRING => {
                 let length = self.u16()?;
@@ -214,8 +352,8 @@ impl<'a> Reader<'a> {
                 self.big(length as usize)
             }
             tag::BIT_BINARY => self.bits(),
-            tag::PID => self.pid(false),
-            tag::NEW_REFERENCE => self.reference(false),
+            tag::PID => self.old_pid(),
+            tag::NEW_REFERENCE => Some(Value::Reference(self.reference(false)?)),
             tag::REFERENCE => self.old_reference(),
             tag::V4_PORT | tag::NEW_PORT | tag::PORT => self.port(tag),
             tag::NEW_FUN | tag::EXPORT => Some(Value::Fun(self.opaque()?)),
@@ -229,29 +367,21 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn tuple(&mut self, arity: usize) -> Option<Value> {
+    fn tuple(&mut self, arity: usize) -> Option<Box<[Value]>> {
         if arity == 0 {
-            return Some(Value::Tuple(Vec::new()));
+            return Some(Box::default());
         }
         self.open(arity, arity)?;
         let elements = self.elements(arity)?;
         self.depth += 1;
-        Some(Value::Tuple(elements))
+        Some(elements)
     }
 
-    fn list(&mut self) -> Option<Value> {
+    /// The elements of a list, up to its tail.
+    fn list(&mut self) -> Option<Box<[Value]>> {
         let length = self.u32()? as usize;
         self.open(length, length + 1)?;
-        let elements = self.elements(length)?;
-        let list = if self.bytes.get(self.at) == Some(&tag::NIL) {
-            self.at += 1;
-            self.owed -= 1;
-            Value::List(elements)
-        } else {
-            self.improper(elements)?
-        };
-        self.depth += 1;
-        Some(list)
+        self.elements(length)
     }
 
     /// A list whose tail isn't `NIL_EXT`. The tail may well be a list that goes on; it is read
@@ -274,10 +404,10 @@ impl<'a> Reader<'a> {
                     levels += 1;
                     elements.reserve(length);
                     for _ in 0..length {
-                        elements.push(self.value()?);
+                        self.value(&mut elements)?;
                     }
                 }
-                _ => match self.value()? {
+                _ => match self.one()? {
                     // `STRING_EXT`
                     Value::List(tail) => {
                         elements.extend(tail);
@@ -293,27 +423,32 @@ impl<'a> Reader<'a> {
         Some(list)
     }
 
-    fn elements(&mut self, count: usize) -> Option<Vec<Value>> {
+    #[inline]
+    fn elements(&mut self, count: usize) -> Option<Box<[Value]>> {
         let mut elements = Vec::with_capacity(count);
         for _ in 0..count {
-            elements.push(self.value()?);
+            self.value(&mut elements)?;
         }
-        Some(elements)
+        // It has the capacity that it needs. A box travels in registers, a vector doesn't.
+        Some(elements.into_boxed_slice())
     }
 
-    fn map(&mut self) -> Option<Value> {
+    #[inline(never)]
+    fn map(&mut self) -> Option<Vec<(Value, Value)>> {
         let count = self.u32()? as usize;
         if count == 0 {
-            return Some(Value::Map(Vec::new()));
+            return Some(Vec::new());
         }
         self.open(2 * count, 2 * count)?;
         let mut pairs = Vec::with_capacity(count);
         for _ in 0..count {
-            let key = self.value()?;
-            pairs.push((key, self.value()?));
+            pairs.push((Value::Integer(0), Value::Integer(0)));
+            let (key, value) = pairs.last_mut()?;
+            self.value(key)?;
+            self.value(value)?;
         }
         self.depth += 1;
-        Some(Value::Map(pairs))
+        Some(pairs)
     }
 
     /// Opens a container that takes `terms` elements, `values` of which are kept in it.
@@ -352,18 +487,18 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn binary(&mut self) -> Option<Value> {
-        let length = self.u32()? as usize;
-        if length >= OUT_OF_BAND_BYTES {
-            if let Some(blobs) = &mut self.blobs {
-                return match blobs.next() {
-                    Some(blob) => Some(Value::Binary(blob.clone())),
-                    None => self.fail(TermError::BlobMismatch),
-                };
+    #[inline(never)]
+    fn large(&mut self, length: usize) -> Option<Bytes> {
+        match &mut self.blobs {
+            Some(blobs) => match blobs.next() {
+                Some(blob) => Some(blob.clone()),
+                None => self.fail(TermError::BlobMismatch),
+            },
+            None => {
+                self.large += length;
+                self.slice(length)
             }
-            self.large += length;
         }
-        Some(Value::Binary(self.slice(length)?))
     }
 
     fn bits(&mut self) -> Option<Value> {
@@ -398,11 +533,11 @@ impl<'a> Reader<'a> {
         Some(Value::integer(BigInt::from_bytes_le(sign, magnitude)))
     }
 
-    fn pid(&mut self, wide: bool) -> Option<Value> {
-        let node = self.atom()?;
+    fn old_pid(&mut self) -> Option<Value> {
+        let node = self.node()?;
         let id = self.u32()?;
         let serial = self.u32()?;
-        let creation = self.creation(wide)?;
+        let creation = self.creation(false)?;
         Some(Value::Pid(Pid {
             node,
             id,
@@ -411,26 +546,26 @@ impl<'a> Reader<'a> {
         }))
     }
 
-    fn reference(&mut self, wide: bool) -> Option<Value> {
+    fn reference(&mut self, wide: bool) -> Option<Box<Reference>> {
         let count = self.u16()?;
         if !(1..=5).contains(&count) {
             return self.fail(TermError::Reference(count.into()));
         }
-        let node = self.atom()?;
+        let node = self.node()?;
         let creation = self.creation(wide)?;
         let mut words = Words::EMPTY;
         for _ in 0..count {
             words.push(self.u32()?);
         }
-        Some(Value::Reference(Box::new(Reference {
+        Some(Box::new(Reference {
             node,
             creation,
             words,
-        })))
+        }))
     }
 
     fn old_reference(&mut self) -> Option<Value> {
-        let node = self.atom()?;
+        let node = self.node()?;
         let words = [self.u32()?].into();
         let creation = self.creation(false)?;
         Some(Value::Reference(Box::new(Reference {
@@ -441,7 +576,7 @@ impl<'a> Reader<'a> {
     }
 
     fn port(&mut self, tag: u8) -> Option<Value> {
-        let node = self.atom()?;
+        let node = self.node()?;
         let id = match tag {
             tag::V4_PORT => u64::from_be_bytes(self.array()?),
             _ => self.u32()?.into(),
@@ -498,19 +633,19 @@ impl<'a> Reader<'a> {
             flags @ 0..=1 => flags == 1,
             flags => return self.fail(TermError::RecordFlags(flags)),
         };
-        let module = Atom::new(self.atom()?);
-        let name = Atom::new(self.atom()?);
+        let module = self.atom()?;
+        let name = self.atom()?;
         // A name and a value take up to two values.
         self.spend(2 * count)?;
         let mut names = Vec::with_capacity(count);
         for _ in 0..count {
-            names.push(Atom::new(self.atom()?));
+            names.push(self.atom()?);
         }
         let mut fields = Vec::with_capacity(count);
         if count > 0 {
             self.open(0, count)?;
             for name in names {
-                fields.push((name, self.value()?));
+                fields.push((name, self.one()?));
             }
             self.depth += 1;
         }
@@ -522,65 +657,77 @@ impl<'a> Reader<'a> {
         })))
     }
 
-    fn atom(&mut self) -> Option<Arc<str>> {
+    fn atom(&mut self) -> Option<Atom> {
         let tag = self.u8()?;
-        match tag {
-            tag::SMALL_ATOM_UTF8
-            | tag::ATOM_UTF8
-            | tag::SMALL_ATOM
-            | tag::ATOM
-            | tag::CACHED_ATOM => self.atom_after(tag),
-            _ => {
-                let at = self.at - 1;
-                self.fail(TermError::Tag { tag, at })
-            }
-        }
+        self.atom_after(tag)
     }
 
-    #[inline]
-    fn atom_after(&mut self, tag: u8) -> Option<Arc<str>> {
-        if tag != tag::SMALL_ATOM_UTF8 {
-            return self.rare_atom(tag);
+    /// The node of an identifier.
+    fn node(&mut self) -> Option<Arc<str>> {
+        let tag = self.u8()?;
+        if tag == tag::SMALL_ATOM_UTF8 {
+            let length = self.u8()?;
+            let bytes = self.take(length.into())?;
+            return match self.atoms.node(bytes) {
+                Some(node) => Some(node),
+                None => Some(self.unkept(bytes)?.as_str().into()),
+            };
         }
-        // 255 bytes are 255 characters at most.
-        let length = self.u8()?;
-        let bytes = self.take(length.into())?;
-        match self.atoms.text(bytes) {
-            Some(text) => Some(text),
-            None => self.fail(TermError::AtomText),
+        if let (tag::CACHED_ATOM, Some(&index)) = (tag, self.bytes.get(self.at))
+            && let Some(text) = self.cached.get(usize::from(index))
+        {
+            self.at += 1;
+            return Some(text.clone());
         }
+        let atom = self.atom_after(tag)?;
+        self.atoms
+            .node(atom.as_str().as_bytes())
+            .or_else(|| Some(atom.as_str().into()))
     }
 
     #[inline(never)]
-    fn rare_atom(&mut self, tag: u8) -> Option<Arc<str>> {
-        if tag == tag::CACHED_ATOM {
-            if self.cached.is_empty() {
+    fn atom_after(&mut self, tag: u8) -> Option<Atom> {
+        let bytes = match tag {
+            tag::CACHED_ATOM if !self.cached.is_empty() => {
+                let index = self.u8()?;
+                return match self.cached.get(usize::from(index)) {
+                    Some(text) => Some(Atom::new(text.clone())),
+                    None => self.fail(TermError::CachedAtom(index)),
+                };
+            }
+            tag::SMALL_ATOM_UTF8 | tag::SMALL_ATOM => {
+                let length = self.u8()?;
+                self.take(length.into())?
+            }
+            tag::ATOM_UTF8 | tag::ATOM => {
+                let length = self.u16()?;
+                self.take(length.into())?
+            }
+            _ => {
                 let at = self.at - 1;
                 return self.fail(TermError::Tag { tag, at });
             }
-            let index = self.u8()?;
-            return match self.cached.get(usize::from(index)) {
-                Some(text) => Some(text.clone()),
-                None => self.fail(TermError::CachedAtom(index)),
-            };
-        }
-        let length = match tag {
-            tag::SMALL_ATOM => self.u8()?.into(),
-            _ => self.u16()?,
         };
-        let bytes = self.take(length.into())?;
-        let text = if tag == tag::ATOM_UTF8 || bytes.is_ascii() {
-            self.atoms.text(bytes)
-        } else {
+        let latin1 = matches!(tag, tag::ATOM | tag::SMALL_ATOM);
+        if latin1 && !bytes.is_ascii() {
             let text: String = bytes.iter().copied().map(char::from).collect();
-            self.atoms.text(text.as_bytes())
-        };
-        match text {
-            Some(text) if text.len() > MAX_ATOM_CHARS && text.chars().count() > MAX_ATOM_CHARS => {
+            return self.unkept(text.as_bytes());
+        }
+        match self.atoms.kept(bytes) {
+            Some(atom) => Some(atom.clone()),
+            None => self.unkept(bytes),
+        }
+    }
+
+    /// An atom that is too long for the table, or none.
+    #[inline(never)]
+    fn unkept(&mut self, bytes: &[u8]) -> Option<Atom> {
+        match std::str::from_utf8(bytes) {
+            Ok(text) if text.len() > MAX_ATOM_CHARS && text.chars().count() > MAX_ATOM_CHARS => {
                 self.fail(TermError::AtomLength)
             }
-            Some(text) => Some(text),
-            None => self.fail(TermError::AtomText),
+            Ok(text) => Some(text.into()),
+            Err(_) => self.fail(TermError::AtomText),
         }
     }
 

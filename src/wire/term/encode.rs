@@ -106,15 +106,25 @@ impl Encoder {
         None
     }
 
-    /// Recursive, as values are, but never deeper than a term may be.
+    /// Writes a value. The common leaves are written where this is inlined: in the loop over the
+    /// elements of what they stand in.
+    #[inline(always)]
     fn value(&mut self, value: &Value, depth: u32) -> Option<()> {
         match value {
-            Value::Atom(atom) => self.atom(atom.as_str()),
             Value::Integer(number) => {
                 self.integer(*number);
                 Some(())
             }
+            Value::Atom(atom) => self.atom(atom.as_str()),
             Value::Binary(bytes) => self.binary(bytes),
+            other => self.container(other, depth),
+        }
+    }
+
+    /// Recursive, as values are, but never deeper than a term may be.
+    #[inline(never)]
+    fn container(&mut self, value: &Value, depth: u32) -> Option<()> {
+        match value {
             Value::Tuple(elements) => {
                 match u8::try_from(elements.len()) {
                     Ok(arity) => self.out.extend_from_slice(&[tag::SMALL_TUPLE, arity]),
@@ -410,6 +420,14 @@ impl Encoder {
             }
         }
     }
+}
+
+/// What the encoder takes the cost of a value to be in a VM.
+#[cfg(test)]
+pub(super) fn words_of(value: &Value) -> u64 {
+    let mut encoder = Encoder::new(Vec::new());
+    encoder.run(value).unwrap();
+    encoder.words
 }
 
 /// Words that an opaque term takes in a VM. It is walked for its depth, too.

@@ -94,6 +94,8 @@ mod hostile_tests;
 #[cfg(test)]
 mod map_tests;
 #[cfg(test)]
+mod normal_tests;
+#[cfg(test)]
 mod property_tests;
 #[cfg(test)]
 mod samples;

@@ -53,6 +53,11 @@ impl Opaque {
         Ok(Self(bytes.into()))
     }
 
+    /// Copies what it shares with the term around it.
+    pub(super) fn detach(&mut self) {
+        self.0 = Bytes::copy_from_slice(&self.0);
+    }
+
     /// Its encoding without the version byte.
     #[must_use]
     pub fn as_bytes(&self) -> &Bytes {

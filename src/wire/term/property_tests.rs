@@ -1,9 +1,10 @@
 //! The codec on generated terms, and on what becomes of them when bytes change.
 
+use super::encode::words_of;
 use super::walk::{Token, Walker};
 use super::{
-    Atom, Form, Inbound, Opaque, Outbound, Pid, Port, RefFormat, Reference, Term, TermLimits,
-    Value, elide, inline, map_in, map_out, scan,
+    Atom, Form, Inbound, Opaque, Outbound, Pid, Port, Record, RefFormat, Reference, Start, Term,
+    TermLimits, Value, elide, inline, map_in, map_out, normalise, scan,
 };
 use crate::limits::OUT_OF_BAND_BYTES;
 use crate::wire::identity::Identity;
@@ -11,6 +12,8 @@ use bytes::Bytes;
 use num_bigint::{BigInt, Sign};
 use proptest::collection::vec;
 use proptest::prelude::*;
+use std::io::Write;
+use std::sync::Arc;
 
 /// Names with what may confuse the mapping: own, wire's, unnamed, long, beyond ASCII.
 fn node() -> impl Strategy<Value = std::sync::Arc<str>> {
@@ -89,8 +92,26 @@ fn fun(creator: Value, free: &[Value]) -> Value {
     Value::Fun(Opaque::from_bytes([&[112][..], &size, &body].concat().into()).unwrap())
 }
 
+/// A pid in a node's private encoding.
+fn local(hash: u32) -> Value {
+    let mut bytes = vec![121];
+    bytes.extend(hash.to_be_bytes());
+    bytes.extend([88, 106]);
+    bytes.extend([7; 12]);
+    Value::Local(Opaque::local(bytes.into()).unwrap())
+}
+
 fn value() -> impl Strategy<Value = Value> {
-    leaf().prop_recursive(5, 32, 8, |inner| {
+    values(true)
+}
+
+/// Values that may go to a VM of any release.
+fn common() -> impl Strategy<Value = Value> {
+    values(false)
+}
+
+fn values(foreign: bool) -> impl Strategy<Value = Value> {
+    leaf().prop_recursive(5, 32, 8, move |inner| {
         let creator = (node(), 0..4u32).prop_map(|(node, creation)| {
             Value::Pid(Pid {
                 node,
@@ -113,7 +134,25 @@ fn value() -> impl Strategy<Value = Value> {
             vec(identifier(), 1..4).prop_map(|elements| {
                 Value::Tuple(elements.into_iter().cycle().take(300).collect())
             }),
-            (creator, vec(inner, 0..4)).prop_map(|(creator, free)| fun(creator, &free)),
+            (creator, vec(inner.clone(), 0..4)).prop_map(|(creator, free)| fun(creator, &free)),
+            (any::<bool>(), vec(("[a-z]{0,30}", inner), 0..4)).prop_map(
+                move |(exported, fields)| {
+                    if !foreign {
+                        return Value::Tuple(fields.into_iter().map(|(_, value)| value).collect());
+                    }
+                    let fields = fields
+                        .into_iter()
+                        .map(|(name, value)| (Atom::new(name), value));
+                    Record {
+                        module: Atom::new("m"),
+                        name: Atom::new("ä"),
+                        exported,
+                        fields: fields.collect(),
+                    }
+                    .into()
+                }
+            ),
+            any::<u32>().prop_map(move |hash| if foreign { local(hash) } else { hash.into() }),
         ]
     })
 }
@@ -170,6 +209,56 @@ fn read_all(bytes: &[u8]) {
     }
 }
 
+/// What both readers of stock terms make of bytes. They must agree.
+fn read_stock(bytes: Vec<u8>, start: Start, atoms: &[Arc<str>]) -> Option<(Value, usize)> {
+    let (bytes, limits) = (Bytes::from(bytes), TermLimits::default());
+    let normal = normalise(&bytes, start, atoms, &limits);
+    let value = Value::decode(&bytes, start, atoms, &limits);
+    match (normal, value) {
+        (Ok((term, length)), Ok((value, same_length))) => {
+            assert_eq!(length, same_length);
+            assert_eq!(term.decode(), value);
+            scan(term.skeleton(), term.form(), &limits, &mut ()).unwrap();
+            let mut alone = value.clone();
+            alone.detach();
+            assert_eq!(alone, value);
+            Some((value, length))
+        }
+        (Err(_), Err(_)) => None,
+        (normal, value) => panic!("{normal:?} but {value:?}"),
+    }
+}
+
+/// A term without its version byte, its atoms replaced by references where `atoms` has them.
+fn with_refs(term: &[u8], atoms: &[Arc<str>]) -> Vec<u8> {
+    let mut out = Vec::new();
+    // Of each open fun: where its size field stands in `out`, and its end in `term`.
+    let mut funs: Vec<(usize, usize)> = Vec::new();
+    let mut walker = Walker::new(term, Form::Whole, u32::MAX).unwrap();
+    let mut done = 1;
+    loop {
+        let token = walker.next().unwrap();
+        let start = token.map_or(term.len(), |_| walker.start());
+        out.extend_from_slice(&term[done..start]);
+        done = start;
+        while let Some((place, _)) = funs.pop_if(|(_, end)| *end <= start) {
+            let size = (out.len() - place) as u32;
+            out[place..place + 4].copy_from_slice(&size.to_be_bytes());
+        }
+        match token {
+            Some(Token::Fun(fun)) => funs.push((out.len() + 1, fun.end)),
+            Some(Token::Atom(atom)) => {
+                if let Some(index) = atoms.iter().position(|own| atom.is(own)) {
+                    out.extend([82, index as u8]);
+                    done = walker.at();
+                }
+            }
+            Some(_) => {}
+            None => return out,
+        }
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 1024, ..ProptestConfig::default() })]
 
@@ -185,7 +274,58 @@ proptest! {
     }
 
     #[test]
-    fn out_and_in_again_is_the_same(value in value()) {
+    fn the_encoder_knows_what_a_value_costs(value in value()) {
+        let whole = value.encode().unwrap().to_external();
+        let facts = scan(&whole, Form::Whole, &TermLimits::default(), &mut ()).unwrap();
+        prop_assert_eq!(words_of(&value), facts.heap_words);
+        let mut bare = vec![1, 2];
+        value.encode_bare(&mut bare).unwrap();
+        prop_assert_eq!(&bare[2..], &whole[1..]);
+    }
+
+    #[test]
+    fn stock_terms_are_read(value in value(), rest in vec(any::<u8>(), 0..40)) {
+        let whole = value.encode().unwrap().to_external();
+        let bytes = [&whole[..], &rest].concat();
+        prop_assert_eq!(
+            read_stock(bytes, Start::Version, &[]),
+            Some((value.clone(), whole.len()))
+        );
+        let bytes = [&whole[1..], &rest].concat();
+        prop_assert_eq!(
+            read_stock(bytes, Start::Bare, &[]),
+            Some((value, whole.len() - 1))
+        );
+    }
+
+    #[test]
+    fn cached_atoms_are_put_back(value in value()) {
+        let mut atoms: Vec<Arc<str>> = vec!["unused".into()];
+        collect_atoms(&value, &mut atoms);
+        atoms.truncate(255);
+        let whole = value.encode().unwrap().to_external();
+        let bytes = with_refs(&whole, &atoms);
+        let length = bytes.len();
+        let (term, used) =
+            normalise(&bytes.clone().into(), Start::Bare, &atoms, &TermLimits::default()).unwrap();
+        prop_assert_eq!(used, length);
+        prop_assert_eq!(term.to_external(), whole);
+        prop_assert_eq!(read_stock(bytes, Start::Bare, &atoms), Some((value, length)));
+    }
+
+    #[test]
+    fn compressed_terms_are_read(value in value(), level in 0..10u32) {
+        let whole = value.encode().unwrap().to_external();
+        let bytes = compressed(&whole, level);
+        let length = bytes.len();
+        prop_assert_eq!(
+            read_stock([&bytes[..], b"rest"].concat(), Start::Version, &[]),
+            Some((value, length))
+        );
+    }
+
+    #[test]
+    fn out_and_in_again_is_the_same(value in common()) {
         let term = value.encode().unwrap();
         let mut sent = Vec::new();
         map_out(term.skeleton(), term.form(), &outbound(None), &mut sent).unwrap();
@@ -198,7 +338,7 @@ proptest! {
     }
 
     #[test]
-    fn remote_references_leave_a_valid_term(value in value(), format in format()) {
+    fn remote_references_leave_a_valid_term(value in common(), format in format()) {
         let term = value.encode().unwrap();
         let mut sent = Vec::new();
         map_out(term.skeleton(), term.form(), &outbound(format), &mut sent).unwrap();
@@ -249,6 +389,10 @@ proptest! {
             bytes[at] = byte;
         }
         read_all(&bytes);
+        read_stock(bytes.clone(), Start::Version, &[]);
+        let atoms = ["a".into(), "ß".into()];
+        read_stock(bytes.clone(), Start::Version, &atoms);
+        read_stock(bytes.split_off(1), Start::Bare, &atoms);
     }
 
     #[test]
@@ -267,7 +411,7 @@ proptest! {
                     prop_assert_eq!(back, value);
                 }
             }
-            Err(error) => prop_assert!(error.to_string().contains("fun")),
+            Err(error) => prop_assert!(error.to_string().contains("can't be converted")),
         }
     }
 }
@@ -287,6 +431,35 @@ fn parts_of(term: &Term) -> Vec<Bytes> {
     }
     parts.push(term.skeleton().slice(from..));
     parts
+}
+
+fn collect_atoms(value: &Value, atoms: &mut Vec<Arc<str>>) {
+    match value {
+        Value::Atom(atom) if !atoms.iter().any(|own| **own == *atom.as_str()) => {
+            atoms.push(atom.as_str().into());
+        }
+        Value::Tuple(all) | Value::List(all) => {
+            all.iter().for_each(|value| collect_atoms(value, atoms));
+        }
+        Value::ImproperList(all, tail) => {
+            all.iter().for_each(|value| collect_atoms(value, atoms));
+            collect_atoms(tail, atoms);
+        }
+        Value::Map(pairs) => pairs.iter().for_each(|(key, value)| {
+            collect_atoms(key, atoms);
+            collect_atoms(value, atoms);
+        }),
+        _ => {}
+    }
+}
+
+/// As `term_to_binary(Term, [{compressed, Level}])`.
+pub(super) fn compressed(whole: &[u8], level: u32) -> Vec<u8> {
+    let mut bytes = vec![131, 80];
+    bytes.extend((whole.len() as u32 - 1).to_be_bytes());
+    let mut zlib = flate2::write::ZlibEncoder::new(bytes, flate2::Compression::new(level));
+    zlib.write_all(&whole[1..]).unwrap();
+    zlib.finish().unwrap()
 }
 
 fn has_map(value: &Value) -> bool {

@@ -3,17 +3,19 @@
 use super::{Opaque, Pid, Port, Record, Reference};
 use bytes::Bytes;
 use num_bigint::BigInt;
+use smol_str::SmolStr;
 use std::fmt;
 use std::sync::Arc;
 
-/// An atom's text.
+/// An atom's text. Short ones stand in it, so that neither making nor cloning one costs more than
+/// a few bytes copied.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Atom(Arc<str>);
+pub struct Atom(SmolStr);
 
 impl Atom {
     /// An atom of that text. More than 255 characters are refused when it is encoded.
     pub fn new(text: impl Into<Arc<str>>) -> Self {
-        Self(text.into())
+        Self(text.into().into())
     }
 
     /// Its text.
@@ -31,7 +33,13 @@ impl fmt::Display for Atom {
 
 impl From<&str> for Atom {
     fn from(text: &str) -> Self {
-        Self::new(text)
+        Self(SmolStr::new(text))
+    }
+}
+
+impl AsRef<str> for Atom {
+    fn as_ref(&self) -> &str {
+        &self.0
     }
 }
 
@@ -125,6 +133,34 @@ impl Value {
     #[must_use]
     pub fn list(elements: impl Into<Vec<Value>>) -> Self {
         Self::List(elements.into())
+    }
+
+    /// Copies what it shares with the term that it was decoded from, so that it keeps nothing
+    /// else alive.
+    pub fn detach(&mut self) {
+        match self {
+            Self::Binary(bytes) | Self::Bits { bytes, .. } => {
+                *bytes = Bytes::copy_from_slice(bytes);
+            }
+            Self::Fun(opaque) | Self::Local(opaque) => opaque.detach(),
+            Self::Tuple(all) | Self::List(all) => all.iter_mut().for_each(Self::detach),
+            Self::ImproperList(all, tail) => {
+                all.iter_mut().for_each(Self::detach);
+                tail.detach();
+            }
+            Self::Map(pairs) => pairs.iter_mut().for_each(|(key, value)| {
+                key.detach();
+                value.detach();
+            }),
+            Self::Record(record) => record.fields.iter_mut().for_each(|(_, v)| v.detach()),
+            Self::Atom(_)
+            | Self::Integer(_)
+            | Self::BigInteger(_)
+            | Self::Float(_)
+            | Self::Pid(_)
+            | Self::Reference(_)
+            | Self::Port(_) => {}
+        }
     }
 
     /// The text, if it is an atom.
