@@ -52,8 +52,7 @@ fn ask(release: &Release) {
     let asks = Peer::start(release, &epmd, &options);
     let _node = rust_node(RUST, &epmd, Distribution::new());
     for function in names(&asks, "stock_peer:all() ++ stock_peer:cutting()") {
-        let skipped = function == "groups"
-            || function == "priority_messages" && release.number < 28
+        let skipped = function == "priority_messages" && release.number < 28
             || function == "records" && release.number < 29;
         if !skipped {
             asks.check(&function, RUST);

@@ -162,7 +162,11 @@ impl World {
                     let to = number(&Pid { node, ..pid(0, 0) });
                     let message = Message::Discover {
                         peer: self.nodes[n].scope.clone(),
-                        version: if n as u32 % 2 == 0 { self.versions } else { 0 },
+                        version: if (n as u32).is_multiple_of(2) {
+                            self.versions
+                        } else {
+                            0
+                        },
                     };
                     self.say(n, to, Item::Said(None, message));
                 }
