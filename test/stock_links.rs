@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use partisan::limits::{CROWDED_HANDSHAKE_TIMEOUT, MAX_UNAUTHENTICATED};
 use partisan::wire::handshake::{Link, Purpose};
 use partisan::{
-    Allow, Events, Mailbox, Node, NodeEvent, Notice, SendOptions, StartError, Term, Value,
+    Allow, Events, Mailbox, Node, NodeEvent, Notice, SendError, SendOptions, StartError, Term,
+    Value,
 };
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;

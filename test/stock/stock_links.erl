@@ -139,32 +139,24 @@ ask(Name, What) ->
     Name ! {What, self()},
     receive {What, Answer} -> Answer end.
 
-%% @doc Monitors again and again, until a monitor fires because the connection went.
-monitors(Whom, Most) ->
-    flood(fun() -> monitor(process, Whom) end, Most).
+%% @doc Monitors that often, and waits until a monitor fires because the connection went.
+monitors(Whom, Count) ->
+    _ = [monitor(process, Whom) || _ <- lists:seq(1, Count)],
+    cut().
 
-%% @doc Has one process after the other link, until one ends because the connection went.
-linkers(Whom, Most) ->
+%% @doc Has so many processes link, and waits until one ends because the connection went.
+linkers(Whom, Count) ->
     Self = self(),
-    flood(
-        fun() ->
-            spawn_monitor(fun() ->
-                _ = monitor(process, Self),
-                link(Whom),
-                receive {'DOWN', _, _, Self, _} -> ok end
-            end)
-        end,
-        Most
-    ).
+    Linker = fun() ->
+        _ = monitor(process, Self),
+        link(Whom),
+        receive {'DOWN', _, _, Self, _} -> ok end
+    end,
+    _ = [spawn_monitor(Linker) || _ <- lists:seq(1, Count)],
+    cut().
 
-flood(_, 0) ->
-    not_cut;
-flood(Ask, Left) ->
-    _ = Ask(),
-    receive
-        {'DOWN', _, _, _, noconnection} -> cut
-    after 0 -> flood(Ask, Left - 1)
-    end.
+cut() ->
+    receive {'DOWN', _, _, _, noconnection} -> cut after 20000 -> not_cut end.
 
 %% @doc A process that keeps messages `{round, N}'.
 greeter() ->

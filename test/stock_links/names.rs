@@ -1,7 +1,7 @@
 //! Several incarnations, nodes and sessions of one name.
 
 use super::*;
-use crate::frozen::until_lost;
+use crate::frozen::{is_heard, until_lost};
 
 /// A Rust node that two name servers know, so that there can be two stock nodes of one name.
 struct Two {
@@ -72,10 +72,7 @@ fn a_restarted_node_takes_the_place_of_its_frozen_predecessor() {
         let heard = until_lost(&mut listening).await;
         (heard, listening)
     });
-    eventually("it listens", || {
-        let watchers = "length(element(2, process_info(whereis(chatter), monitored_by)))";
-        first.eval(watchers).as_deref() == Ok("1")
-    });
+    is_heard(&first);
     let stopped = Stopped::stop(first.pid());
     let second = two.elsewhere("twice_beam");
     second.expect(&format!("{{inbox, '{rust}'}} ! {{again, 1}}, ok"), "ok");

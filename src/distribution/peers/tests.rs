@@ -233,23 +233,15 @@ fn a_node_that_is_coming_in_is_not_dialled() {
     world.settle();
     assert_eq!((world.links(0), world.links(1)), (vec![0], vec![0]));
     // Unless it does not come.
-    world.at(
-        1,
-        Event::Incoming {
-            attempt: 99,
-            name: "x@host".into(),
-        },
+    let mut world = World::new();
+    world.want(0);
+    assert!(world.step(0));
+    world.want(1);
+    world.break_off(0);
+    assert_eq!(
+        (world.connections.len(), world.connections[1].dialler),
+        (2, 1)
     );
-    world.at(1, Event::Want("x@host".into()));
-    assert_eq!(world.connections.len(), 1);
-    world.at(
-        1,
-        Event::AttemptGone {
-            attempt: 99,
-            name: "x@host".into(),
-        },
-    );
-    assert_eq!(world.connections.len(), 2);
 }
 
 #[test]
