@@ -61,7 +61,7 @@ fn ask(release: &Release) {
     asks.check("busy_port", RUST);
 }
 
-fn each_release(test: fn(&Release)) {
+fn each_release(test: impl Fn(&Release)) {
     let runtime = runtime();
     let _context = runtime.enter();
     for release in releases() {
@@ -73,6 +73,22 @@ fn each_release(test: fn(&Release)) {
 #[test]
 fn everything_that_a_stock_node_asks() {
     each_release(ask);
+}
+
+/// Terms of every kind, `PARTISAN_ECHO_TERMS` of them (default 20,000): what comes back is `=:=`, and each
+/// tag has been there. `echo` decodes each to an owned value, drops what it came in, and encodes anew.
+#[test]
+fn generated_terms_come_back_as_they_went() {
+    let count = std::env::var("PARTISAN_ECHO_TERMS");
+    let count: u64 = count.map_or(20_000, |count| count.parse().expect("a number"));
+    each_release(|release| {
+        let epmd = Epmd::start(release);
+        let asks = Peer::start(release, &epmd, &Options::new("asks", COOKIE));
+        let _node = rust_node(RUST, &epmd, Distribution::new());
+        let echo = format!("term_gen:echo('{RUST}', {count})");
+        asks.expect_within(&echo, "ok", Duration::from_secs(3600));
+        println!("{}", asks.printed());
+    });
 }
 
 #[test]
