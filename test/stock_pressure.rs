@@ -198,7 +198,8 @@ fn a_busy_reader_suspends_senders_and_loses_nothing() {
             panic!("{tag}");
         };
         let sender = rest[0].as_i64().expect("a number") as usize;
-        assert_eq!(rest[1].as_i64(), Some(next[sender]));
+        let number = rest[1].as_i64();
+        assert_eq!(number, Some(next[sender]), "a gap\n{}", log().text());
         next[sender] += 1;
         digests[sender].update(rest[2].as_binary().expect("a binary"));
     }

@@ -35,7 +35,7 @@ pub(crate) struct Config {
 /// What happens to connections.
 #[derive(Clone, Debug)]
 pub(crate) enum Event {
-    /// Somebody wants a link with this node.
+    /// Somebody wants a link with this node, and the one that there is, if any, is about to end.
     Want(Arc<str>),
     /// Time has passed: see [`State::deadline`].
     Tick,
@@ -197,7 +197,7 @@ impl State {
             Event::Established { name, link, origin } => self.with(name, |_, peer, _| {
                 established(peer, link, origin, effects);
             }),
-            Event::Down { name, link } => self.with(name, |_, peer, _| {
+            Event::Down { name, link } => self.with(name, |name, peer, dials| {
                 if peer.link == Some(link) {
                     peer.link = None;
                     peer.ending = false;
@@ -205,6 +205,10 @@ impl State {
                         peer.link = Some(next);
                         peer.wanted = false;
                         effects.push(Effect::Start { link: next });
+                    } else if peer.attempts.is_empty() && peer.awaited.is_none() {
+                        dial(name, peer, dials, effects);
+                    } else if peer.wanted && peer.awaited.is_none() {
+                        peer.deferred.get_or_insert(now + GRACE);
                     }
                 }
             }),
@@ -236,10 +240,11 @@ impl State {
             return;
         }
         self.with(name, |name, peer, dials| {
+            peer.wanted = true;
+            // The end of a link is known before it is told; it is dialled again after that.
             if peer.link.is_some() && !peer.ending {
                 return;
             }
-            peer.wanted = true;
             if peer.awaited.is_some() || peer.deferred.is_some() {
                 return;
             }

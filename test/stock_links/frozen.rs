@@ -128,7 +128,10 @@ fn child() {
         let peer = parts[0].as_atom().expect("a name").to_owned();
         let talking = node.mailbox().expect("a mailbox");
         tokio::spawn(chatter(talking, (peer, "sink")));
-        let heard = until_lost(&mut inbox).await;
+        let lost = tokio::time::timeout(Duration::from_secs(20), until_lost(&mut inbox));
+        let Ok(heard) = lost.await else {
+            panic!("the end is not told; the log:\n{}", log().text());
+        };
         println!("\n@@lost {heard}");
         while let Some(message) = inbox.recv().await {
             println!("\n@@late {}", numbered(&message).0);

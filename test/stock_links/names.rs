@@ -35,6 +35,19 @@ impl Two {
 
     /// A stock node that the other name server knows.
     fn elsewhere(&self, name: &str) -> Peer {
+        // A name server makes a creation of the time in seconds, and for a name that it has known of the
+        // last one: so it differs from that of the node before.
+        let client = partisan::Epmd::on_port(self.other.port);
+        drop(
+            self.world
+                .run(client.register(name, 1))
+                .expect("registered"),
+        );
+        eventually("the name is free", || {
+            let names = client.names("127.0.0.1".parse().expect("an address"));
+            let names = self.world.run(names).expect("it answers");
+            names.iter().all(|(known, _)| **known != *name)
+        });
         let options = Options::new(name, COOKIE);
         Peer::start(self.world.release, &self.other, &options)
     }

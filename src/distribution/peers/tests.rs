@@ -266,6 +266,22 @@ fn a_dial_that_fails_is_told_once() {
 }
 
 #[test]
+fn a_link_that_is_wanted_while_its_end_is_not_yet_told_is_made_again() {
+    let mut world = World::new();
+    world.want(0);
+    world.settle();
+    world.break_off(0);
+    world.want(0);
+    assert_eq!(
+        world.connections.len(),
+        1,
+        "the old one has to be down first"
+    );
+    world.settle();
+    assert_eq!((world.links(0), world.links(1)), (vec![1], vec![1]));
+}
+
+#[test]
 fn a_node_does_not_dial_itself() {
     let mut world = World::new();
     world.at(0, Event::Want(World::name(0)));
