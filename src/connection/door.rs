@@ -49,11 +49,6 @@ impl Door {
         }
     }
 
-    /// True if half of the room is free.
-    pub(crate) fn is_calm(&self) -> bool {
-        self.room.available_permits() > limits::MAX_UNAUTHENTICATED / 2
-    }
-
     fn guest(&self, permit: OwnedSemaphorePermit) -> Guest {
         Guest {
             waiting: self.waiting.subscribe(),

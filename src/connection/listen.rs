@@ -4,7 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
@@ -95,7 +95,8 @@ pub(crate) async fn accept_all<F: Future<Output = ()> + Send + 'static>(
     mut handshake: impl FnMut(TcpStream, SocketAddr, Guest) -> F,
 ) {
     let mut handshakes = JoinSet::new();
-    let (mut complained, mut crowded) = (false, false);
+    let mut complained = false;
+    let mut crowded: Option<Instant> = None;
     loop {
         while handshakes.try_join_next().is_some() {}
         let (stream, from) = match listener.accept().await {
@@ -116,8 +117,9 @@ pub(crate) async fn accept_all<F: Future<Output = ()> + Send + 'static>(
         let guest = match door.try_enter() {
             Some(guest) => guest,
             None => {
-                // Once per flood, which is over when there is room again.
-                if !std::mem::replace(&mut crowded, true) {
+                // Once per flood, which is over when nobody has had to wait for a while.
+                let before = crowded.replace(Instant::now());
+                if before.is_none_or(|at| at.elapsed() > limits::HANDSHAKE_TIMEOUT) {
                     tracing::warn!(
                         %from,
                         limit = limits::MAX_UNAUTHENTICATED,
@@ -127,9 +129,6 @@ pub(crate) async fn accept_all<F: Future<Output = ()> + Send + 'static>(
                 door.enter().await
             }
         };
-        if door.is_calm() {
-            crowded = false;
-        }
         handshakes.spawn(handshake(stream, from, guest));
     }
 }
