@@ -40,6 +40,19 @@ pub const MAX_REFERENCE_WORDS: usize = 5;
 /// Largest size that a compressed term may claim and inflate to, in bytes.
 pub const MAX_INFLATED_BYTES: usize = MAX_TERM_BYTES;
 
+/// How often all bytes of a term may be looked at as parts of keys of maps. Keys of usual terms are
+/// looked at once, those within keys once more for each.
+pub const KEY_NESTING: u64 = 32;
+
+/// So many keys of one map are compared one by one.
+pub const FEW_KEYS: usize = 8;
+
+/// Largest creation in the old encodings of identifiers, which have a byte for it.
+pub const MAX_OLD_CREATION: u8 = 3;
+
+/// First words of references in the old encodings are smaller: they have 18 bits.
+pub const OLD_REFERENCES: u32 = 1 << 18;
+
 /// A slice of a buffer of which less than one part in this many is kept is copied instead, so
 /// that no term keeps a much larger buffer alive.
 pub const MAX_PINNED_RATIO: usize = 4;

@@ -12,23 +12,31 @@ use std::process::{ChildStdin, ChildStdout, Stdio};
 use std::time::Duration;
 
 use bytes::Bytes;
-use partisan::wire::term::{Start, TermLimits, normalise};
+use partisan::wire::term::{Start, TermLimits, Value, normalise, scan};
 
 #[path = "stock/mod.rs"]
 mod stock;
 
-/// The canonical encoding of what these bytes mean to us.
-fn normalised(bytes: &[u8]) -> Result<Vec<u8>, String> {
+/// The canonical encoding of what these bytes mean to us, and what is in it that not every VM knows:
+/// 1, and 2 for a native record, 4 for a private term.
+fn normalised(bytes: &[u8]) -> Result<(u8, Vec<u8>), String> {
     let bytes = Bytes::copy_from_slice(bytes);
     let (term, used) = normalise(&bytes, Start::Version, &[], &TermLimits::default())
         .map_err(|error| error.to_string())?;
     if used != bytes.len() {
         return Err(format!("{} bytes follow the term", bytes.len() - used));
     }
+    let limits = TermLimits::default();
+    let facts = scan(term.skeleton(), term.form(), &limits, &mut ());
+    let facts = facts.map_err(|error| format!("scan: {error}"))?;
+    let code = 1 + 2 * u8::from(facts.records) + 4 * u8::from(facts.local);
+    let (direct, _) = Value::decode(&bytes, Start::Version, &[], &limits)
+        .map_err(|error| format!("decode: {error}"))?;
     let value = term.decode();
     drop((term, bytes));
+    assert_eq!(value, direct, "the two decoders differ");
     let encoded = value.encode().map_err(|error| format!("encode: {error}"))?;
-    Ok(encoded.to_external())
+    Ok((code, encoded.to_external()))
 }
 
 fn read_u32(bytes: &mut &[u8]) -> u32 {
@@ -57,7 +65,7 @@ fn answer_all(mut questions: ChildStdout, mut answers: ChildStdin) -> std::io::R
             // A panic is reported with the bytes that made it.
             let normal = catch_unwind(|| normalised(question));
             let (code, bytes) = match normal {
-                Ok(Ok(bytes)) => (1, bytes),
+                Ok(Ok(answer)) => answer,
                 Ok(Err(reason)) => (0, reason.into_bytes()),
                 Err(_) => (0, b"panicked".to_vec()),
             };

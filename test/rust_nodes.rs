@@ -6,7 +6,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use partisan::{ClusterError, Node, NodeEvent, RegisterError, SendError, SendOptions, Term, Value};
+use partisan::wire::term::{Opaque, Record, TermError};
+use partisan::{
+    Atom, ClusterError, Node, NodeEvent, RegisterError, SendError, SendOptions, Term, Value,
+};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -383,6 +386,26 @@ async fn errors_tell_what_is_wrong() {
             a.send((b.name(), "x"), &numbered(0, 0, 200_000)).await,
             message_limit
         );
+
+        // What a VM that is a peer need not know is refused here, not by the peer, which would
+        // close the session.
+        let record = Value::from(Record {
+            module: Atom::new("m"),
+            name: Atom::new("r"),
+            exported: true,
+            fields: vec![(Atom::new("f"), Value::from(1))],
+        });
+        let local = Opaque::local((&b"y\0\0\0\0a\x01"[..]).into()).unwrap();
+        let mut last = b.register("last").unwrap();
+        for foreign in [record, Value::list(vec![Value::Local(local)])] {
+            let term = foreign.encode().unwrap();
+            assert!(matches!(
+                a.send((b.name(), "last"), &term).await,
+                Err(SendError::Foreign(TermError::Foreign(_)))
+            ));
+        }
+        a.send((b.name(), "last"), &term).await.unwrap();
+        assert_eq!(last.recv().await.unwrap().term, term);
 
         let first = a.register("x").unwrap();
         assert_eq!(

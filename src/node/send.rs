@@ -27,7 +27,7 @@ use crate::node::slot::{Refused, Slot};
 use crate::wire::dist::{Control, Signal};
 use crate::wire::frame::Dest;
 use crate::wire::hello::DEFAULT_CHANNEL;
-use crate::wire::term::{Atom, Form, Pid, Reference, Term};
+use crate::wire::term::{Atom, Form, Pid, Reference, Term, TermError};
 
 /// To whom a message goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -186,6 +186,9 @@ pub enum SendError {
     /// There is no link with the node, and none could be made; the text says why.
     #[error("{0}")]
     NoLink(Box<str>),
+    /// The message has a part that a peer of a Partisan session need not know.
+    #[error("{0}")]
+    Foreign(TermError),
     /// Aliases are no destinations of Partisan sessions.
     #[error("an alias cannot be sent to by a Partisan session")]
     Alias,
@@ -437,6 +440,7 @@ impl Node {
             return self.attempt_link(to, term);
         }
         let dest = to.at_node().ok_or(SendError::Alias)?;
+        term.common().map_err(SendError::Foreign)?;
         let outbox = self.outbox(to.node(), options)?;
         match self.push(&outbox, dest, term, Pressure::Refuse)? {
             Sent::Queued => Ok(Attempt::Done),

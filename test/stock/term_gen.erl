@@ -153,7 +153,10 @@ record(Values) ->
     end.
 
 has_records() ->
-    list_to_integer(erlang:system_info(otp_release)) >= 29.
+    release() >= 29.
+
+release() ->
+    list_to_integer(erlang:system_info(otp_release)).
 
 bits() ->
     Size = roll(90),
@@ -524,7 +527,8 @@ improper(Tail) -> Tail =/= [] andalso not is_tuple(Tail) andalso not is_map(Tail
 %% and damaged encodings, and compares with what `binary_to_term' says. Ends the node.
 %%
 %% A frame (length in four bytes) to it: `<<Count:32>>' and so many `<<Size:32, Bytes/binary>>'. Its
-%% answer: for each of them `<<1, Size:32, Encoding/binary>>' in canonical form or
+%% answer: for each of them `<<Code, Size:32, Encoding/binary>>' in canonical form, Code being 1, and
+%% 2 more if a native record is in it, 4 more if a private term is, or
 %% `<<0, Size:32, Reason/binary>>'. The last frame to it is `<<0:32, Report/binary>>'.
 -spec differential(pos_integer(), integer()) -> no_return().
 differential(Seconds, Seed) ->
@@ -591,8 +595,13 @@ questions(Counts) ->
 compare([], <<>>, Tally, Differences) ->
     {Tally, Differences};
 compare([Bytes | Questions], <<Code, Size:32, Answer:Size/binary, Rest/binary>>, Tally, Differences) ->
-    Ours = case Code of 1 -> {ok, Answer}; 0 -> {refused, Answer} end,
-    {Outcome, Detail} = judge(Bytes, Ours, decode(Bytes)),
+    Ours =
+        case Code of
+            0 -> {refused, Answer};
+            _ -> {ok, Answer, [Kind || {Bit, Kind} <- [{2, record}, {4, local}], Code band Bit =/= 0]}
+        end,
+    %% A copy, as the BEAM writes into what it decodes: see `refused_by_us_alone/3'.
+    {Outcome, Detail} = judge(Bytes, Ours, decode(binary:copy(Bytes))),
     Tally1 = maps:update_with(Outcome, fun(N) -> N + 1 end, 1, Tally),
     case Outcome of
         {same, _} -> compare(Questions, Rest, Tally1, Differences);
@@ -617,18 +626,18 @@ decode(Bytes) ->
 judge(_, {refused, <<"panicked">>}, _) -> {we_panic, []};
 judge(_, {refused, _}, refused) -> {{same, both_refuse}, []};
 judge(_, {refused, _}, trailing) -> {{same, both_refuse_or_trailing}, []};
-judge(_, {ok, _}, trailing) -> {{explained, compressed_or_trailing}, []};
-judge(Bytes, {ok, Answer}, refused) ->
-    case accepted_by_us_alone(Bytes, Answer) of
+judge(_, {ok, Answer, _}, trailing) -> {we_see_no_rest, Answer};
+judge(_, {ok, Answer, Foreign}, refused) ->
+    case accepted_by_us_alone(Answer, Foreign) of
         {true, Why} -> {{explained, Why}, []};
         _ -> {we_accept_alone, Answer}
     end;
 judge(Bytes, {refused, Reason}, {ok, Term}) ->
-    case refused_by_us_alone(Reason, Bytes, Term) of
+    case refused_by_us_alone(Reason, plain_bytes(Bytes), Term) of
         {true, Why} -> {{explained, Why}, []};
         _ -> {{we_refuse_alone, shape(Reason)}, {Reason, Term}}
     end;
-judge(_, {ok, Answer}, {ok, Term}) ->
+judge(_, {ok, Answer, _}, {ok, Term}) ->
     try binary_to_term(Answer) of
         Again when Again =:= Term ->
             case canonical(Again) =:= canonical(Term) of
@@ -637,9 +646,9 @@ judge(_, {ok, Answer}, {ok, Term}) ->
             end;
         Again ->
             %% OTP 25 makes of a rare damaged map one that is no more itself when it comes back.
-            case binary_to_term(term_to_binary(Term)) =:= Term of
-                true -> {other_value, difference(Term, Again)};
-                false -> {{explained, not_itself}, []}
+            case release() < 27 andalso binary_to_term(term_to_binary(Term)) =/= Term of
+                true -> {{explained, not_itself}, []};
+                false -> {other_value, difference(Term, Again)}
             end
     catch
         error:badarg -> {our_encoding_is_refused, Answer}
@@ -661,18 +670,27 @@ difference(A, B) ->
 
 %%% The differences that are meant. All else is a bug, here or there.
 
-%% What `binary_to_term' takes and we refuse: limits of ours, and that the BEAM reads
+%% What `binary_to_term' takes and we refuse, by the reason that we give and what stands at the offset
+%% that it names:
 %%
-%% * over the size that a fun claims to have (`NEW_FUN_EXT'), where we hold it to it;
-%% * a comma for the point of a `FLOAT_EXT', and writes a point in its place, into the binary;
-%% * its internal atom references (`ATOM_INTERNAL_REF2', 73, and 3, 75), which only `ets' may write.
+%% * what is nested deeper than our limit;
+%% * a fun (`NEW_FUN_EXT') of another size than it claims to have, which the BEAM does not look at;
+%% * a comma for the point of a `FLOAT_EXT', for which the BEAM writes a point, into the binary;
+%% * its internal atom references (`ATOM_INTERNAL_REF2', 73, and 3, 75), which only `ets' may write;
+%% * a `LOCAL_EXT' within another one, which no node writes;
+%% * a fun whose creator is no pid, or whose arity, index or uniq stands in another encoding of an
+%%   integer, neither of which any node writes;
+%% * a bitstring of no bytes and no bits, which OTP 25 takes.
 refused_by_us_alone(Reason, Bytes, Term) ->
+    Numbers = numbers(Reason),
     Is = fun(Text) -> binary:match(Reason, Text) =/= nomatch end,
-    HasFun = binary:match(Bytes, <<112>>) =/= nomatch,
     case lists:search(fun({Text, _}) -> Is(Text) end, meant_refusals()) of
-        {value, {_, depth}} -> {depth(Term) > 900, depth};
-        {value, {_, cut_off}} -> {HasFun, fun_size};
-        {value, {_, float_comma}} -> {binary:match(Bytes, [<<99>>, <<131, 80>>]) =/= nomatch, float_comma};
+        {value, {_, depth}} -> {depth(Term) > 1000, depth};
+        {value, {_, cut_off}} -> {claims(Bytes, Numbers), fun_size};
+        {value, {_, float_comma}} -> {re:run(Bytes, "c[-+]?[0-9]+,[0-9]") =/= nomatch, float_comma};
+        {value, {_, tag}} -> {internal(Bytes, Numbers), internal_tag};
+        {value, {_, no_bits}} ->
+            {release() < 27 andalso binary:match(Bytes, <<77, 0:40>>) =/= nomatch, no_bits};
         {value, {_, Why}} -> {true, Why};
         false -> false
     end.
@@ -680,39 +698,67 @@ refused_by_us_alone(Reason, Bytes, Term) ->
 meant_refusals() ->
     [
         {<<"nested deeper">>, depth},
-        {<<"bytes of heap">>, heap},
-        {<<"encoded bytes">>, size},
-        {<<"a malformed fun">>, fun_size},
+        {<<"a malformed fun: its size is">>, fun_size},
+        {<<"a malformed fun: its creator is not a pid">>, fun_parts},
+        {<<"a malformed fun: its arity is not a small integer">>, fun_parts},
+        {<<"a malformed fun: its index or uniq is not an integer">>, fun_parts},
+        {<<"a malformed fun: its uniq is too large">>, fun_parts},
         {<<"cut off">>, cut_off},
         {<<"a float is not a finite number">>, float_comma},
-        {<<"tag 73 ">>, internal_tag},
-        {<<"tag 75 ">>, internal_tag}
+        {<<"is not allowed">>, tag},
+        {<<"0 bits in the last byte">>, no_bits}
     ].
 
-%% What `binary_to_term' refuses and we take: tags newer than this OTP; what follows LOCAL_EXT, which
-%% means something to its writer alone; and numbers in identifiers that a node knows it never gave
-%% out, as its own ones have fewer bits: under another node's name it takes them.
-accepted_by_us_alone(Bytes, Answer) ->
+%% Whether it is the size of a fun that is too large: "N bytes wanted at offset At, Left left".
+claims(Bytes, [Size, At, _]) ->
+    case Bytes of
+        <<_:(At - 1)/binary, 112, Size:32, _/binary>> -> true;
+        _ -> false
+    end;
+claims(_, _) ->
+    false.
+
+%% "tag Tag at offset At".
+internal(Bytes, [Tag, At]) when Tag =:= 73; Tag =:= 75 ->
+    binary:at(Bytes, At) =:= Tag;
+internal(Bytes, [121, At]) ->
+    Outer = binary:matches(binary:part(Bytes, 0, At), <<121>>),
+    binary:at(Bytes, At) =:= 121 andalso Outer =/= [];
+internal(_, _) ->
+    false.
+
+numbers(Reason) ->
+    case re:run(Reason, "[0-9]+", [global, {capture, first, list}]) of
+        {match, All} -> [list_to_integer(N) || [N] <- All];
+        nomatch -> []
+    end.
+
+%% As an offset counts.
+plain_bytes(<<131, 80, _:32, Compressed/binary>> = Bytes) ->
+    try <<131, (zlib:uncompress(Compressed))/binary>>
+    catch error:_ -> Bytes
+    end;
+plain_bytes(Bytes) ->
+    Bytes.
+
+%% What `binary_to_term' refuses and we take, as we have parsed it: native records before OTP 29; what
+%% LOCAL_EXT holds, which means something to its writer alone; and numbers in identifiers that a node
+%% knows it never gave out, as its own ones have fewer bits: under another node's name it takes them.
+accepted_by_us_alone(Answer, Foreign) ->
+    case {lists:member(local, Foreign), lists:member(record, Foreign) andalso not has_records()} of
+        {true, _} -> {true, local};
+        {_, true} -> {true, record};
+        _ -> {own_identifier(Answer), own_identifier}
+    end.
+
+own_identifier(Answer) ->
     Here = atom_to_binary(node()),
     Elsewhere = <<"N", (binary:part(Here, 1, byte_size(Here) - 1))/binary>>,
     Foreign = binary:replace(Answer, Here, Elsewhere, [global]),
-    case {binary:match(Bytes, <<121>>), binary:match(Bytes, <<67>>)} of
-        {{_, _}, _} ->
-            {true, local};
-        {_, {_, _}} ->
-            record_is_new();
-        _ ->
-            try binary_to_term(Foreign) of
-                _ -> {Foreign =/= Answer, own_identifier}
-            catch
-                error:badarg -> false
-            end
-    end.
-
-record_is_new() ->
-    case has_records() of
-        true -> false;
-        false -> {true, record}
+    try binary_to_term(Foreign) of
+        _ -> Foreign =/= Answer
+    catch
+        error:badarg -> false
     end.
 
 depth([Head | Tail]) -> max(1 + depth(Head), depth(Tail));

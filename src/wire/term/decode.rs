@@ -8,13 +8,17 @@
 
 use super::atoms::{Atoms, with_atoms};
 use super::inflate::inflate;
+use super::keys::{Keys, distinct_fields};
 use super::normal::fun_with_atoms;
 use super::walk::{Walker, numeral};
 use super::{
     Atom, Form, Opaque, Pid, Port, Record, Reference, Start, TermError, TermLimits, Value, Words,
     tag,
 };
-use crate::limits::{MAX_ATOM_CHARS, MAX_PINNED_RATIO, OUT_OF_BAND_BYTES};
+use crate::limits::{
+    MAX_ATOM_CHARS, MAX_OLD_CREATION, MAX_PINNED_RATIO, MAX_TERM_DEPTH, OLD_REFERENCES,
+    OUT_OF_BAND_BYTES,
+};
 use bytes::Bytes;
 use num_bigint::{BigInt, Sign};
 use std::ops::Range;
@@ -34,9 +38,18 @@ pub(super) fn decode(skeleton: &Bytes, form: Form, blobs: &[Bytes]) -> Value {
     value
 }
 
+/// The value of a key that stands at that offset.
+pub(super) fn key_at(bytes: &Bytes, at: usize, cached: &[Arc<str>]) -> Result<Value, TermError> {
+    with_atoms(|atoms| {
+        let mut reader = Reader::new(bytes, at, cached, &NO_LIMITS, atoms);
+        let key = reader.one();
+        key.ok_or(reader.error.unwrap_or(TermError::BlobMismatch))
+    })
+}
+
 /// A term that has been scanned has passed stricter ones.
 const NO_LIMITS: TermLimits = TermLimits {
-    depth: crate::limits::MAX_TERM_DEPTH,
+    depth: MAX_TERM_DEPTH,
     bytes: usize::MAX,
     heap_bytes: u64::MAX,
 };
@@ -86,6 +99,7 @@ fn read(
     let mut run = |bytes: &Bytes| {
         with_atoms(|atoms| {
             let mut reader = Reader::new(bytes, at, cached, limits, atoms);
+            reader.checks_keys = true;
             match reader.value(&mut value) {
                 Some(()) => Ok((reader.at, reader.pins, reader.large)),
                 None => Err(reader.error.unwrap_or(TermError::BlobMismatch)),
@@ -196,6 +210,9 @@ struct Reader<'a> {
     pins: bool,
     /// Bytes of large binaries.
     large: usize,
+    /// Whether keys may not be there twice: the term has not been checked yet.
+    checks_keys: bool,
+    keys: Option<Keys>,
     error: Option<TermError>,
 }
 
@@ -213,8 +230,8 @@ impl<'a> Reader<'a> {
             bytes: source,
             at,
             owed: 1,
-            depth: limits.depth,
-            max_depth: limits.depth,
+            depth: limits.depth.min(MAX_TERM_DEPTH),
+            max_depth: limits.depth.min(MAX_TERM_DEPTH),
             budget: limits.heap_bytes,
             max_budget: limits.heap_bytes,
             cached,
@@ -222,6 +239,8 @@ impl<'a> Reader<'a> {
             atoms,
             pins: false,
             large: 0,
+            checks_keys: false,
+            keys: None,
             error: None,
         }
     }
@@ -419,7 +438,8 @@ impl<'a> Reader<'a> {
                 },
             }
         };
-        self.depth += levels;
+        // The list itself is one level, too.
+        self.depth += levels + 1;
         Some(list)
     }
 
@@ -441,14 +461,28 @@ impl<'a> Reader<'a> {
         }
         self.open(2 * count, 2 * count)?;
         let mut pairs = Vec::with_capacity(count);
+        let mut key_bytes = 0;
         for _ in 0..count {
             pairs.push((Value::Integer(0), Value::Integer(0)));
             let (key, value) = pairs.last_mut()?;
+            let start = self.at;
             self.value(key)?;
+            key_bytes += self.at - start;
             self.value(value)?;
         }
         self.depth += 1;
+        if self.checks_keys
+            && count > 1
+            && let Err(error) = self.keys().check(&pairs, key_bytes)
+        {
+            return self.fail(error);
+        }
         Some(pairs)
+    }
+
+    fn keys(&mut self) -> &mut Keys {
+        let bytes = self.bytes.len();
+        self.keys.get_or_insert_with(|| Keys::new(bytes))
     }
 
     /// Opens a container that takes `terms` elements, `values` of which are kept in it.
@@ -557,6 +591,9 @@ impl<'a> Reader<'a> {
         for _ in 0..count {
             words.push(self.u32()?);
         }
+        if !wide {
+            self.old_word(&words)?;
+        }
         Some(Box::new(Reference {
             node,
             creation,
@@ -567,12 +604,20 @@ impl<'a> Reader<'a> {
     fn old_reference(&mut self) -> Option<Value> {
         let node = self.node()?;
         let words = [self.u32()?].into();
+        self.old_word(&words)?;
         let creation = self.creation(false)?;
         Some(Value::Reference(Box::new(Reference {
             node,
             creation,
             words,
         })))
+    }
+
+    fn old_word(&mut self, words: &Words) -> Option<()> {
+        match words.first() {
+            Some(&first) if first >= OLD_REFERENCES => self.fail(TermError::OldReference(first)),
+            _ => Some(()),
+        }
     }
 
     fn port(&mut self, tag: u8) -> Option<Value> {
@@ -590,7 +635,10 @@ impl<'a> Reader<'a> {
         if wide {
             self.u32()
         } else {
-            self.u8().map(u32::from)
+            match self.u8()? {
+                creation @ 0..=MAX_OLD_CREATION => Some(creation.into()),
+                creation => self.fail(TermError::Creation(creation)),
+            }
         }
     }
 
@@ -601,7 +649,13 @@ impl<'a> Reader<'a> {
             Ok(walker) => walker,
             Err(error) => return self.fail(error),
         };
-        match walker.finish() {
+        let finished = if self.checks_keys {
+            let (source, cached) = (self.source, self.cached);
+            self.keys().finish(&mut walker, source, cached)
+        } else {
+            walker.finish()
+        };
+        match finished {
             Ok(()) => {}
             Err(TermError::Depth(_)) => return self.fail(TermError::Depth(self.max_depth)),
             Err(error) => return self.fail(error),
@@ -640,6 +694,9 @@ impl<'a> Reader<'a> {
         let mut names = Vec::with_capacity(count);
         for _ in 0..count {
             names.push(self.atom()?);
+        }
+        if let Err(error) = distinct_fields(names.iter().collect()) {
+            return self.fail(error);
         }
         let mut fields = Vec::with_capacity(count);
         if count > 0 {

@@ -7,7 +7,7 @@
 //! more. Only what is passed on unread, funs and private terms, is walked: they were valid when
 //! they were made, but may be too deep or too many here.
 
-use super::scan::{Facts, binary_words, map_words, words};
+use super::scan::{Facts, Foreign, binary_words, map_words, words};
 use super::value::Value;
 use super::walk::Walker;
 use super::{Opaque, Record, Term, TermError, TermLimits, tag};
@@ -35,14 +35,20 @@ impl Value {
         let mut encoder = Encoder::new(out);
         encoder.blobs = Some(Vec::new());
         let done = encoder.run(self);
-        let Encoder { out, blobs, .. } = encoder;
+        let Encoder {
+            out,
+            blobs,
+            foreign,
+            ..
+        } = encoder;
         let result = done.map(|()| blobs.unwrap_or_default());
         if out.len() <= KEPT_ENCODE_BYTES {
-            let term = result.map(|blobs| Term::from_checked(Bytes::copy_from_slice(&out), blobs));
+            let term = result
+                .map(|blobs| Term::from_checked(Bytes::copy_from_slice(&out), blobs, foreign));
             let _ = SCRATCH.try_with(|scratch| scratch.set(out));
             return term;
         }
-        result.map(|blobs| Term::from_checked(out.into(), blobs))
+        result.map(|blobs| Term::from_checked(out.into(), blobs, foreign))
     }
 
     /// Appends its encoding without a version byte and with all binaries in their places, as
@@ -68,6 +74,7 @@ struct Encoder {
     large: usize,
     /// Words that the term will take in a VM.
     words: u64,
+    foreign: Option<Foreign>,
     error: Option<TermError>,
 }
 
@@ -80,6 +87,7 @@ impl Encoder {
             blobs: None,
             large: 0,
             words: 0,
+            foreign: None,
             error: None,
         }
     }
@@ -303,6 +311,7 @@ impl Encoder {
         for (name, _) in &record.fields {
             self.atom(name.as_str())?;
         }
+        self.foreign = Some(Foreign::Record);
         self.words += words::record(record.fields.len() as u64);
         let depth = self.deeper(depth, record.fields.is_empty())?;
         for (_, value) in &record.fields {
@@ -313,8 +322,9 @@ impl Encoder {
 
     fn opaque(&mut self, opaque: &Opaque, depth: u32) -> Option<()> {
         match cost(opaque.as_bytes(), depth) {
-            Ok(words) => {
-                self.words += words;
+            Ok(facts) => {
+                self.words += facts.heap_words;
+                self.foreign = self.foreign.or(facts.foreign());
                 self.out.extend_from_slice(opaque.as_bytes());
                 Some(())
             }
@@ -430,8 +440,8 @@ pub(super) fn words_of(value: &Value) -> u64 {
     encoder.words
 }
 
-/// Words that an opaque term takes in a VM. It is walked for its depth, too.
-fn cost(bytes: &Bytes, depth: u32) -> Result<u64, TermError> {
+/// What an opaque term costs in a VM. It is walked for its depth, too.
+fn cost(bytes: &Bytes, depth: u32) -> Result<Facts, TermError> {
     let limits = TermLimits::default();
     let mut walker = Walker::within(bytes, 0, &[], MAX_TERM_DEPTH.saturating_sub(depth))?;
     let mut facts = Facts::default();
@@ -441,5 +451,5 @@ fn cost(bytes: &Bytes, depth: u32) -> Result<u64, TermError> {
     })? {
         facts.count(&token, &walker, &limits, &mut ())?;
     }
-    Ok(facts.heap_words)
+    Ok(facts)
 }

@@ -41,6 +41,21 @@ pub enum TermError {
     /// Flags of a native record that are reserved.
     #[error("flags {0} of a native record; only 0 and 1 are known")]
     RecordFlags(u8),
+    /// A creation that the old encodings of identifiers have no room for.
+    #[error("creation {0} in an old encoding of an identifier; 3 is the largest")]
+    Creation(u8),
+    /// A first word of a reference that the old encodings have no room for.
+    #[error("number {0} in an old encoding of a reference; it has 18 bits")]
+    OldReference(u32),
+    /// A map has a key twice.
+    #[error("a map has a key twice")]
+    DuplicateKey,
+    /// Two fields of a native record have one name.
+    #[error("two fields of a native record have the same name")]
+    DuplicateField,
+    /// Maps stand in keys of maps which stand in keys of maps, and so on.
+    #[error("maps are nested too deeply as keys of maps")]
+    NestedKeys,
     /// A native record, or a term in a node's private encoding, on its way to a peer that need
     /// not know either.
     #[error("{0} can't be sent to this peer: send its fields as a tuple or a map")]

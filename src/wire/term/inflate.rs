@@ -4,11 +4,18 @@
 //! Six bytes may claim four gigabytes, and a megabyte may honestly become one. So the claim is
 //! compared with a limit and with what zlib can do at best, memory is taken as output appears,
 //! and inflating ends where the claim does.
+//!
+//! All output stays where it is, instead of in a window of its own: so a stream that refers to
+//! what was before its beginning is noticed, as zlib notices it.
 
 use super::{TermError, tag};
 use crate::limits::MAX_INFLATED_BYTES;
 use bytes::Bytes;
-use flate2::{Decompress, FlushDecompress, Status};
+use miniz_oxide::inflate::TINFLStatus;
+use miniz_oxide::inflate::core::inflate_flags::{
+    TINFL_FLAG_PARSE_ZLIB_HEADER, TINFL_FLAG_USING_NON_WRAPPING_OUTPUT_BUF,
+};
+use miniz_oxide::inflate::core::{DecompressorOxide, decompress};
 
 /// Deflate's best: 258 bytes from two bits, a little more than 1,000 to 1.
 const BEST_RATIO: usize = 1100;
@@ -16,6 +23,8 @@ const BEST_RATIO: usize = 1100;
 const FIRST_ROOM: usize = 16 << 10;
 /// Version, tag and size.
 const HEAD: usize = 6;
+
+const FLAGS: u32 = TINFL_FLAG_PARSE_ZLIB_HEADER | TINFL_FLAG_USING_NON_WRAPPING_OUTPUT_BUF;
 
 /// What a compressed term inflates to, with a version byte in front, and how many bytes it took.
 /// `None` if it isn't compressed.
@@ -36,33 +45,35 @@ pub(super) fn inflate(bytes: &[u8]) -> Result<Option<(Bytes, usize)>, TermError>
     if size / BEST_RATIO > stream.len() {
         return Err(TermError::Inflate("it claims more than can be in it"));
     }
-    let mut zlib = Decompress::new(true);
+    let mut zlib = DecompressorOxide::new();
     // One byte more than claimed shows a stream that goes on.
-    let most = 1 + size + 1;
-    let mut out = Vec::with_capacity(most.min(FIRST_ROOM));
-    out.push(tag::VERSION);
+    let most = size + 1;
+    let mut out = vec![0; 1 + most.min(FIRST_ROOM)];
+    if let Some(version) = out.first_mut() {
+        *version = tag::VERSION;
+    }
+    let (mut used, mut made) = (0, 0);
     loop {
-        let used = zlib.total_in() as usize;
-        let made = out.len();
         let input = stream.get(used..).unwrap_or_default();
-        let status = zlib
-            .decompress_vec(input, &mut out, FlushDecompress::None)
-            .map_err(|_| TermError::Inflate("it is no zlib stream"))?;
-        let used_now = zlib.total_in() as usize;
-        if status == Status::StreamEnd {
-            return if out.len() == 1 + size {
-                Ok(Some((out.into(), HEAD + used_now)))
-            } else {
-                Err(TermError::Inflate("its size is not what it claims"))
-            };
-        }
-        if out.len() >= most {
-            return Err(TermError::Inflate("its size is not what it claims"));
-        }
-        if out.len() == out.capacity() {
-            out.reserve_exact(out.capacity().min(most - out.capacity()));
-        } else if used_now == used && out.len() == made {
-            return Err(TermError::Inflate("it is cut off"));
+        let room = out.get_mut(1..).unwrap_or_default();
+        let (status, took, gave) = decompress(&mut zlib, input, room, made, FLAGS);
+        used += took;
+        made += gave;
+        match status {
+            TINFLStatus::Done if made == size => {
+                out.truncate(1 + size);
+                return Ok(Some((out.into(), HEAD + used)));
+            }
+            TINFLStatus::HasMoreOutput if made < most => {
+                out.resize(1 + most.min(2 * (out.len() - 1)), 0);
+            }
+            TINFLStatus::Done | TINFLStatus::HasMoreOutput => {
+                return Err(TermError::Inflate("its size is not what it claims"));
+            }
+            TINFLStatus::FailedCannotMakeProgress => {
+                return Err(TermError::Inflate("it is cut off"));
+            }
+            _ => return Err(TermError::Inflate("it is no zlib stream")),
         }
     }
 }

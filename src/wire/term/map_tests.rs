@@ -204,32 +204,36 @@ fn only_the_asked_kind_becomes_a_remote_reference() {
 #[test]
 fn old_tags_are_mapped_to_new_ones() {
     let node = "7303 614062";
+    let inbound = Inbound {
+        wire: Identity::new("a@b", 3),
+        ..inbound()
+    };
     let cases = [
         (
-            format!("67 {node} 00000001 00000002 05"),
+            format!("67 {node} 00000001 00000002 03"),
             "58 NODE 00000001 00000002 00000000",
         ),
         (
-            format!("65 {node} 00000001 05"),
+            format!("65 {node} 00000001 03"),
             "5a 0001 NODE 00000000 00000001",
         ),
         (
-            format!("72 0001 {node} 05 00000001"),
+            format!("72 0001 {node} 03 00000001"),
             "5a 0001 NODE 00000000 00000001",
         ),
         (
-            format!("66 {node} 00000001 05"),
+            format!("66 {node} 00000001 03"),
             "59 NODE 00000001 00000000",
         ),
         (
-            format!("78 {node} 0000000000000001 00000005"),
+            format!("78 {node} 0000000000000001 00000003"),
             "78 NODE 0000000000000001 00000000",
         ),
     ];
     for (old, new) in cases {
         let expected = new.replace("NODE", "770d 6e6f6e6f6465406e6f686f7374");
         assert_eq!(
-            back(&bytes(&format!("83 {old}")), &inbound()),
+            back(&bytes(&format!("83 {old}")), &inbound),
             bytes(&format!("83 {expected}"))
         );
     }

@@ -28,6 +28,7 @@ mod error;
 mod from;
 mod identifier;
 mod inflate;
+mod keys;
 mod macros;
 mod map;
 mod normal;

@@ -12,10 +12,11 @@
 //! use ([`MAX_PINNED_RATIO`]), it is copied.
 
 use super::inflate::inflate;
+use super::keys::Keys;
 use super::map::write_atom;
 use super::walk::{Token, Walker};
 use super::{Facts, Term, TermError, TermLimits, tag};
-use crate::limits::{MAX_BLOBS, MAX_PINNED_RATIO, OUT_OF_BAND_BYTES};
+use crate::limits::{MAX_BLOBS, MAX_PINNED_RATIO, MAX_TERM_DEPTH, OUT_OF_BAND_BYTES};
 use bytes::Bytes;
 use std::ops::Range;
 use std::sync::Arc;
@@ -63,13 +64,17 @@ fn plain(
     limits: &TermLimits,
 ) -> Result<(Term, usize), TermError> {
     let begin = usize::from(start == Start::Version);
-    let mut walker = Walker::within(bytes, begin, atoms, limits.depth)?;
+    // No deeper than `Term::decode` can go.
+    let depth = limits.depth.min(MAX_TERM_DEPTH);
+    let mut walker = Walker::within(bytes, begin, atoms, depth)?;
     let mut facts = Facts::default();
     let mut edits = Vec::new();
     let mut blobs: Vec<Range<usize>> = Vec::new();
     let mut blob_bytes = 0;
+    let mut keys = Keys::new(bytes.len());
     while let Some(token) = walker.next()? {
         facts.count(&token, &walker, limits, &mut ())?;
+        keys.see(&token, &walker, bytes, atoms)?;
         match token {
             Token::Fun(fun) => edits.push(Edit::Fun(fun.size_at, fun.end)),
             Token::Binary(binary) if binary.len() >= OUT_OF_BAND_BYTES && !walker.in_fun() => {
@@ -85,6 +90,7 @@ fn plain(
         }
         edits.extend(walker.take_refs().map(|(at, index)| Edit::Atom(at, index)));
     }
+    keys.end()?;
     let consumed = walker.at();
     let size = consumed - blob_bytes;
     if size > limits.bytes {
@@ -100,7 +106,10 @@ fn plain(
             Some(whole) if pins(consumed) => Bytes::copy_from_slice(whole),
             _ => bytes.slice(..consumed),
         };
-        return Ok((Term::from_checked(whole, Vec::new()), consumed));
+        return Ok((
+            Term::from_checked(whole, Vec::new(), facts.foreign()),
+            consumed,
+        ));
     }
     let mut skeleton = Vec::with_capacity(1 + size);
     skeleton.push(tag::VERSION);
@@ -119,7 +128,8 @@ fn plain(
             _ => bytes.slice(place),
         })
         .collect();
-    Ok((Term::from_checked(skeleton.into(), blobs), consumed))
+    let term = Term::from_checked(skeleton.into(), blobs, facts.foreign());
+    Ok((term, consumed))
 }
 
 /// Where a copy differs from the bytes that came.

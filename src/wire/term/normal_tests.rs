@@ -273,6 +273,105 @@ fn large_binaries_are_not_copied() {
 }
 
 #[test]
+fn many_improper_lists_beside_each_other() {
+    let pair = Value::ImproperList(vec![Value::atom("a")], Box::new(Value::atom("b")));
+    let value = Value::list(vec![pair; 2 * MAX_TERM_DEPTH as usize]);
+    let bytes = value.encode().unwrap().to_external();
+    let length = bytes.len();
+    assert_eq!(read(&bytes, Start::Version, &[]), Ok((value, length)));
+}
+
+#[test]
+fn creations_that_the_old_tags_have_no_room_for() {
+    for (head, tail) in [
+        ("8365 77016e 00000001", ""),
+        ("8366 77016e 00000001", ""),
+        ("8367 77016e 0000000100000002", ""),
+        ("8372 0001 77016e", "00000001"),
+    ] {
+        let with = |creation: &str| bytes(&[head, creation, tail].concat().replace(' ', ""));
+        assert!(read(&with("03"), Start::Version, &[]).is_ok());
+        assert_eq!(refused(&with("04")), TermError::Creation(4));
+    }
+}
+
+#[test]
+fn numbers_that_the_old_references_have_no_room_for() {
+    for tag in ["65 77016e NUMBER 03", "72 0001 77016e 03 NUMBER"] {
+        let with = |number| {
+            bytes(&format!(
+                "83{}",
+                tag.replace("NUMBER", number).replace(' ', "")
+            ))
+        };
+        assert!(read(&with("0003ffff"), Start::Version, &[]).is_ok());
+        assert_eq!(refused(&with("00040000")), TermError::OldReference(1 << 18));
+    }
+}
+
+#[test]
+fn a_key_that_is_written_in_two_ways() {
+    let twice = |one: &str, other: &str| {
+        let map = format!("8374 00000002 {one} 6101 {other} 6102").replace(' ', "");
+        assert_eq!(refused(&bytes(&map)), TermError::DuplicateKey, "{map}");
+        // In a fun, and as a key.
+        let other = format!("8374 00000001 {} 6101", &map[2..]).replace(' ', "");
+        assert_eq!(refused(&bytes(&other)), TermError::DuplicateKey);
+    };
+    twice("6101", "6e0200 0100");
+    twice("640001e4", "7702c3a4");
+    twice("6b0001 05", "6c00000001 6105 6a");
+    twice("6d00000001 ff", "4d00000001 08 ff");
+    twice("4d00000001 04 ff", "4d00000001 04 f0");
+    twice("6802 6101 6102", "690000000262000000016102");
+    twice("7400000002 6101 6a 6102 6a", "7400000002 6102 6a 6101 6a");
+    let apart = bytes("8374000000024600000000000000006a4680000000000000006102");
+    assert!(read(&apart, Start::Version, &[]).is_ok());
+}
+
+#[test]
+fn keys_of_keys_of_keys() {
+    let nest = |depth: usize| {
+        (0..depth).fold(Value::from(1), |key, _| {
+            Value::Map(vec![
+                (key, Value::from(1)),
+                (Value::from(2.5), Value::from(1)),
+            ])
+        })
+    };
+    let read = |value: Value| {
+        let bytes = value.encode().unwrap().to_external();
+        self::read(&bytes, Start::Version, &[]).map(|(value, _)| value)
+    };
+    assert_eq!(read(nest(20)), Ok(nest(20)));
+    assert_eq!(read(nest(1000)), Err(TermError::NestedKeys));
+}
+
+#[test]
+fn a_record_with_two_fields_of_one_name() {
+    let head = "8343 00000002 00 77016d 7701 72".replace(' ', "");
+    let record = |names: &str| bytes(&[&head, names, "61016102"].concat());
+    assert!(read(&record("770161770162"), Start::Version, &[]).is_ok());
+    assert_eq!(
+        refused(&record("7702c3a47301e4")),
+        TermError::DuplicateField
+    );
+}
+
+#[test]
+fn compressed_by_reference_to_what_is_before() {
+    let damaged =
+        bytes("835000000117789CCB60CE63656064606060CC076226867FFF473A28016D0E03007AA202D3");
+    assert_eq!(
+        refused(&damaged),
+        TermError::Inflate("it is no zlib stream")
+    );
+    let mut sum = compressed(&[131, 107, 0, 2, 1, 2], 6);
+    *sum.last_mut().unwrap() ^= 1;
+    assert_eq!(refused(&sum), TermError::Inflate("it is no zlib stream"));
+}
+
+#[test]
 fn what_the_vm_has_compressed() {
     // {lists:duplicate(300, abc), binary:copy(<<"x">>, 1000)}, by OTP 25, which wrote atoms in
     // Latin-1.

@@ -33,21 +33,13 @@ impl Term {
             let mut bytes = Vec::with_capacity(body.len() + 1);
             bytes.push(tag::VERSION);
             bytes.extend_from_slice(body);
-            elements.push(Term::from_checked(bytes.into(), own));
+            elements.push(self.part(bytes, own)?);
             Some(())
         };
         let mut first = true;
         while let Some(token) = walker.next().ok()? {
-            // An element of the tuple begins where the tuple is the only open container; a
-            // container among them has opened itself by the time its token is seen.
-            let opened = match token {
-                Token::Tuple(n) => n > 0,
-                Token::Map(pairs) => pairs > 0,
-                Token::Record(record) => record.fields > 0,
-                Token::List(_) | Token::Fun(_) => true,
-                _ => false,
-            };
-            if walker.depth() - u32::from(opened) == 1 {
+            // An element of the tuple begins where the tuple is the only container around.
+            if walker.level() == 1 {
                 if !first {
                     cut(start, walker.start(), std::mem::take(&mut own))?;
                 }
@@ -64,6 +56,14 @@ impl Term {
             cut(start, walker.at(), own)?;
         }
         Some(elements)
+    }
+
+    fn part(&self, bytes: Vec<u8>, blobs: Vec<Bytes>) -> Option<Term> {
+        if self.foreign().is_some() {
+            // Whether it is this part that is foreign, a scan tells.
+            return Term::from_parts(bytes, blobs).ok();
+        }
+        Some(Term::from_checked(bytes.into(), blobs, None))
     }
 
     /// A tuple of these terms. Large binaries that stand beside them, or that have to be taken

@@ -9,10 +9,10 @@ use super::{
 use crate::limits::OUT_OF_BAND_BYTES;
 use crate::wire::identity::Identity;
 use bytes::Bytes;
+use miniz_oxide::deflate::compress_to_vec_zlib;
 use num_bigint::{BigInt, Sign};
 use proptest::collection::vec;
 use proptest::prelude::*;
-use std::io::Write;
 use std::sync::Arc;
 
 /// Names with what may confuse the mapping: own, wire's, unnamed, long, beyond ASCII.
@@ -110,6 +110,17 @@ fn common() -> impl Strategy<Value = Value> {
     values(false)
 }
 
+/// Pairs whose keys occur once.
+fn unique<K: PartialEq, V>(pairs: Vec<(K, V)>) -> Vec<(K, V)> {
+    let mut own: Vec<(K, V)> = Vec::new();
+    for (key, value) in pairs {
+        if own.iter().all(|(other, _)| *other != key) {
+            own.push((key, value));
+        }
+    }
+    own
+}
+
 fn values(foreign: bool) -> impl Strategy<Value = Value> {
     leaf().prop_recursive(5, 32, 8, move |inner| {
         let creator = (node(), 0..4u32).prop_map(|(node, creation)| {
@@ -130,7 +141,7 @@ fn values(foreign: bool) -> impl Strategy<Value = Value> {
                 }
                 tail => Value::ImproperList(elements, Box::new(tail)),
             }),
-            vec((inner.clone(), inner.clone()), 0..5).prop_map(Value::Map),
+            vec((inner.clone(), inner.clone()), 0..5).prop_map(|pairs| Value::Map(unique(pairs))),
             vec(identifier(), 1..4).prop_map(|elements| {
                 Value::Tuple(elements.into_iter().cycle().take(300).collect())
             }),
@@ -140,7 +151,7 @@ fn values(foreign: bool) -> impl Strategy<Value = Value> {
                     if !foreign {
                         return Value::Tuple(fields.into_iter().map(|(_, value)| value).collect());
                     }
-                    let fields = fields
+                    let fields = unique(fields)
                         .into_iter()
                         .map(|(name, value)| (Atom::new(name), value));
                     Record {
@@ -314,7 +325,31 @@ proptest! {
     }
 
     #[test]
-    fn compressed_terms_are_read(value in value(), level in 0..10u32) {
+    fn both_readers_count_depth_alike(value in value(), depth in 0..8u32) {
+        let bytes = Bytes::from(value.encode().unwrap().to_external());
+        let limits = TermLimits { depth, ..TermLimits::default() };
+        let normal = normalise(&bytes, Start::Version, &[], &limits);
+        let decoded = Value::decode(&bytes, Start::Version, &[], &limits);
+        prop_assert_eq!(normal.is_ok(), scan(&bytes, Form::Whole, &limits, &mut ()).is_ok());
+        prop_assert_eq!(
+            normal.map(|(term, _)| term.decode()),
+            decoded.map(|(value, _)| value)
+        );
+    }
+
+    #[test]
+    fn the_vm_would_take_no_key_twice(pairs in vec((leaf(), leaf()), 1..40), which in any::<u16>()) {
+        let mut pairs = unique(pairs);
+        let good = Value::Map(pairs.clone()).encode().unwrap().to_external();
+        prop_assert!(read_stock(good, Start::Version, &[]).is_some());
+        let (key, _) = &pairs[usize::from(which) % pairs.len()];
+        pairs.push((key.clone(), Value::from(1)));
+        let bad = Value::Map(pairs).encode().unwrap().to_external();
+        prop_assert!(read_stock(bad, Start::Version, &[]).is_none());
+    }
+
+    #[test]
+    fn compressed_terms_are_read(value in value(), level in 0..10u8) {
         let whole = value.encode().unwrap().to_external();
         let bytes = compressed(&whole, level);
         let length = bytes.len();
@@ -454,12 +489,11 @@ fn collect_atoms(value: &Value, atoms: &mut Vec<Arc<str>>) {
 }
 
 /// As `term_to_binary(Term, [{compressed, Level}])`.
-pub(super) fn compressed(whole: &[u8], level: u32) -> Vec<u8> {
+pub(super) fn compressed(whole: &[u8], level: u8) -> Vec<u8> {
     let mut bytes = vec![131, 80];
     bytes.extend((whole.len() as u32 - 1).to_be_bytes());
-    let mut zlib = flate2::write::ZlibEncoder::new(bytes, flate2::Compression::new(level));
-    zlib.write_all(&whole[1..]).unwrap();
-    zlib.finish().unwrap()
+    bytes.extend(compress_to_vec_zlib(&whole[1..], level));
+    bytes
 }
 
 fn has_map(value: &Value) -> bool {

@@ -155,13 +155,30 @@ impl Facts {
     /// Refuses what a VM that is a peer need not know: native records (OTP 29) and terms in a
     /// node's private encoding.
     pub fn common(&self) -> Result<(), TermError> {
+        self.foreign().map_or(Ok(()), |kind| Err(kind.error()))
+    }
+
+    pub(super) fn foreign(&self) -> Option<Foreign> {
         if self.records {
-            return Err(TermError::Foreign("a native record"));
+            return Some(Foreign::Record);
         }
-        if self.local {
-            return Err(TermError::Foreign("a term in a private encoding"));
-        }
-        Ok(())
+        self.local.then_some(Foreign::Local)
+    }
+}
+
+/// What a VM that is a peer need not know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Foreign {
+    Record,
+    Local,
+}
+
+impl Foreign {
+    pub(super) fn error(self) -> TermError {
+        TermError::Foreign(match self {
+            Self::Record => "a native record",
+            Self::Local => "a term in a private encoding",
+        })
     }
 }
 

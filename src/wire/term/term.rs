@@ -1,7 +1,9 @@
 //! A term as Rust users hold it: bytes that have been validated.
 
 use super::decode::decode;
+use super::scan::Foreign;
 use super::{Facts, Form, TermError, TermLimits, Value, inline, scan};
+use crate::limits::MAX_TERM_DEPTH;
 use bytes::Bytes;
 use std::fmt;
 use std::sync::Arc;
@@ -15,6 +17,8 @@ pub struct Term {
     skeleton: Bytes,
     /// Never empty.
     blobs: Option<Arc<[Bytes]>>,
+    /// What in it not every VM knows.
+    foreign: Option<Foreign>,
 }
 
 impl Term {
@@ -32,6 +36,7 @@ impl Term {
         let term = Self {
             skeleton: skeleton.into(),
             blobs: some(blobs.into()),
+            foreign: None,
         };
         let facts = scan(&term.skeleton, term.form(), &TermLimits::default(), &mut ())?;
         term.agreeing(&facts)
@@ -46,21 +51,43 @@ impl Term {
         Self {
             skeleton: skeleton.into(),
             blobs: some(blobs.into()),
+            foreign: None,
         }
         .agreeing(facts)
     }
 
     /// The same for parts of a term that has been checked.
-    pub(super) fn from_checked(skeleton: Bytes, blobs: Vec<Bytes>) -> Self {
+    pub(super) fn from_checked(
+        skeleton: Bytes,
+        blobs: Vec<Bytes>,
+        foreign: Option<Foreign>,
+    ) -> Self {
         let blobs = if blobs.is_empty() {
             None
         } else {
             Some(blobs.into())
         };
-        Self { skeleton, blobs }
+        Self {
+            skeleton,
+            blobs,
+            foreign,
+        }
     }
 
-    fn agreeing(self, facts: &Facts) -> Result<Self, TermError> {
+    /// Refuses a term that a VM which is a peer need not know: see [`Facts::common`].
+    pub fn common(&self) -> Result<(), TermError> {
+        self.foreign.map_or(Ok(()), |kind| Err(kind.error()))
+    }
+
+    pub(super) fn foreign(&self) -> Option<Foreign> {
+        self.foreign
+    }
+
+    fn agreeing(mut self, facts: &Facts) -> Result<Self, TermError> {
+        if facts.depth > MAX_TERM_DEPTH {
+            return Err(TermError::Depth(MAX_TERM_DEPTH));
+        }
+        self.foreign = facts.foreign();
         let lengths = self.blobs().iter().map(|blob| blob.len() as u64);
         if lengths.eq(facts.blobs.iter().map(|&length| u64::from(length))) {
             Ok(self)

@@ -4,8 +4,9 @@
 //! elements are still to come. Each element takes at least one byte, so a count that exceeds the
 //! bytes left is refused where it is read; nothing is ever sized by a count alone.
 
+use super::keys::distinct_fields;
 use super::{Form, TermError, tag};
-use crate::limits::{MAX_ATOM_CHARS, OUT_OF_BAND_BYTES};
+use crate::limits::{MAX_ATOM_CHARS, MAX_OLD_CREATION, OLD_REFERENCES, OUT_OF_BAND_BYTES};
 use std::borrow::Cow;
 use std::sync::Arc;
 
@@ -127,6 +128,8 @@ pub(super) struct Walker<'a> {
     elided: bool,
     top: Open,
     depth: u32,
+    /// Containers around the last token.
+    level: u32,
     deepest: u32,
     max_depth: u32,
     funs: u32,
@@ -178,6 +181,7 @@ impl<'a> Walker<'a> {
                 fun_end: 0,
             },
             depth: 0,
+            level: 0,
             deepest: 0,
             max_depth,
             funs: 0,
@@ -235,6 +239,11 @@ impl<'a> Walker<'a> {
         self.depth
     }
 
+    /// Containers around the last token, which may have opened one more.
+    pub(super) fn level(&self) -> u32 {
+        self.level
+    }
+
     /// Most containers that were open at once.
     pub(super) fn deepest(&self) -> u32 {
         self.deepest
@@ -268,6 +277,7 @@ impl<'a> Walker<'a> {
         }
         self.top.left -= 1;
         self.start = self.at;
+        self.level = self.depth;
         self.token().map(Some)
     }
 
@@ -453,9 +463,11 @@ impl<'a> Walker<'a> {
         let module = self.expect_atom()?;
         let name = self.expect_atom()?;
         let names_at = self.at;
+        let mut names = Vec::new();
         for _ in 0..fields {
-            self.expect_atom()?;
+            names.push(self.expect_atom()?.text());
         }
+        distinct_fields(names)?;
         self.open(fields, fields.into())?;
         Ok(Record {
             module,
@@ -507,13 +519,16 @@ impl<'a> Walker<'a> {
             }
             tag::PID => {
                 let numbers = self.take(8)?;
-                (Kind::Pid, self.u8()?.into(), numbers)
+                (Kind::Pid, self.old_creation()?, numbers)
             }
             tag::NEWER_REFERENCE => (Kind::Reference, self.u32()?, self.take(4 * words)?),
-            tag::NEW_REFERENCE => (Kind::Reference, self.u8()?.into(), self.take(4 * words)?),
+            tag::NEW_REFERENCE => {
+                let creation = self.old_creation()?;
+                (Kind::Reference, creation, self.old_words(words)?)
+            }
             tag::REFERENCE => {
-                let numbers = self.take(4)?;
-                (Kind::Reference, self.u8()?.into(), numbers)
+                let numbers = self.old_words(1)?;
+                (Kind::Reference, self.old_creation()?, numbers)
             }
             tag::V4_PORT => {
                 let numbers = self.take(8)?;
@@ -525,7 +540,7 @@ impl<'a> Walker<'a> {
             }
             tag::PORT => {
                 let numbers = self.take(4)?;
-                (Kind::Port, self.u8()?.into(), numbers)
+                (Kind::Port, self.old_creation()?, numbers)
             }
             _ => return Err(TermError::Tag { tag, at: start }),
         };
@@ -537,6 +552,23 @@ impl<'a> Walker<'a> {
             start,
             end: self.at,
         })
+    }
+
+    /// `is_tiny_creation` in `external.c`.
+    fn old_creation(&mut self) -> Result<u32, TermError> {
+        match self.u8()? {
+            creation @ 0..=MAX_OLD_CREATION => Ok(creation.into()),
+            creation => Err(TermError::Creation(creation)),
+        }
+    }
+
+    /// The words of a reference, the first of which is small (`MAX_REFERENCE`).
+    fn old_words(&mut self, count: usize) -> Result<&'a [u8], TermError> {
+        let words = self.take(4 * count)?;
+        match words.first_chunk().map(|first| u32::from_be_bytes(*first)) {
+            Some(first) if first >= OLD_REFERENCES => Err(TermError::OldReference(first)),
+            _ => Ok(words),
+        }
     }
 
     fn fun(&mut self) -> Result<Fun<'a>, TermError> {
