@@ -64,7 +64,7 @@ sink(From, Number, End, Crc) ->
 send(Pids, #{peer := Node, creation := Creation, count := Count, size := Size}) ->
     Bin = bench_payload:get(Size),
     Sinks = [pid_of(Node, Text, Creation) || Text <- Pids],
-    pong = net_adm:ping(Node),
+    true = net_kernel:connect_node(Node),
     Start = os:perf_counter(),
     Senders = [spawn_monitor(fun() -> burst(Sink, Bin, ?FIRST, ?FIRST + Count) end) || Sink <- Sinks],
     [receive {'DOWN', Ref, process, _, normal} -> ok end || {_, Ref} <- Senders],

@@ -51,7 +51,7 @@ impl Term {
     }
 
     /// The same for parts of a term that has been checked.
-    pub(super) fn from_checked(skeleton: Bytes, blobs: Vec<Bytes>) -> Self {
+    pub(in crate::wire) fn from_checked(skeleton: Bytes, blobs: Vec<Bytes>) -> Self {
         let blobs = if blobs.is_empty() {
             None
         } else {
