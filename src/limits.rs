@@ -237,3 +237,6 @@ pub const MAX_OPEN_SEQUENCE_BYTES: u64 = 256 << 20;
 
 /// Parts of a term of at least this many bytes are written out from where they are, not copied.
 pub const WRITE_IN_PLACE_BYTES: usize = 8 << 10;
+
+/// A message to a stock node of at most this many bytes is copied when it is sent.
+pub const SMALL_MESSAGE_BYTES: usize = 2 << 10;

@@ -382,6 +382,7 @@ impl<H: Host> Manager<H> {
         let peer = stocked.established.peer;
         let link = Arc::new(Link::new(
             number,
+            self.config.local.identity.clone(),
             peer.name.clone(),
             peer.creation,
             stocked.established.flags,

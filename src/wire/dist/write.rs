@@ -67,6 +67,15 @@ impl Writer<'_> {
             })
     }
 
+    /// Writes the control tuple of a message, which nothing can be wrong with but its names.
+    pub(super) fn message(&mut self, control: &Control) -> Result<(), DistError> {
+        let written = self.control(control, None, None);
+        written.map(drop).map_err(|source| DistError::Term {
+            operation: name_of(control),
+            source,
+        })
+    }
+
     /// Whether the peer can take such a trace token: without `BIG_SEQTRACE_LABELS` its label has
     /// to be small on 32-bit machines, too (`can_send_seqtrace_token`).
     fn understood(&self, token: &Value) -> bool {
