@@ -16,6 +16,10 @@ use crate::wire::term::{Atom, Form, Pid, Term};
 const OVERHEAD: usize = 128;
 
 /// What is to be sent.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "it lives for one call, on the stack"
+)]
 pub(crate) enum Letter<'a> {
     /// A small message from a process of this node; see [`Letter::message`].
     Small(Local, To<'a>, &'a [u8]),

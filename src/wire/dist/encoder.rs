@@ -84,7 +84,7 @@ impl Encoder {
     }
 
     /// The same for a message whose `payload`, with its version byte, is one small piece.
-    pub(crate) fn small(
+    pub fn small(
         &mut self,
         control: &Control,
         payload: &[u8],
