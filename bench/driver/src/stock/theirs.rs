@@ -32,10 +32,13 @@ const READ_BYTES: usize = 64 << 10;
 #[derive(Clone)]
 struct Shared(Arc<Inner>);
 
+/// What is written, and what is read from.
+type Buffers = (Mutex<Vec<u8>>, Mutex<io::Cursor<Vec<u8>>>);
+
 struct Inner {
     stream: TcpStream,
     /// What is written when it is flushed, and what was read ahead; `None`: not buffered.
-    buffers: Option<(Mutex<Vec<u8>>, Mutex<io::Cursor<Vec<u8>>>)>,
+    buffers: Option<Buffers>,
 }
 
 impl Shared {
