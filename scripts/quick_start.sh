@@ -48,11 +48,12 @@ git config --global --add "url.file://$work/repository.insteadOf" "$address"
 # No caches but cargo's. The README's Rust project takes the versions that this one has locked, and its profile, so
 # that what they share is not built again.
 export RUSTUP_HOME=${RUSTUP_HOME:-$HOME/.rustup} CARGO_HOME=${CARGO_HOME:-$HOME/.cargo} HOME=$work/home
-mkdir -p "$HOME" "$work/readme/hello_rust"
+mkdir -p "$HOME" "$work/readme/hello_rust" "$work/readme/hello_member"
 export REBAR_CACHE_DIR=$work/home/rebar3 MIX_HOME=$work/home/mix MIX_REBAR3
 MIX_REBAR3=$(command -v rebar3)
 export CARGO_NET_GIT_FETCH_WITH_CLI=true CARGO_PROFILE_DEV_OPT_LEVEL=1 CARGO_PROFILE_DEV_DEBUG=1
 cp Cargo.lock "$work/readme/hello_rust/"
+cp Cargo.lock "$work/readme/hello_member/"
 
 echo "== without cargo"
 path=
@@ -75,7 +76,7 @@ if (cd "$work/no_cargo" && PATH=${path#:} rebar3 compile) >"$work/no_cargo/log" 
     exit 1
 fi
 
-echo "== README.md"
+echo "== README.md, docs/rust.md"
 # A name server of its own, and ports that nobody has, below those that systems give to connections: this disturbs no
 # other nodes, and they don't disturb it.
 read -r -a ports < <(erl -noshell -boot no_dot_erlang -eval '
@@ -92,5 +93,5 @@ export ERL_EPMD_PORT=${ports[0]} ERL_EPMD_ADDRESS=127.0.0.1 ERL_CRASH_DUMP_SECON
 epmd &
 started+=($!)
 sed "s/\b4001\b/${ports[1]}/g; s/\b4002\b/${ports[2]}/g; s/\b4003\b/${ports[3]}/g; s/\b4004\b/${ports[4]}/g
-    s/\b4005\b/${ports[5]}/g" README.md >"$work/README.md"
+    s/\b4005\b/${ports[5]}/g" README.md docs/rust.md >"$work/README.md"
 escript scripts/quick_start.escript "$work/README.md" "$work/readme"

@@ -6,7 +6,7 @@
 //! |---|---|---|
 //! | node | [`node`] | tie the rest together |
 //! | runtime | [`connection`], [`distribution`] | sockets, clocks, threads |
-//! | sans-I/O | [`overlay`], [`channel`], [`signals`] | nothing but compute |
+//! | sans-I/O | [`overlay`], [`channel`], [`signals`], [`pg`] | nothing but compute |
 //! | wire | [`wire`] | nothing but compute |
 //!
 //! Everything below the runtime takes bytes, time and randomness as arguments and returns what
@@ -22,12 +22,13 @@ pub mod distribution;
 pub mod limits;
 pub mod node;
 pub mod overlay;
+pub mod pg;
 pub mod signals;
 pub mod wire;
 
 pub use connection::io::Liveness;
 pub use connection::session::CloseReason;
-pub use distribution::epmd::Epmd;
+pub use distribution::epmd::{Epmd, EpmdError};
 pub use distribution::link::LinkError;
 pub use distribution::manager::ConnectError;
 pub use distribution::names::Resolver;
@@ -38,16 +39,23 @@ pub use node::builder::Builder;
 pub use node::call::{CALL_TIMEOUT, CallError, RpcError};
 pub use node::events::{Events, NodeEvent};
 pub use node::functions::{Call, Exception, FunctionResult};
+pub use node::global::GlobalError;
 pub use node::mailbox::{Mailbox, Message, RegisterError};
+pub use node::pg::{Pg, PgError, PgEvent, PgEvents};
 pub use node::process::Exit;
 pub use node::registry::AliasKind;
 pub use node::runtime::StartError;
 pub use node::send::{Destination, SendError, SendOptions};
 pub use node::server::{Answer, Caller, ReplyError, Server};
-pub use node::stock::Distribution;
+pub use node::stock::{Distribution, LinkInfo};
 pub use overlay::NodeSpec;
 pub use signals::Notice;
 pub use wire::handshake::SessionId;
 pub use wire::hello::ChannelSpec;
 pub use wire::term::serde;
 pub use wire::term::{Atom, Pid, Reference, Term, TermError, TextError, Value};
+
+/// Has the guide's snippets compiled and run with the tests.
+#[cfg(doctest)]
+#[doc = include_str!("../docs/rust.md")]
+struct Guide;

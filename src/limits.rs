@@ -140,7 +140,10 @@ pub const MAX_HELLO_BYTES: usize = 64 << 10;
 /// Time that a handshake may take from accept or connect to its end.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Connections that may be in their handshake at once; further ones are closed at once.
+/// Time that a handshake may take while others wait for room to begin theirs.
+pub const CROWDED_HANDSHAKE_TIMEOUT: Duration = Duration::from_millis(750);
+
+/// Connections that may be in their handshake at once; further ones wait until there is room.
 pub const MAX_UNAUTHENTICATED: usize = 128;
 
 /// Time that EPMD may take for an answer. OTP waits ten seconds; EPMD answers from memory.
@@ -197,8 +200,26 @@ pub const TICK_TIME: Duration = Duration::from_secs(60);
 /// Functions that run for stock nodes at once; further requests are answered `system_limit`.
 pub const MAX_SPAWNED: usize = 16_384;
 
-/// Links and monitors that one stock node may have at this node's processes.
+/// Links and monitors that one stock node may have at this node's processes
+/// (`max_peer_relations`).
 pub const MAX_PEER_RELATIONS: usize = 1 << 20;
+
+/// Bytes that the members of process groups may take that one stock node brings, per scope. What
+/// is beyond is left out.
+pub const MAX_PG_PEER_BYTES: usize = 256 << 20;
+
+/// What a member of a process group takes beside the name of its group, in bytes, about.
+pub const PG_MEMBER_BYTES: usize = 96;
+
+/// Most members that one message may take out of process groups.
+pub const MAX_PG_LEAVES: usize = MAX_PG_PEER_BYTES / PG_MEMBER_BYTES;
+
+/// First and longest pause before a stock node is asked again whether it has a scope of process
+/// groups.
+pub const PG_RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+
+/// Changes of process groups that wait for a reader; a slower one misses some.
+pub const PG_BACKLOG: usize = 1024;
 
 /// Members, tombstones included, that a membership state may hold.
 pub const MAX_MEMBERS: usize = 16_384;
@@ -216,3 +237,6 @@ pub const MAX_OPEN_SEQUENCE_BYTES: u64 = 256 << 20;
 
 /// Parts of a term of at least this many bytes are written out from where they are, not copied.
 pub const WRITE_IN_PLACE_BYTES: usize = 8 << 10;
+
+/// A message to a stock node of at most this many bytes is copied when it is sent.
+pub const SMALL_MESSAGE_BYTES: usize = 2 << 10;

@@ -140,21 +140,16 @@ half_open_by_the_hundred(Config) ->
     Raw = ?config(raw, Config),
     Start = erlang:monotonic_time(millisecond),
     All = [partisan_raw:connect(Raw) || _ <- lists:seq(1, 300)],
-    %% Those beyond 128 are closed at once, the others within their time.
-    Refused = [R || R <- All, partisan_raw:closed(R, 5)],
-    ?assert(length(Refused) >= 172, length(Refused)),
     exchange(Config),
-    %% A peer that is due gets in as soon as there is room.
+    %% While others wait those who say nothing have 750 ms: whoever comes behind all of them gets in
+    %% after three times that.
     Friend = partisan_raw:new(maps:get(port, ?config(a, Config)), 'half_open_friend@127.0.0.1'),
-    partisan_ct:wait(fun() ->
-        case catch partisan_raw:session(Friend) of
-            {ok, Up} -> partisan_raw:close(Up), true;
-            _ -> timer:sleep(200), false
-        end
-    end, 8000),
+    {ok, Up} = partisan_raw:session(Friend),
+    partisan_raw:close(Up),
     Took = erlang:monotonic_time(millisecond) - Start,
-    ?assert(Took < 8000, Took),
-    ?assert(lists:all(fun(R) -> partisan_raw:closed(R, 3000) end, All -- Refused)),
+    ?assert(Took < 4500, Took),
+    %% All are closed within their time.
+    ?assert(lists:all(fun(R) -> partisan_raw:closed(R, 8000) end, All)),
     Lines = lines(Config),
     ?assert(length(Lines) >= 1 andalso length(Lines) =< 2, Lines).
 

@@ -1,12 +1,17 @@
 //! The program `partisan` as its users run it.
 
 use std::error::Error;
-use std::io::{BufRead, BufReader};
-use std::net::SocketAddr;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
 use partisan::{Node, SendOptions, Value, term};
+
+#[path = "stock/mod.rs"]
+mod stock;
+
+use stock::{Epmd, Options, Peer, free_port, releases};
 
 type Any = Box<dyn Error>;
 
@@ -28,6 +33,16 @@ impl Drop for Running {
     }
 }
 
+/// A node that runs, and what it has told.
+fn start(mut command: Command) -> Result<(Running, serde_json::Value), Any> {
+    let mut child = command.stdout(Stdio::piped()).spawn()?;
+    let stdout = child.stdout.take().ok_or("no output")?;
+    let child = Running(child);
+    let mut line = String::new();
+    BufReader::new(stdout).read_line(&mut line)?;
+    Ok((child, serde_json::from_str(&line)?))
+}
+
 #[tokio::test]
 async fn a_node_from_a_file_echoes() -> Result<(), Any> {
     let tag = format!("{:x}", rand::random::<u64>());
@@ -36,18 +51,13 @@ async fn a_node_from_a_file_echoes() -> Result<(), Any> {
     std::fs::write(
         &file,
         "name = 'replaced@127.0.0.1'\ncookie = 'program'\nlisten = ['127.0.0.1:0']\n\
-         [channels]\ndefault = 2\n",
+         distribution = false\n[channels]\ndefault = 2\n",
     )?;
     let path = file.to_str().ok_or("the path is no text")?;
-    let mut child = partisan(&["--json", "node", "--config", path, "--name", &name])
-        .stdout(Stdio::piped())
-        .spawn()?;
-    let stdout = child.stdout.take().ok_or("no output")?;
-    let _child = Running(child);
-    let mut line = String::new();
-    BufReader::new(stdout).read_line(&mut line)?;
+    let (_child, started) = start(partisan(&[
+        "--json", "node", "--config", path, "--name", &name,
+    ]))?;
     std::fs::remove_file(&file)?;
-    let started: serde_json::Value = serde_json::from_str(&line)?;
     assert_eq!(started["name"], name.as_str());
     let addr: SocketAddr = started["listen"][0].as_str().ok_or("no address")?.parse()?;
 
@@ -96,9 +106,335 @@ fn failures_are_told() -> Result<(), Any> {
     let json: serde_json::Value = serde_json::from_str(&text)?;
     assert_eq!(json["error"]["cause"], "usage");
     let (code, text) = fails(&["node", "--name", "nameless", "--cookie", "c"])?;
-    assert_eq!(code, Some(1));
+    assert_eq!(code, Some(2));
     assert!(text.contains("name@host"), "{text}");
     let (code, _) = fails(&["no_such_command"])?;
     assert_eq!(code, Some(2));
+    Ok(())
+}
+
+const COOKIE: &str = "program";
+
+/// Runs the program with the test's name server; its exit code, output and errors.
+fn run(epmd: &Epmd, args: &[&str]) -> Result<(i32, String, String), Any> {
+    let mut command = partisan(args);
+    command.env("ERL_EPMD_PORT", epmd.port.to_string());
+    let output = command.env("PARTISAN_COOKIE", COOKIE).output()?;
+    let text = |bytes| String::from_utf8(bytes);
+    let code = output.status.code().ok_or("ended by a signal")?;
+    Ok((code, text(output.stdout)?, text(output.stderr)?))
+}
+
+/// What the program prints, if it succeeds.
+fn answer(epmd: &Epmd, args: &[&str]) -> Result<String, Any> {
+    match run(epmd, args)? {
+        (0, answer, complaint) if complaint.is_empty() => Ok(answer.trim_end().to_owned()),
+        (code, _, complaint) => Err(format!("{args:?}: exit code {code}: {complaint}").into()),
+    }
+}
+
+fn json(epmd: &Epmd, args: &[&str]) -> Result<serde_json::Value, Any> {
+    let args: Vec<&str> = [&["--json"], args].concat();
+    Ok(serde_json::from_str(&answer(epmd, &args)?)?)
+}
+
+/// Fails the test unless the program fails in this way, in text and in JSON, and says what to do.
+#[track_caller]
+fn refused(epmd: &Epmd, args: &[&str], code: i32, cause: &str, says: &str) {
+    let (exit, _, text) = run(epmd, args).unwrap();
+    assert_eq!(exit, code, "{args:?}: {text}");
+    let mut lines = text.lines();
+    let told = lines.next().unwrap_or("");
+    assert!(
+        told.starts_with("partisan: ") && told.contains(says),
+        "{text}"
+    );
+    assert!(
+        lines.next().is_some_and(|advice| advice.starts_with("  ")),
+        "{text}"
+    );
+    let args: Vec<&str> = [&["--json"], args].concat();
+    let (exit, _, text) = run(epmd, &args).unwrap();
+    let json: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(
+        (exit, &json["error"]["cause"]),
+        (code, &cause.into()),
+        "{text}"
+    );
+}
+
+#[test]
+fn stock_nodes_are_asked() -> Result<(), Any> {
+    for release in releases() {
+        let epmd = Epmd::start(release);
+        let erl = Peer::start(release, &epmd, &Options::new("asked", COOKIE));
+        let pong = answer(&epmd, &["ping", &erl.name])?;
+        assert!(pong.starts_with("pong from asked@127.0.0.1 in "), "{pong}");
+        assert!(
+            pong.contains("\nboth ends offer EXTENDED_REFERENCES "),
+            "{pong}"
+        );
+        let pong = json(&epmd, &["ping", &erl.name])?;
+        let creation = erl.eval("erlang:system_info(creation)")?;
+        assert_eq!(pong["creation"].to_string(), creation);
+        assert_eq!(json(&epmd, &["names"])?[0]["name"], "asked");
+        let host = ["names", "127.0.0.1", "--epmd-port", &epmd.port.to_string()];
+        assert!(answer(&epmd, &host)?.starts_with("asked  port "));
+
+        let call = |words: &[&str]| answer(&epmd, &[&["call", &*erl.name], words].concat());
+        assert_eq!(call(&["lists", "seq", "-1", "1"])?, "[-1,0,1]");
+        assert_eq!(call(&["lists", "sum", "[[1, 2, 3.5]]"])?, "6.5");
+        assert_eq!(call(&["erlang", "node"])?, "'asked@127.0.0.1'");
+        assert_eq!(call(&["erlang", "is_atom", "'a b'"])?, "true");
+        let made = json(
+            &epmd,
+            &[
+                "call",
+                &erl.name,
+                "maps",
+                "from_list",
+                "[[{a, 1}, {b, <<\"x\">>}]]",
+            ],
+        )?;
+        assert_eq!(made, serde_json::json!({"a": 1, "b": "x"}));
+        // The asking nodes were hidden.
+        erl.expect("nodes()", "[]");
+
+        refused(
+            &epmd,
+            &["members", &erl.name],
+            13,
+            "no_partisan",
+            "does not run Partisan",
+        );
+        let sleep = [
+            "call",
+            &erl.name,
+            "timer",
+            "sleep",
+            "60000",
+            "--timeout",
+            "0.3",
+        ];
+        refused(&epmd, &sleep, 9, "timeout", "300ms");
+        for (function, class) in [("error", "error"), ("exit", "exit"), ("throw", "throw")] {
+            let args = ["--json", "call", &erl.name, "erlang", function, "{why, 1}"];
+            let (code, _, text) = run(&epmd, &args)?;
+            let json: serde_json::Value = serde_json::from_str(&text)?;
+            assert_eq!((code, &json["error"]["cause"]), (10, &"raised".into()));
+            assert_eq!(json["error"]["raised"]["class"], class);
+            assert_eq!(
+                json["error"]["raised"]["reason"],
+                serde_json::json!(["why", 1])
+            );
+        }
+        let (_, _, text) = run(&epmd, &["call", &erl.name, "no_module", "f"])?;
+        assert!(
+            text.starts_with("partisan: the function raised error:undef\n"),
+            "{text}"
+        );
+    }
+    Ok(())
+}
+
+#[test]
+fn what_is_wrong_is_named() -> Result<(), Any> {
+    for release in releases() {
+        let epmd = Epmd::start(release);
+        let erl = Peer::start(release, &epmd, &Options::new("asked", COOKIE));
+        let nobody = free_port().to_string();
+        let at_nobody = format!("127.0.0.1:{nobody}");
+        let ping = |words: &[&str], code, cause, says| {
+            refused(&epmd, &[&["ping"], words].concat(), code, cause, says);
+        };
+        ping(
+            &["asked@127.0.0.1", "--name", "short@host"],
+            2,
+            "usage",
+            "short names",
+        );
+        ping(
+            &["asked@127.0.0.1", "--epmd-port", &nobody],
+            3,
+            "no_epmd",
+            "no EPMD at 127.0.0.1",
+        );
+        refused(
+            &epmd,
+            &["names", "--epmd-port", &nobody],
+            3,
+            "no_epmd",
+            "no EPMD at 127.0.0.1",
+        );
+        ping(
+            &["other@127.0.0.1"],
+            4,
+            "not_running",
+            "no node other@127.0.0.1",
+        );
+        ping(
+            &["asked@127.0.0.1", "--at", &at_nobody],
+            5,
+            "unreachable",
+            &at_nobody,
+        );
+        ping(&["asked@host.invalid"], 5, "unreachable", "host.invalid");
+        ping(
+            &["asked@127.0.0.1", "--cookie", "x"],
+            6,
+            "wrong_cookie",
+            "cookies differ",
+        );
+        ping(
+            &["asked@localhost"],
+            11,
+            "wrong_name",
+            "asked@127.0.0.1 answered",
+        );
+        erl.expect("net_kernel:allow(['friend@127.0.0.1'])", "ok");
+        ping(&["asked@127.0.0.1"], 7, "refused", "not allowed");
+        assert!(
+            answer(&epmd, &["ping", &erl.name, "--name", "friend@127.0.0.1"])?.starts_with("pong")
+        );
+
+        // No Erlang can be had that lacks flags.
+        let weak = TcpListener::bind("127.0.0.1:0")?;
+        let at_weak = weak.local_addr()?.to_string();
+        let weak = std::thread::spawn(move || -> std::io::Result<()> {
+            for _ in 0..2 {
+                let (mut dialler, _) = weak.accept()?;
+                let mut name = [0; 2];
+                dialler.read_exact(&mut name)?;
+                dialler.read_exact(&mut vec![0; u16::from_be_bytes(name).into()])?;
+                dialler.write_all(b"\0\x03sok")?;
+                let node = b"weak@127.0.0.1";
+                dialler.write_all(&[0, 19 + node.len() as u8, b'N'])?;
+                dialler.write_all(&[0, 0, 0, 0, 1, 0, 0, 0])?;
+                dialler.write_all(&[0, 0, 0, 1, 0, 0, 0, 9, 0, node.len() as u8])?;
+                dialler.write_all(node)?;
+                let _ = dialler.read(&mut [0; 64])?;
+            }
+            Ok(())
+        });
+        ping(
+            &["weak@127.0.0.1", "--at", &at_weak],
+            8,
+            "flags_missing",
+            "lacks",
+        );
+        weak.join().map_err(|_| "the weak peer has panicked")??;
+
+        let taken = ["node", "--name", "asked@127.0.0.1"];
+        refused(&epmd, &taken, 7, "refused", "asked is taken");
+        let lonely = ["node", "--name", "b@127.0.0.1", "--epmd-port", &nobody];
+        refused(&epmd, &lonely, 3, "no_epmd", "no EPMD");
+    }
+    Ok(())
+}
+
+#[test]
+fn its_node_serves_stock_nodes_and_members() -> Result<(), Any> {
+    for release in releases() {
+        let epmd = Epmd::start(release);
+        let erl = Peer::start(release, &epmd, &Options::new("asks", COOKIE));
+        let node = |name: &str, more: &[&str]| {
+            let args = ["--json", "node", "--name", name, "--listen", "127.0.0.1:0"];
+            let mut command = partisan(&[&args, more].concat());
+            command.env("ERL_EPMD_PORT", epmd.port.to_string());
+            command.env("PARTISAN_COOKIE", COOKIE).stderr(Stdio::null());
+            start(command)
+        };
+        let (_one, told) = node("one@127.0.0.1", &["--tick-time", "8"])?;
+        let at = told["listen"][0].as_str().ok_or("no address")?;
+        erl.expect("net_adm:ping('one@127.0.0.1')", "pong");
+        erl.expect("{nodes(), nodes(hidden)}", "{[],['one@127.0.0.1']}");
+        let echo = "{echo, 'one@127.0.0.1'}";
+        erl.expect(
+            &format!("gen_server:call({echo}, #{{a => [b|c]}})"),
+            "#{a => [b|c]}",
+        );
+        for send in ["! Message", "gen_server:cast"] {
+            let send = match send {
+                "gen_server:cast" => format!("gen_server:cast({echo}, Message)"),
+                _ => format!("{echo} ! Message"),
+            };
+            let round = format!(
+                "Ref = make_ref(), Term = {{-0.0, 1 bsl 3000, fun lists:sum/1, <<5:3>>}}, \
+                 Message = {{self(), Ref, Term}}, {send}, \
+                 receive {{Ref, Term}} -> same after 5000 -> lost end"
+            );
+            erl.expect(&round, "same");
+        }
+        erl.expect(
+            "rpc:call('one@127.0.0.1', partisan_peer_service, members, [])",
+            "{ok,['one@127.0.0.1']}",
+        );
+
+        let join = format!("one@{at}");
+        let (_two, _) = node("two@127.0.0.1", &["--join", &join, "--parallelism", "3"])?;
+        let members = || json(&epmd, &["members", "one@127.0.0.1"]);
+        let begin = std::time::Instant::now();
+        while members()?[1]["name"] != "two@127.0.0.1" {
+            assert!(begin.elapsed() < PATIENCE, "{}", members()?);
+        }
+        assert_eq!(members()?[0]["listen"][0], at);
+        let channels = members()?[1]["channels"].clone();
+        let default = serde_json::json!({
+            "name": "undefined", "parallelism": 3, "monotonic": false, "compression": 0,
+        });
+        assert!(
+            channels.as_array().ok_or("a list")?.contains(&default),
+            "{channels}"
+        );
+        let text = answer(&epmd, &["members", "two@127.0.0.1"])?;
+        assert!(
+            text.starts_with(&format!("one@127.0.0.1  {at}  ")),
+            "{text}"
+        );
+        assert!(answer(&epmd, &["ping", "two@127.0.0.1"])?.starts_with("pong"));
+    }
+    Ok(())
+}
+
+#[test]
+fn nodes_find_each_other_without_epmd_and_speak_tls() -> Result<(), Any> {
+    let tag = format!("{:x}", rand::random::<u64>());
+    let dir = std::env::temp_dir().join(format!("partisan_program_{tag}"));
+    std::fs::create_dir(&dir)?;
+    let key = rcgen::KeyPair::generate()?;
+    let cert = rcgen::CertificateParams::new(vec!["localhost".into()])?.self_signed(&key)?;
+    std::fs::write(dir.join("cert.pem"), cert.pem())?;
+    std::fs::write(dir.join("key.pem"), key.serialize_pem())?;
+    let file = |name: &str| dir.join(name).to_string_lossy().into_owned();
+    let at = format!("127.0.0.1:{}", free_port());
+    let settings = format!(
+        "name = 'tls@localhost'\ncookie = '{COOKIE}'\nnames = {{ nodes = {{ 'tls@localhost' = '{at}' }} }}\n\
+         [tls]\nca = '{0}'\ncert = '{0}'\nkey = '{1}'\n",
+        file("cert.pem"),
+        file("key.pem"),
+    );
+    std::fs::write(dir.join("node.toml"), settings)?;
+    let mut node = partisan(&["--json", "node", "--config", &file("node.toml")]);
+    node.stderr(Stdio::null());
+    let (_node, told) = start(node)?;
+    // No door in the clear.
+    assert_eq!(told["listen"], serde_json::json!([]));
+    let ping = |more: &[&str]| {
+        let args = ["ping", "tls@localhost", "--at", &at, "--cookie", COOKIE];
+        partisan(&[&args, more].concat()).output()
+    };
+    let cert = file("cert.pem");
+    assert!(ping(&["--tls-ca", &cert])?.status.success());
+    assert!(ping(&["--tls-trust-any"])?.status.success());
+    let clear = ping(&[])?;
+    let told = String::from_utf8(clear.stderr)?;
+    assert_eq!(clear.status.code(), Some(12), "{told}");
+    let other = rcgen::KeyPair::generate()?;
+    let other = rcgen::CertificateParams::new(vec!["localhost".into()])?.self_signed(&other)?;
+    std::fs::write(dir.join("other.pem"), other.pem())?;
+    let told = ping(&["--tls-ca", &file("other.pem")])?;
+    assert_eq!(told.status.code(), Some(12));
+    assert!(String::from_utf8(told.stderr)?.contains("one of our roots"));
+    std::fs::remove_dir_all(&dir)?;
     Ok(())
 }

@@ -6,7 +6,7 @@
 -include_lib("stdlib/include/assert.hrl").
 
 -export([all/0, suite/0, init_per_suite/1, end_per_suite/1]).
--export([terms_come_home/1, large_terms_come_home/1, its_processes/1, it_leaves/1]).
+-export([terms_come_home/1, large_terms_come_home/1, its_processes/1, it_leaves/1, members_are_told/1]).
 %% On the BEAM node.
 -export([echo/2]).
 
@@ -14,7 +14,7 @@
 
 suite() -> [{timetrap, {seconds, 60}}].
 
-all() -> [terms_come_home, large_terms_come_home, its_processes, it_leaves].
+all() -> [terms_come_home, large_terms_come_home, its_processes, it_leaves, members_are_told].
 
 init_per_suite(Config) ->
     %% The example is built here.
@@ -29,7 +29,7 @@ init_per_suite(Config) ->
     Log = filename:join(proplists:get_value(priv_dir, Config), "echo.log"),
     Command = io_lib:format(
         "'~s' --name ~s --listen 127.0.0.1:0 --cookie '~s' --join a@127.0.0.1:~b >'~s' 2>&1 & echo $!",
-        [program(), ?RUST, partisan_ct:cookie(), maps:get(port, A), Log]
+        [program("example", "echo"), ?RUST, partisan_ct:cookie(), maps:get(port, A), Log]
     ),
     Pid = string:trim(os:cmd(lists:flatten(Command))),
     ok = partisan_ct:wait(fun() ->
@@ -43,13 +43,13 @@ end_per_suite(Config) ->
     partisan_ct:stop(proplists:get_value(a, Config)).
 
 %% The build is that of the demo; without one it is made here.
-program() ->
+program(Kind, Name) ->
     Top = filename:dirname(filename:dirname(code:which(?MODULE))),
     Root = root(Top),
     Built = os:cmd(
-        "cd '" ++ Root ++ "' && cargo build --release --locked --example echo "
-        "--message-format=json-render-diagnostics 2>/dev/null "
-        "| grep -o '\"executable\":\"[^\"]*/echo\"' | tail -n 1 | cut -d '\"' -f 4"
+        "cd '" ++ Root ++ "' && cargo build --release --locked --" ++ Kind ++ " " ++ Name ++
+            " --message-format=json-render-diagnostics 2>/dev/null "
+            "| grep -o '\"executable\":\"[^\"]*/" ++ Name ++ "\"' | tail -n 1 | cut -d '\"' -f 4"
     ),
     string:trim(Built).
 
@@ -82,6 +82,25 @@ it_leaves(Config) ->
         {ok, Members} = partisan_ct:call(A, partisan_peer_service, members, []),
         Members =:= ['a@127.0.0.1'] andalso
             partisan_ct:call(A, partisan, nodes, []) =:= []
+    end).
+
+%% The program asks a member by Distributed Erlang, without a name server.
+members_are_told(_Config) ->
+    ct:timetrap({minutes, 10}),
+    Program = program("bin", "partisan"),
+    Port = integer_to_list(partisan_ct:port()),
+    Cookie = binary_to_list(partisan_ct:cookie()),
+    Args = ["-name", "m@127.0.0.1", "-setcookie", Cookie, "-start_epmd", "false", "-erl_epmd_port", Port],
+    Start = {'m@127.0.0.1', #{args => Args, env => [{channels, #{bulk => #{parallelism => 3}}}]}},
+    partisan_ct:with([Start], fun([#{port := Listen}]) ->
+        Told = os:cmd(
+            lists:flatten(
+                io_lib:format("'~s' members m@127.0.0.1 --at 127.0.0.1:~s --cookie '~s'", [Program, Port, Cookie])
+            )
+        ),
+        Begin = io_lib:format("m@127.0.0.1  127.0.0.1:~b  ", [Listen]),
+        ?assertNotEqual(nomatch, string:prefix(Told, Begin), Told),
+        ?assertNotEqual(nomatch, string:find(Told, " bulk=3"), Told)
     end).
 
 seed(Config) ->

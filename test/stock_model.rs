@@ -1,7 +1,8 @@
 //! The tests of stock nodes, between stock nodes: what they ask of a Rust node, OTP itself does.
 //!
 //! `test/stock/stock_model.erl` stands where the Rust program stands otherwise. Each release asks
-//! itself; with `PARTISAN_OTP_ALL_PAIRS=1` each other one, too. With a fault put into the model, the functions notice.
+//! itself; with `PARTISAN_OTP_ALL_PAIRS=1` each other one, too, else only the first that is here. With a fault put into the
+//! model, the functions notice.
 
 use std::time::Duration;
 
@@ -30,14 +31,19 @@ fn names(peer: &Peer, expression: &str) -> Vec<String> {
         .collect()
 }
 
+/// All with `PARTISAN_OTP_ALL_PAIRS=1`, else the first: these are tests of tests.
+fn some_releases() -> &'static [Release] {
+    let all_pairs = std::env::var("PARTISAN_OTP_ALL_PAIRS").is_ok_and(|value| value == "1");
+    match releases() {
+        [first, ..] if !all_pairs => std::slice::from_ref(first),
+        all => all,
+    }
+}
+
 #[test]
 fn otp_does_what_is_asked() {
-    for asking in releases() {
-        let all_pairs = std::env::var("PARTISAN_OTP_ALL_PAIRS").is_ok_and(|value| value == "1");
-        for answering in releases() {
-            if !all_pairs && asking.number != answering.number {
-                continue;
-            }
+    for asking in some_releases() {
+        for answering in some_releases() {
             let (_epmd, asks, answers) = pair(asking, answering);
             answers.expect("stock_model:start()", "ok");
             println!("OTP {} asks OTP {}", asks.release, answers.release);
@@ -89,7 +95,7 @@ fn faults_are_noticed() {
 
 #[test]
 fn a_hidden_node_and_one_without_a_name() {
-    for release in releases() {
+    for release in some_releases() {
         let epmd = Epmd::start(release);
         let hidden = Options::new("hidden", "cookie").with("-hidden -kernel net_ticktime 4");
         let hidden = Peer::start(release, &epmd, &hidden);

@@ -6,13 +6,15 @@
 
 -export([start/0]).
 
--type state() :: #{flavour => atom(), sinks => bench_sink:sinks(), source => bench_source:source()}.
+-type state() :: #{
+    flavour => atom(), sinks => bench_sink:sinks(), source => bench_source:source(), stock => bench_stock:sinks()
+}.
 
 %% How often the length of the queues is looked at.
 -define(SAMPLE_MS, 10).
 
 %% The keys of commands; values stay text unless a type is given.
--define(INTEGERS, ["n", "size", "ping_size", "count", "ms", "port"]).
+-define(INTEGERS, ["n", "size", "ping_size", "count", "ms", "port", "creation"]).
 -define(ATOMS, ["work", "kind", "peer", "name", "flavour"]).
 -define(LINKS, ["link", "ping_link"]).
 
@@ -86,6 +88,15 @@ command(round, Args, #{source := Source} = State) ->
 command(verdict, _, #{sinks := Sinks} = State) ->
     {Seen, Latencies} = bench_sink:verdict(Sinks),
     {Seen#{ow => Latencies}, State};
+command(open, #{n := N}, State) ->
+    {Numbers, Sinks} = bench_stock:open(N),
+    {Numbers, State#{stock => Sinks}};
+command(expect, #{n := N, count := Count}, #{stock := Sinks} = State) ->
+    {#{}, State#{stock := bench_stock:expect(Sinks, N, Count)}};
+command(wait, _, #{stock := Sinks} = State) ->
+    {bench_stock:wait(Sinks), State};
+command(send, #{pids := Pids} = Args, State) ->
+    {bench_stock:send(string:lexemes(Pids, ","), Args), State};
 command(gc, _, State) ->
     lists:foreach(fun erlang:garbage_collect/1, processes()),
     {#{}, State};

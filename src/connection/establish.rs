@@ -18,6 +18,7 @@ use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
+use crate::connection::door::Guest;
 use crate::connection::session::ConnectionInfo;
 use crate::connection::shake::{Judging, Prefix, shake, tune, write};
 use crate::connection::stock::{StockDesk, Stream};
@@ -371,7 +372,7 @@ async fn dial_one(
         let mut stream = connect.map_err(|source| EstablishError::Connect { addr, source })?;
         tune(&stream);
         let mut machine = local.machine(role);
-        let established = shake(&mut stream, Prefix::Two, &mut machine, None).await?;
+        let established = shake(&mut stream, Prefix::Two, &mut machine, None, None).await?;
         Ok((stream, established))
     };
     timeout(limits::HANDSHAKE_TIMEOUT, attempt)
@@ -383,7 +384,7 @@ async fn dial_one(
 /// the session that it belongs to; a first one becomes a session once its extras are bound; one
 /// of a stock peer goes to the [`StockDesk`].
 ///
-/// `authenticated` is called when the handshake is over.
+/// `guest` is dropped when the handshake is over.
 ///
 /// # Errors
 /// See [`EstablishError`]; nothing is left behind.
@@ -393,7 +394,7 @@ pub async fn accept(
     desk: Desk,
     attempt: u64,
     mut stream: TcpStream,
-    authenticated: impl FnOnce(),
+    guest: Guest,
 ) -> Result<Option<(u64, Ready)>, Failure> {
     let early = |e| (None, e);
     tune(&stream);
@@ -405,8 +406,10 @@ pub async fn accept(
         attempt,
         judged: None,
     };
-    let outcome = shake(&mut stream, Prefix::Two, &mut machine, Some(&mut judging)).await;
-    authenticated();
+    let prefix = Prefix::Two;
+    let judge = Some(&mut judging);
+    let outcome = shake(&mut stream, prefix, &mut machine, judge, Some(&guest)).await;
+    drop(guest);
     let settled = judging.settle(stream, outcome, Stream::Tcp).await;
     let Some((stream, outcome)) = settled else {
         return Ok(None);

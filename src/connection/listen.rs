@@ -4,12 +4,13 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
+use crate::connection::door::{Door, Guest};
 use crate::connection::establish::{self, Desk, Failure, Local, Pending, Ready};
 use crate::limits;
 
@@ -59,18 +60,17 @@ pub async fn serve(
     listener: TcpListener,
     local: Arc<Local>,
     pending: Arc<Pending>,
-    unauthenticated: Arc<Semaphore>,
+    door: Arc<Door>,
     attempts: Arc<AtomicU64>,
     desk: Desk,
     arrivals: mpsc::Sender<Arrival>,
 ) {
-    let handshake = |stream, from, permit: OwnedSemaphorePermit| {
+    let handshake = |stream, from, guest: Guest| {
         let (local, pending) = (local.clone(), pending.clone());
         let (desk, arrivals) = (desk.clone(), arrivals.clone());
         let attempt = attempts.fetch_add(1, Ordering::Relaxed);
         async move {
-            let release = || drop(permit);
-            let accepted = establish::accept(local, pending, desk, attempt, stream, release).await;
+            let accepted = establish::accept(local, pending, desk, attempt, stream, guest).await;
             let Some(outcome) = accepted.transpose() else {
                 return;
             };
@@ -84,18 +84,19 @@ pub async fn serve(
                 .await;
         }
     };
-    accept_all(listener, unauthenticated, handshake).await;
+    accept_all(listener, door, handshake).await;
 }
 
-/// Accepts until the task is dropped, and runs `handshake` for each connection that there is
-/// room for; the permit is to be dropped when the peer has authenticated.
+/// Accepts until the task is dropped, and runs `handshake` for each connection when there is
+/// room; the guest is to be dropped when the peer has authenticated.
 pub(crate) async fn accept_all<F: Future<Output = ()> + Send + 'static>(
     listener: TcpListener,
-    unauthenticated: Arc<Semaphore>,
-    mut handshake: impl FnMut(TcpStream, SocketAddr, OwnedSemaphorePermit) -> F,
+    door: Arc<Door>,
+    mut handshake: impl FnMut(TcpStream, SocketAddr, Guest) -> F,
 ) {
     let mut handshakes = JoinSet::new();
-    let (mut complained, mut crowded) = (false, false);
+    let mut complained = false;
+    let mut crowded: Option<Instant> = None;
     loop {
         while handshakes.try_join_next().is_some() {}
         let (stream, from) = match listener.accept().await {
@@ -113,21 +114,22 @@ pub(crate) async fn accept_all<F: Future<Output = ()> + Send + 'static>(
                 continue;
             }
         };
-        let Ok(permit) = unauthenticated.clone().try_acquire_owned() else {
-            // Once per flood, which is over when there is room again.
-            if !std::mem::replace(&mut crowded, true) {
-                tracing::warn!(
-                    %from,
-                    limit = limits::MAX_UNAUTHENTICATED,
-                    "connections are refused: too many are in their handshake"
-                );
+        let guest = match door.try_enter() {
+            Some(guest) => guest,
+            None => {
+                // Once per flood, which is over when nobody has had to wait for a while.
+                let before = crowded.replace(Instant::now());
+                if before.is_none_or(|at| at.elapsed() > limits::HANDSHAKE_TIMEOUT) {
+                    tracing::warn!(
+                        %from,
+                        limit = limits::MAX_UNAUTHENTICATED,
+                        "connections have to wait: too many are in their handshake"
+                    );
+                }
+                door.enter().await
             }
-            continue;
         };
-        if unauthenticated.available_permits() > limits::MAX_UNAUTHENTICATED / 2 {
-            crowded = false;
-        }
-        handshakes.spawn(handshake(stream, from, permit));
+        handshakes.spawn(handshake(stream, from, guest));
     }
 }
 

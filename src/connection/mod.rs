@@ -10,6 +10,7 @@
 //! [`host`] is what the node is embedded in, a VM or a program.
 
 #[doc(hidden)]
+pub mod door;
 pub mod drive;
 pub mod establish;
 pub mod handover;

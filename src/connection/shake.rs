@@ -5,8 +5,9 @@ use std::sync::Arc;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep_until};
 
+use crate::connection::door::Guest;
 use crate::connection::establish::{EstablishError, Judgement, Local};
 use crate::connection::stock::{StockArrival, StockDesk, StockJudgement, Stocked, Stream};
 use crate::limits;
@@ -103,17 +104,17 @@ impl<'a> Judging<'a> {
 }
 
 /// Drives one handshake to its end. The peer has [`limits::HANDSHAKE_TIMEOUT`], without the time
-/// that this node takes to decide.
+/// that this node takes to decide; a guest of a listener has less when others wait.
 pub(crate) async fn shake<S: AsyncRead + AsyncWrite + Unpin>(
     stream: &mut S,
     prefix: Prefix,
     machine: &mut Handshake,
     mut judging: Option<&mut Judging<'_>>,
+    guest: Option<&Guest>,
 ) -> Result<Established, EstablishError> {
     let mut effects = Vec::new();
     let mut packet = Vec::new();
     let mut deadline = Instant::now() + limits::HANDSHAKE_TIMEOUT;
-    let late = |_| EstablishError::Timeout("the handshake");
     let mut outcome = machine.handle(Event::Start, &mut effects);
     loop {
         let mut verdict = None;
@@ -121,7 +122,7 @@ pub(crate) async fn shake<S: AsyncRead + AsyncWrite + Unpin>(
             match effect {
                 Effect::Send(bytes) => {
                     let written = send_packet(stream, prefix, bytes);
-                    timeout_at(deadline, written).await.map_err(late)??;
+                    in_time(guest, deadline, written).await?;
                 }
                 Effect::Judge(peer) => {
                     let asked = Instant::now();
@@ -139,10 +140,28 @@ pub(crate) async fn shake<S: AsyncRead + AsyncWrite + Unpin>(
             Some(verdict) => machine.handle(Event::Verdict(verdict), &mut effects),
             None => {
                 let read = read_packet(stream, prefix, &mut packet, machine);
-                timeout_at(deadline, read).await.map_err(late)??;
+                in_time(guest, deadline, read).await?;
                 machine.handle(Event::Packet(&packet), &mut effects)
             }
         };
+    }
+}
+
+async fn in_time(
+    guest: Option<&Guest>,
+    deadline: Instant,
+    step: impl Future<Output = Result<(), EstablishError>>,
+) -> Result<(), EstablishError> {
+    let late = async {
+        match guest {
+            Some(guest) => guest.overstays(deadline).await,
+            None => sleep_until(deadline).await,
+        }
+    };
+    tokio::select! {
+        biased;
+        outcome = step => outcome,
+        () = late => Err(EstablishError::Timeout("the handshake")),
     }
 }
 

@@ -11,10 +11,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use rustls::pki_types::ServerName;
 use thiserror::Error;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::{timeout, timeout_at};
+use tokio::time::{Instant, timeout_at};
 use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
 
+use crate::connection::door::{Door, Guest};
 use crate::connection::establish::{EstablishError, Local};
 use crate::connection::listen;
 use crate::connection::shake::{Judging, Prefix, shake, tune};
@@ -141,7 +141,7 @@ pub async fn dial(
         cookie,
         purpose: Purpose::Stock,
     });
-    let established = shake(&mut stream, prefix, &mut machine, None)
+    let established = shake(&mut stream, prefix, &mut machine, None, None)
         .await
         .map_err(|error| of_tls(&peer, error))?;
     Ok(Stocked {
@@ -163,7 +163,7 @@ async fn connect(target: &Address) -> Result<TcpStream, EstablishError> {
 }
 
 /// Takes a connection from a TLS listener through TLS and the handshake. The desk hears of the
-/// end of an attempt that it has judged; `authenticated` is called when the handshake is over.
+/// end of an attempt that it has judged; `guest` is dropped when the handshake is over.
 ///
 /// # Errors
 /// If it ended before the desk was asked; see [`DialError`].
@@ -174,16 +174,21 @@ pub async fn accept(
     local: &Local,
     desk: &StockDesk,
     attempt: u64,
-    authenticated: impl FnOnce(),
+    guest: Guest,
 ) -> Result<(), DialError> {
     tune(&tcp);
-    let stream = timeout(limits::HANDSHAKE_TIMEOUT, acceptor.accept(tcp))
-        .await
-        .map_err(|_| EstablishError::Timeout("the TLS handshake"))?
-        .map_err(|source| DialError::Tls {
-            peer: from.to_string().into(),
-            source,
-        })?;
+    let deadline = Instant::now() + limits::HANDSHAKE_TIMEOUT;
+    let accepted = tokio::select! {
+        biased;
+        accepted = acceptor.accept(tcp) => accepted,
+        () = guest.overstays(deadline) => {
+            return Err(EstablishError::Timeout("the TLS handshake").into());
+        }
+    };
+    let stream = accepted.map_err(|source| DialError::Tls {
+        peer: from.to_string().into(),
+        source,
+    })?;
     let mut stream = Stream::Tls(Box::new(TlsStream::Server(stream)));
     let mut machine = local.machine(Role::Listener);
     let mut judging = Judging {
@@ -193,8 +198,10 @@ pub async fn accept(
         attempt,
         judged: None,
     };
-    let outcome = shake(&mut stream, Prefix::Four, &mut machine, Some(&mut judging)).await;
-    authenticated();
+    let prefix = Prefix::Four;
+    let judge = Some(&mut judging);
+    let outcome = shake(&mut stream, prefix, &mut machine, judge, Some(&guest)).await;
+    drop(guest);
     match judging.settle(stream, outcome, |stream| stream).await {
         Some((_, Err(error))) => Err(of_tls(&from.to_string().into(), error)),
         // Success without having been judged cannot be.
@@ -207,20 +214,19 @@ pub async fn serve(
     listener: TcpListener,
     acceptor: TlsAcceptor,
     local: Arc<Local>,
-    unauthenticated: Arc<Semaphore>,
+    door: Arc<Door>,
     attempts: Arc<AtomicU64>,
     desk: StockDesk,
 ) {
-    let handshake = |stream, from: SocketAddr, permit: OwnedSemaphorePermit| {
+    let handshake = |stream, from: SocketAddr, guest: Guest| {
         let (acceptor, local, desk) = (acceptor.clone(), local.clone(), desk.clone());
         let attempt = attempts.fetch_add(1, Ordering::Relaxed);
         async move {
-            let release = || drop(permit);
-            let accepted = accept(stream, from, &acceptor, &local, &desk, attempt, release).await;
+            let accepted = accept(stream, from, &acceptor, &local, &desk, attempt, guest).await;
             if let Err(error) = accepted {
                 tracing::warn!(%from, "handshake failed: {error}");
             }
         }
     };
-    listen::accept_all(listener, unauthenticated, handshake).await;
+    listen::accept_all(listener, door, handshake).await;
 }

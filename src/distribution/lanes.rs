@@ -3,6 +3,7 @@
 //! Each sender has a lane, in which its signals stay in order. Lanes take turns: in one turn a
 //! lane sends small signals up to a quantum, or one fragment of a large one. So a small signal
 //! waits for at most one fragment of every other sender, although there is one connection.
+//! What a lane sends in one turn waits in one piece, so that it is taken out at once.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -11,100 +12,126 @@ use crate::limits::FRAGMENT_SHARED_BYTES;
 /// Lanes that an idle table keeps room for.
 const IDLE_LANES: usize = 1024;
 
-/// Something that is sent whole or begins to be sent in fragments.
+/// Turns whose memory is kept for the next ones.
+const SPARE_TURNS: usize = 8;
+
+/// Signals for one turn; `B` is what they are kept in.
 #[derive(Debug)]
-enum Head<S, F> {
-    Whole {
-        signal: S,
-        bytes: usize,
-    },
-    /// The rest of a signal that is being sent in fragments.
-    Rest(F),
+struct Turn<B> {
+    batch: B,
+    bytes: usize,
 }
 
-/// The signals of all senders; `S` is a signal, `F` the rest of one that is cut into fragments.
+/// The signals of one sender.
 #[derive(Debug)]
-pub(crate) struct Lanes<S, F> {
-    lanes: HashMap<u64, VecDeque<Head<S, F>>>,
+struct Lane<B, F> {
+    /// The rest of a signal that is being sent in fragments; before all others.
+    rest: Option<F>,
+    turns: VecDeque<Turn<B>>,
+}
+
+impl<B, F> Lane<B, F> {
+    fn is_empty(&self) -> bool {
+        self.rest.is_none() && self.turns.is_empty()
+    }
+}
+
+impl<B, F> Default for Lane<B, F> {
+    fn default() -> Self {
+        Self {
+            rest: None,
+            turns: VecDeque::new(),
+        }
+    }
+}
+
+/// The signals of all senders; `B` holds signals, `F` is the rest of one that is cut into fragments.
+#[derive(Debug)]
+pub(crate) struct Lanes<B, F> {
+    lanes: HashMap<u64, Lane<B, F>>,
     /// Lanes that have something, by turn.
     ring: VecDeque<u64>,
-    /// What the first lane of the ring may still send in this turn.
-    credit: usize,
-    /// Signals that nobody has begun to send.
-    waiting: usize,
+    spare: Vec<B>,
 }
 
 /// What is to be sent next.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Next<S, F> {
-    /// A signal of this lane.
-    Signal(u64, S),
+pub(crate) enum Next<B, F> {
+    /// Signals of this lane, a turn's.
+    Turn(u64, B),
     /// The next fragment of a signal of this lane.
     Fragment(u64, F),
 }
 
-impl<S, F> Default for Lanes<S, F> {
+impl<B, F> Default for Lanes<B, F> {
     fn default() -> Self {
         Self {
-            lanes: HashMap::new(),
+            lanes: HashMap::default(),
             ring: VecDeque::new(),
-            credit: FRAGMENT_SHARED_BYTES,
-            waiting: 0,
+            spare: Vec::new(),
         }
     }
 }
 
-impl<S, F> Lanes<S, F> {
-    /// Puts a signal behind all others of its lane.
-    pub(crate) fn push(&mut self, lane: u64, signal: S, bytes: usize) {
-        let queue = self.lanes.entry(lane).or_default();
-        if queue.is_empty() {
+impl<B: Default, F> Lanes<B, F> {
+    /// Where a signal of so many bytes is to be put, behind all others of its lane.
+    pub(crate) fn push(&mut self, lane: u64, bytes: usize) -> &mut B {
+        let own = self.lanes.entry(lane).or_default();
+        if own.is_empty() {
             self.ring.push_back(lane);
         }
-        queue.push_back(Head::Whole { signal, bytes });
-        self.waiting += 1;
+        let last = own.turns.back();
+        if last.is_none_or(|turn| turn.bytes >= FRAGMENT_SHARED_BYTES) {
+            let batch = self.spare.pop().unwrap_or_default();
+            own.turns.push_back(Turn { batch, bytes: 0 });
+        }
+        let at = own.turns.len() - 1;
+        let turn = &mut own.turns[at];
+        turn.bytes += bytes;
+        &mut turn.batch
     }
 
     /// Puts the rest of a signal, of which a fragment has just been sent, at the front of its
-    /// lane, and ends the lane's turn. The lane must be the one that [`Lanes::next`] has named.
-    pub(crate) fn put_back(&mut self, lane: u64, rest: F) {
-        let queue = self.lanes.entry(lane).or_default();
-        if queue.is_empty() {
+    /// lane, with what is left of that turn behind it. The lane must be the one that [`Lanes::next`] has
+    /// named.
+    pub(crate) fn put_back(&mut self, lane: u64, rest: F, batch: Option<B>) {
+        let own = self.lanes.entry(lane).or_default();
+        if own.is_empty() {
             self.ring.push_back(lane);
-        } else if self.ring.front() == Some(&lane) {
-            self.ring.rotate_left(1);
         }
-        queue.push_front(Head::Rest(rest));
-        self.credit = FRAGMENT_SHARED_BYTES;
+        own.rest = Some(rest);
+        if let Some(batch) = batch {
+            // Its turn is over: nothing is added.
+            let bytes = FRAGMENT_SHARED_BYTES;
+            own.turns.push_front(Turn { batch, bytes });
+        }
     }
 
-    /// Takes out what is to be sent next.
-    pub(crate) fn next(&mut self) -> Option<Next<S, F>> {
-        let lane = *self.ring.front()?;
-        let queue = self.lanes.get_mut(&lane)?;
-        let head = queue.pop_front()?;
-        let (next, bytes) = match head {
-            Head::Whole { signal, bytes } => {
-                self.waiting -= 1;
-                (Next::Signal(lane, signal), bytes)
-            }
-            Head::Rest(rest) => (Next::Fragment(lane, rest), FRAGMENT_SHARED_BYTES),
+    /// Takes out what is to be sent next, and ends the turn of its lane.
+    pub(crate) fn next(&mut self) -> Option<Next<B, F>> {
+        let lane = self.ring.pop_front()?;
+        let own = self.lanes.get_mut(&lane)?;
+        let next = match own.rest.take() {
+            Some(rest) => Next::Fragment(lane, rest),
+            None => Next::Turn(lane, own.turns.pop_front()?.batch),
         };
-        if queue.is_empty() {
+        if !own.is_empty() {
+            self.ring.push_back(lane);
+        } else {
             self.lanes.remove(&lane);
-            self.ring.pop_front();
-            self.credit = FRAGMENT_SHARED_BYTES;
             if self.lanes.is_empty() && self.lanes.capacity() > IDLE_LANES {
                 self.lanes.shrink_to(IDLE_LANES);
                 self.ring.shrink_to(IDLE_LANES);
             }
-        } else if bytes >= self.credit {
-            self.ring.rotate_left(1);
-            self.credit = FRAGMENT_SHARED_BYTES;
-        } else {
-            self.credit -= bytes;
         }
         Some(next)
+    }
+
+    /// Takes back an empty batch, for its memory.
+    pub(crate) fn recycle(&mut self, batch: B) {
+        if self.spare.len() < SPARE_TURNS {
+            self.spare.push(batch);
+        }
     }
 
     /// True if there is nothing to send.
@@ -119,18 +146,36 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    /// Lane, number, fragments.
+    type Signal = (u64, u32, u32);
+
+    fn push(lanes: &mut Lanes<VecDeque<Signal>, Signal>, signal: Signal, bytes: usize) {
+        lanes.push(signal.0, bytes).push_back(signal);
+    }
+
     /// Sends everything; a signal of `n` fragments is one of `n` in `cut`.
-    fn drain(lanes: &mut Lanes<(u64, u32, u32), (u64, u32, u32)>) -> Vec<(u64, u32, u32)> {
+    fn drain(lanes: &mut Lanes<VecDeque<Signal>, Signal>) -> Vec<Signal> {
         let mut sent = Vec::new();
         while let Some(next) = lanes.next() {
-            let (lane, (from, number, left)) = match next {
-                Next::Signal(lane, signal) => (lane, signal),
-                Next::Fragment(lane, rest) => (lane, rest),
-            };
-            assert_eq!(lane, from);
-            sent.push((from, number, left));
-            if left > 1 {
-                lanes.put_back(lane, (from, number, left - 1));
+            match next {
+                Next::Turn(lane, mut batch) => {
+                    while let Some((from, number, left)) = batch.pop_front() {
+                        assert_eq!(lane, from);
+                        sent.push((from, number, left));
+                        if left > 1 {
+                            let unsent = (!batch.is_empty()).then(|| std::mem::take(&mut batch));
+                            lanes.put_back(lane, (from, number, left - 1), unsent);
+                        }
+                    }
+                    lanes.recycle(batch);
+                }
+                Next::Fragment(lane, (from, number, left)) => {
+                    assert_eq!(lane, from);
+                    sent.push((from, number, left));
+                    if left > 1 {
+                        lanes.put_back(lane, (from, number, left - 1), None);
+                    }
+                }
             }
         }
         sent
@@ -139,8 +184,8 @@ mod tests {
     #[test]
     fn a_small_signal_waits_for_one_fragment_of_a_large_one() {
         let mut lanes = Lanes::default();
-        lanes.push(1, (1, 0, 100), 100 * FRAGMENT_SHARED_BYTES);
-        lanes.push(2, (2, 0, 1), 64);
+        push(&mut lanes, (1, 0, 100), 100 * FRAGMENT_SHARED_BYTES);
+        push(&mut lanes, (2, 0, 1), 64);
         assert_eq!(drain(&mut lanes)[1], (2, 0, 1));
         assert!(lanes.is_empty());
     }
@@ -149,9 +194,9 @@ mod tests {
     fn a_flood_of_small_signals_lets_others_through_after_a_quantum() {
         let mut lanes = Lanes::default();
         for number in 0..10_000 {
-            lanes.push(1, (1, number, 1), 64);
+            push(&mut lanes, (1, number, 1), 64);
         }
-        lanes.push(2, (2, 0, 1), 64);
+        push(&mut lanes, (2, 0, 1), 64);
         let sent = drain(&mut lanes);
         let place = sent.iter().position(|(from, ..)| *from == 2).unwrap();
         assert_eq!(place, FRAGMENT_SHARED_BYTES / 64);
@@ -160,19 +205,18 @@ mod tests {
     proptest! {
         #[test]
         fn all_is_sent_once_in_each_lanes_order(
-            signals in proptest::collection::vec((0..5_u64, 1..4_u32), 0..200)
+            signals in proptest::collection::vec((0..5_u64, 1..4_u32, 1..FRAGMENT_SHARED_BYTES), 0..200)
         ) {
             let mut lanes = Lanes::default();
-            for (number, (lane, fragments)) in signals.iter().enumerate() {
-                let bytes = *fragments as usize * FRAGMENT_SHARED_BYTES;
-                lanes.push(*lane, (*lane, number as u32, *fragments), bytes);
+            for (number, (lane, fragments, bytes)) in signals.iter().enumerate() {
+                push(&mut lanes, (*lane, number as u32, *fragments), *bytes);
             }
             let sent = drain(&mut lanes);
             prop_assert!(lanes.is_empty());
             for lane in 0..5 {
                 let wanted: Vec<_> = signals.iter().enumerate()
-                    .filter(|(_, (from, _))| *from == lane)
-                    .flat_map(|(number, (_, fragments))| {
+                    .filter(|(_, (from, ..))| *from == lane)
+                    .flat_map(|(number, (_, fragments, _))| {
                         (1..=*fragments).rev().map(move |left| (lane, number as u32, left))
                     })
                     .collect();

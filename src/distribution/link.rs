@@ -18,13 +18,15 @@ use std::time::{Duration, Instant};
 use bytes::{Buf, BytesMut};
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Notify, Semaphore, SemaphorePermit, TryAcquireError};
 use tokio::time::MissedTickBehavior;
 
+use crate::distribution::batch::{Batch, Letter, Rest, Scribe};
 use crate::distribution::lanes::{Lanes, Next};
 use crate::limits;
-use crate::wire::dist::{Chunks, Decoder, DistLimits, Encoder, EncoderConfig, Fragments, Signal};
+use crate::wire::dist::{Chunks, Decoder, DistLimits, Encoder, EncoderConfig, Signal};
 use crate::wire::flags::Flags;
+use crate::wire::identity::Identity;
 
 /// Ticks in a `tick_time`.
 const TICKS: u32 = 4;
@@ -34,9 +36,6 @@ const WRITE_BYTES: usize = 256 << 10;
 
 /// Room for one read.
 const READ_BYTES: usize = 64 << 10;
-
-/// What a signal takes beside its payload while it waits.
-const OVERHEAD: usize = 128;
 
 /// Why a link has ended.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -59,22 +58,12 @@ pub enum LinkError {
     Local(&'static str),
 }
 
-/// What waits, with the room that it takes.
-struct Item {
-    signal: Signal,
-    permit: Option<OwnedSemaphorePermit>,
-}
-
-/// The rest of a signal that is sent in fragments, with the room that the whole takes.
-struct Rest {
-    fragments: Fragments,
-    _permit: Option<OwnedSemaphorePermit>,
-}
-
 struct Queue {
-    lanes: Lanes<Item, Rest>,
+    lanes: Lanes<Batch, Rest>,
     /// Bytes of signals that did not wait for room.
     unasked: usize,
+    /// The writer has found nothing to send, and waits to be told of what comes.
+    idle: bool,
     closed: bool,
 }
 
@@ -89,7 +78,8 @@ pub(crate) struct Link {
     /// What both ends offer.
     pub(crate) flags: Flags,
     queue: Mutex<Queue>,
-    room: Arc<Semaphore>,
+    own: Identity,
+    room: Semaphore,
     budget: usize,
     work: Notify,
     /// Told when a mailbox that this link's messages wait for has room again.
@@ -103,8 +93,8 @@ pub(crate) struct Link {
 /// What came of an attempt to send.
 pub(crate) enum Pushed {
     Queued,
-    /// There is no room; the message is given back.
-    Full(Box<Signal>),
+    /// There is no room.
+    Full,
     /// The link has ended.
     Closed,
 }
@@ -112,6 +102,7 @@ pub(crate) enum Pushed {
 impl Link {
     pub(crate) fn new(
         number: u64,
+        own: Identity,
         name: Arc<str>,
         creation: u32,
         flags: Flags,
@@ -126,9 +117,11 @@ impl Link {
             queue: Mutex::new(Queue {
                 lanes: Lanes::default(),
                 unasked: 0,
+                idle: false,
                 closed: false,
             }),
-            room: Arc::new(Semaphore::new(budget)),
+            own,
+            room: Semaphore::new(budget),
             budget,
             work: Notify::new(),
             relief: Arc::new(Notify::new()),
@@ -149,45 +142,46 @@ impl Link {
     }
 
     /// A message larger than the budget waits for all of it.
-    fn cost(&self, signal: &Signal) -> u32 {
-        let bytes = signal.payload.as_ref().map_or(0, |p| p.len()) + OVERHEAD;
-        bytes.min(self.budget) as u32
+    fn cost(&self, letter: &Letter<'_>) -> u32 {
+        letter.bytes().min(self.budget) as u32
     }
 
     /// Sends a message if there is room now.
-    pub(crate) fn try_send(&self, lane: u64, signal: Signal) -> Pushed {
-        match self.room.clone().try_acquire_many_owned(self.cost(&signal)) {
-            Ok(permit) => self.push(lane, signal, Some(permit)),
-            Err(tokio::sync::TryAcquireError::NoPermits) => Pushed::Full(Box::new(signal)),
-            Err(tokio::sync::TryAcquireError::Closed) => Pushed::Closed,
+    pub(crate) fn try_send(&self, lane: u64, letter: Letter<'_>) -> Pushed {
+        let cost = self.cost(&letter);
+        match self.room.try_acquire_many(cost) {
+            Ok(permit) => self.push(lane, letter, Some((permit, cost))),
+            Err(TryAcquireError::NoPermits) => Pushed::Full,
+            Err(TryAcquireError::Closed) => Pushed::Closed,
         }
     }
 
     /// Sends a message, waiting for room. Dropped before it is ready, it has sent nothing.
-    pub(crate) async fn send(&self, lane: u64, signal: Signal) -> Pushed {
-        match self
-            .room
-            .clone()
-            .acquire_many_owned(self.cost(&signal))
-            .await
-        {
-            Ok(permit) => self.push(lane, signal, Some(permit)),
+    pub(crate) async fn send(&self, lane: u64, letter: Letter<'_>) -> Pushed {
+        let cost = self.cost(&letter);
+        match self.room.acquire_many(cost).await {
+            Ok(permit) => self.push(lane, letter, Some((permit, cost))),
             Err(_) => Pushed::Closed,
         }
     }
 
     /// Sends a signal that can't wait. A peer that reads nothing while these pile up is given up.
     pub(crate) fn signal(&self, lane: u64, signal: Signal) {
-        let _ = self.push(lane, signal, None);
+        let _ = self.push(lane, Letter::Signal(signal), None);
     }
 
-    fn push(&self, lane: u64, signal: Signal, permit: Option<OwnedSemaphorePermit>) -> Pushed {
-        let bytes = signal.payload.as_ref().map_or(0, |p| p.len()) + OVERHEAD;
+    fn push(
+        &self,
+        lane: u64,
+        letter: Letter<'_>,
+        room: Option<(SemaphorePermit<'_>, u32)>,
+    ) -> Pushed {
+        let bytes = letter.bytes();
         let mut queue = self.queue.lock();
         if queue.closed {
             return Pushed::Closed;
         }
-        if permit.is_none() {
+        if room.is_none() {
             queue.unasked += bytes;
             if queue.unasked > limits::MAX_UNASKED_BYTES {
                 drop(queue);
@@ -197,9 +191,17 @@ impl Link {
                 return Pushed::Closed;
             }
         }
-        queue.lanes.push(lane, Item { signal, permit }, bytes);
+        let room = room.map(|(permit, room)| {
+            // The writer gives it back.
+            permit.forget();
+            room
+        });
+        queue.lanes.push(lane, bytes).push(letter, room);
+        let idle = std::mem::take(&mut queue.idle);
         drop(queue);
-        self.work.notify_one();
+        if idle {
+            self.work.notify_one();
+        }
         Pushed::Queued
     }
 
@@ -313,11 +315,12 @@ async fn write<S>(link: &Link, mut writer: WriteHalf<S>, period: Duration) -> Re
 where
     S: AsyncRead + AsyncWrite,
 {
-    let mut encoder = Encoder::new(link.flags, EncoderConfig::default());
+    let encoder = Encoder::new(link.flags, EncoderConfig::default());
+    let mut scribe = Scribe::new(encoder, &link.own, link.name.clone());
     let mut chunks = Chunks::new();
     let mut last = Instant::now();
     loop {
-        gather(link, &mut encoder, &mut chunks);
+        gather(link, &mut scribe, &mut chunks);
         if !link.is_open() {
             return Ok(());
         }
@@ -338,52 +341,54 @@ where
     }
 }
 
-/// Encodes what waits, up to the size of one write.
-fn gather(link: &Link, encoder: &mut Encoder, chunks: &mut Chunks) {
-    while chunks.remaining() < WRITE_BYTES {
-        let mut queue = link.queue.lock();
-        let Some(next) = queue.lanes.next() else {
-            return;
+/// Encodes what waits, up to the size of one write. The queue is locked for moments only.
+fn gather(link: &Link, scribe: &mut Scribe, chunks: &mut Chunks) {
+    let mut freed = 0;
+    let mut queue = link.queue.lock();
+    loop {
+        if chunks.remaining() >= WRITE_BYTES {
+            break;
+        }
+        let Some(mut next) = queue.lanes.next() else {
+            queue.idle = true;
+            break;
         };
-        if let Next::Signal(
-            _,
-            Item {
-                signal,
-                permit: None,
-            },
-        ) = &next
-        {
-            let bytes = signal.payload.as_ref().map_or(0, |p| p.len()) + OVERHEAD;
-            queue.unasked = queue.unasked.saturating_sub(bytes);
+        if let Next::Turn(_, batch) = &mut next {
+            queue.unasked = queue
+                .unasked
+                .saturating_sub(std::mem::take(&mut batch.unasked));
         }
         drop(queue);
-        let (lane, rest) = match next {
-            Next::Signal(lane, Item { signal, permit }) => {
-                match encoder.encode(&signal, lane, chunks) {
-                    Ok(None) => continue,
-                    Ok(Some(fragments)) => {
-                        let _permit = permit;
-                        (lane, Rest { fragments, _permit })
+        match next {
+            Next::Turn(lane, mut batch) => {
+                let rest = scribe.write(&mut batch, lane, chunks, &mut freed, |error| {
+                    // The peer does not know such signals, or it can't be written at all.
+                    tracing::debug!(peer = %link.name, %error, "signal not sent");
+                });
+                let unsent = !batch.is_empty();
+                if !unsent {
+                    batch.clear();
+                }
+                queue = link.queue.lock();
+                match rest {
+                    Some(rest) if !queue.closed => {
+                        queue.lanes.put_back(lane, rest, unsent.then_some(batch));
                     }
-                    Err(e) => {
-                        // The peer does not know such signals, or it can't be written at all.
-                        tracing::debug!(peer = %link.name, error = %e, "signal not sent");
-                        continue;
-                    }
+                    _ => queue.lanes.recycle(batch),
                 }
             }
             Next::Fragment(lane, mut rest) => {
-                if !rest.fragments.next(chunks) {
-                    continue;
+                let more = rest.fragments.next(chunks);
+                freed += if more { 0 } else { rest.room as usize };
+                queue = link.queue.lock();
+                if more && !queue.closed {
+                    queue.lanes.put_back(lane, rest, None);
                 }
-                (lane, rest)
             }
-        };
-        let mut queue = link.queue.lock();
-        if !queue.closed {
-            queue.lanes.put_back(lane, rest);
         }
     }
+    drop(queue);
+    link.room.add_permits(freed);
 }
 
 async fn read<S, I>(

@@ -284,7 +284,10 @@ impl<H: Host> Manager<H> {
             },
             peers::Verdict::Alive => Verdict::Alive { cookie },
             peers::Verdict::Nok => Verdict::Nok,
-            peers::Verdict::NotAllowed(why) => Verdict::NotAllowed(why),
+            peers::Verdict::NotAllowed(why) => {
+                tracing::warn!(peer = %judgement.peer.name, "a stock node is refused: {why}");
+                Verdict::NotAllowed(why)
+            }
         };
         let _ = judgement.answer.send(verdict);
     }
@@ -379,6 +382,7 @@ impl<H: Host> Manager<H> {
         let peer = stocked.established.peer;
         let link = Arc::new(Link::new(
             number,
+            self.config.local.identity.clone(),
             peer.name.clone(),
             peer.creation,
             stocked.established.flags,

@@ -5,6 +5,9 @@
 //! * A link is made when somebody wants to send, not before.
 //! * **Both ends dial at once.** The end with the greater name refuses the other's attempt
 //!   (`nok`); the other accepts it (`ok_simultaneous`), and its own dial is refused.
+//! * **Somebody wants a link with a node that is just coming in.** Its connection is waited for, since
+//!   our own dial would end it at the other end, perhaps when this end takes it to be up. A stranger who
+//!   only claims the name delays the dial by [`GRACE`].
 //! * **A node dials that is linked already.** It is asked (`alive`). If it insists it has
 //!   restarted or has lost its end, and the new connection takes the place of the old one. Unlike OTP
 //!   this happens only when the newcomer has proved that it knows the cookie: before that a
@@ -16,6 +19,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
+
+/// How long a node that is coming in is waited for before it is dialled.
+const GRACE: Duration = Duration::from_secs(1);
 
 /// Who the node is, and its patience.
 #[derive(Clone, Debug)]
@@ -29,7 +35,7 @@ pub(crate) struct Config {
 /// What happens to connections.
 #[derive(Clone, Debug)]
 pub(crate) enum Event {
-    /// Somebody wants a link with this node.
+    /// Somebody wants a link with this node, and the one that there is, if any, is about to end.
     Want(Arc<str>),
     /// Time has passed: see [`State::deadline`].
     Tick,
@@ -97,6 +103,8 @@ struct Peer {
     /// A dial was refused for the other end's; until when that is awaited.
     awaited: Option<Duration>,
     attempts: BTreeSet<u64>,
+    /// It is wanted and coming in; when it is dialled nevertheless.
+    deferred: Option<Duration>,
     /// The link that is up or ending.
     link: Option<u64>,
     /// It has been told to end.
@@ -110,6 +118,7 @@ impl Peer {
     fn is_idle(&self) -> bool {
         self.dial.is_none()
             && self.awaited.is_none()
+            && self.deferred.is_none()
             && self.attempts.is_empty()
             && self.link.is_none()
             && self.next.is_none()
@@ -135,23 +144,27 @@ impl State {
 
     /// When [`Event::Tick`] is due.
     pub(crate) fn deadline(&self) -> Option<Duration> {
-        self.peers.values().filter_map(|peer| peer.awaited).min()
+        let of_peer = |peer: &Peer| [peer.awaited, peer.deferred].into_iter().flatten().min();
+        self.peers.values().filter_map(of_peer).min()
     }
 
     /// Takes in an event.
     pub(crate) fn handle(&mut self, now: Duration, event: Event, effects: &mut Vec<Effect>) {
         match event {
-            Event::Want(name) => self.want(name, effects),
+            Event::Want(name) => self.want(now, name, effects),
             Event::Tick => {
                 for (name, peer) in &mut self.peers {
                     if peer.awaited.is_some_and(|until| until <= now) {
                         peer.awaited = None;
                         fail(name, peer, effects);
                     }
+                    if peer.deferred.is_some_and(|until| until <= now) {
+                        dial(name, peer, &mut self.dials, effects);
+                    }
                 }
                 self.peers.retain(|_, peer| !peer.is_idle());
             }
-            Event::DialFailed { name, dial } => self.with(name, |name, peer| {
+            Event::DialFailed { name, dial } => self.with(name, |name, peer, _| {
                 if peer.dial == Some(dial) {
                     peer.dial = None;
                     fail(name, peer, effects);
@@ -159,7 +172,7 @@ impl State {
             }),
             Event::DialNok { name, dial } => {
                 let until = now + self.config.patience;
-                self.with(name, |_, peer| {
+                self.with(name, |_, peer, _| {
                     if peer.dial == Some(dial) {
                         peer.dial = None;
                         if peer.link.is_none() && peer.next.is_none() {
@@ -169,16 +182,22 @@ impl State {
                 });
             }
             Event::Incoming { attempt, name } => self.incoming(attempt, name, effects),
-            Event::AttemptGone { attempt, name } => self.with(name, |name, peer| {
+            Event::AttemptGone { attempt, name } => self.with(name, |name, peer, dials| {
                 peer.attempts.remove(&attempt);
-                if peer.attempts.is_empty() && peer.awaited.take().is_some() {
+                if !peer.attempts.is_empty() {
+                    return;
+                }
+                if peer.awaited.take().is_some() {
                     fail(name, peer, effects);
                 }
+                if peer.deferred.is_some() {
+                    dial(name, peer, dials, effects);
+                }
             }),
-            Event::Established { name, link, origin } => self.with(name, |_, peer| {
+            Event::Established { name, link, origin } => self.with(name, |_, peer, _| {
                 established(peer, link, origin, effects);
             }),
-            Event::Down { name, link } => self.with(name, |_, peer| {
+            Event::Down { name, link } => self.with(name, |name, peer, dials| {
                 if peer.link == Some(link) {
                     peer.link = None;
                     peer.ending = false;
@@ -186,10 +205,14 @@ impl State {
                         peer.link = Some(next);
                         peer.wanted = false;
                         effects.push(Effect::Start { link: next });
+                    } else if peer.attempts.is_empty() && peer.awaited.is_none() {
+                        dial(name, peer, dials, effects);
+                    } else if peer.wanted && peer.awaited.is_none() {
+                        peer.deferred.get_or_insert(now + GRACE);
                     }
                 }
             }),
-            Event::Disconnect(name) => self.with(name, |_, peer| {
+            Event::Disconnect(name) => self.with(name, |_, peer, _| {
                 if let Some(next) = peer.next.take() {
                     effects.push(Effect::Drop { link: next });
                 }
@@ -203,34 +226,34 @@ impl State {
         );
     }
 
-    fn with(&mut self, name: Arc<str>, change: impl FnOnce(&Arc<str>, &mut Peer)) {
+    fn with(&mut self, name: Arc<str>, change: impl FnOnce(&Arc<str>, &mut Peer, &mut u64)) {
         let mut peer = self.peers.remove(&name).unwrap_or_default();
-        change(&name, &mut peer);
+        change(&name, &mut peer, &mut self.dials);
         if !peer.is_idle() {
             self.peers.insert(name, peer);
         }
     }
 
-    fn want(&mut self, name: Arc<str>, effects: &mut Vec<Effect>) {
+    fn want(&mut self, now: Duration, name: Arc<str>, effects: &mut Vec<Effect>) {
         if name == self.config.name {
             effects.push(Effect::Failed { name });
             return;
         }
-        let dial = self.dials + 1;
-        let mut dialled = false;
-        self.with(name, |name, peer| {
+        self.with(name, |name, peer, dials| {
+            peer.wanted = true;
+            // The end of a link is known before it is told; it is dialled again after that.
             if peer.link.is_some() && !peer.ending {
                 return;
             }
-            peer.wanted = true;
-            if peer.dial.is_none() && peer.awaited.is_none() && peer.next.is_none() {
-                peer.dial = Some(dial);
-                dialled = true;
-                let name = name.clone();
-                effects.push(Effect::Dial { name, dial });
+            if peer.awaited.is_some() || peer.deferred.is_some() {
+                return;
+            }
+            if peer.attempts.is_empty() {
+                dial(name, peer, dials, effects);
+            } else if peer.dial.is_none() {
+                peer.deferred = Some(now + GRACE);
             }
         });
-        self.dials += u64::from(dialled);
     }
 
     fn incoming(&mut self, attempt: u64, name: Arc<str>, effects: &mut Vec<Effect>) {
@@ -240,7 +263,7 @@ impl State {
             return;
         }
         let wins = self.config.name > name;
-        self.with(name, |_, peer| {
+        self.with(name, |_, peer, _| {
             let verdict = if peer.link.is_some() {
                 Verdict::Alive
             } else if peer.dial.is_some() && wins {
@@ -270,6 +293,7 @@ fn established(peer: &mut Peer, link: u64, origin: Origin, effects: &mut Vec<Eff
         }
     }
     peer.awaited = None;
+    peer.deferred = None;
     if let Some(older) = peer.next.replace(link) {
         effects.push(Effect::Drop { link: older });
     }
@@ -280,6 +304,17 @@ fn established(peer: &mut Peer, link: u64, origin: Origin, effects: &mut Vec<Eff
         peer.link = Some(link);
         peer.wanted = false;
         effects.push(Effect::Start { link });
+    }
+}
+
+/// Dials a node that is wanted, unless that is under way or needless.
+fn dial(name: &Arc<str>, peer: &mut Peer, dials: &mut u64, effects: &mut Vec<Effect>) {
+    peer.deferred = None;
+    if peer.wanted && peer.dial.is_none() && peer.next.is_none() {
+        *dials += 1;
+        peer.dial = Some(*dials);
+        let (name, dial) = (name.clone(), *dials);
+        effects.push(Effect::Dial { name, dial });
     }
 }
 

@@ -14,11 +14,12 @@ use crate::node::events::{Events, NodeEvent, Route, View};
 use crate::node::functions::{Call, FunctionResult, Functions};
 use crate::node::host::RustHost;
 use crate::node::mailbox::{Mailbox, RegisterError};
+use crate::node::pg::Scopes;
 use crate::node::process::mute;
 use crate::node::processes::{Processes, lane};
 use crate::node::registry::{Registry, SERVICE_NAMES};
 use crate::node::runtime::{Command, Reply, Runtime};
-use crate::node::stock::Stock;
+use crate::node::stock::{Distribution, Stock};
 use crate::overlay::NodeSpec;
 use crate::signals::{Event, Local};
 use crate::wire::identity::Identity;
@@ -46,21 +47,23 @@ pub(crate) struct Inner {
     pub(crate) limits: ReceiveLimits,
     /// The process that handles without a mailbox send and call as.
     pub(crate) own_process: Local,
+    pub(crate) scopes: Scopes,
     stock: OnceLock<Stock>,
     distribution: bool,
     senders: AtomicU64,
 }
 
 impl Inner {
-    /// `allow` is there if the node has links with stock nodes.
+    /// `distribution` is there if the node has links with stock nodes.
     pub(crate) fn new(
         runtime: Runtime<RustHost>,
         registry: Arc<Registry>,
         view: Arc<View>,
         limits: ReceiveLimits,
-        allow: Option<Allow>,
+        distribution: Option<&Distribution>,
     ) -> Self {
-        let processes = Processes::new(registry);
+        let relations = distribution.map_or(0, |d| d.max_peer_relations);
+        let processes = Processes::new(registry, relations);
         let begin = |name: Option<&str>| {
             let name = name.map(Arc::from);
             let slot = processes.registry.open(name.as_ref(), true);
@@ -74,7 +77,7 @@ impl Inner {
             slot.process
         };
         let own_process = begin(None);
-        if allow.is_some() {
+        if distribution.is_some() {
             for name in SERVICE_NAMES {
                 begin(Some(name));
             }
@@ -83,11 +86,12 @@ impl Inner {
             runtime,
             processes,
             functions: Functions::default(),
-            distribution: allow.is_some(),
-            allow: allow.unwrap_or_default(),
+            distribution: distribution.is_some(),
+            allow: distribution.map(|d| d.allow.clone()).unwrap_or_default(),
             view,
             limits,
             own_process,
+            scopes: Scopes::default(),
             stock: OnceLock::new(),
             senders: AtomicU64::new(0),
         }
@@ -116,6 +120,7 @@ impl Inner {
 
     fn stop(&self) {
         self.view.stopping();
+        self.scopes.stop();
         if let Some(stock) = self.stock() {
             stock.stop();
         }

@@ -80,7 +80,8 @@ impl Builder {
     }
 
     /// Takes part in Distributed Erlang: stock BEAM nodes can be dialled and can dial the addresses that this node
-    /// listens on. Without any it listens on a free port of all IPv4 addresses, as Erlang does. Default: no.
+    /// listens on. Without any it listens on a free port of all IPv4 addresses, as Erlang does, unless it speaks TLS or
+    /// [only dials](Distribution::dial_only). Default: no.
     pub fn distribution(mut self, distribution: Distribution) -> Self {
         self.distribution = Some(distribution);
         self
@@ -228,9 +229,11 @@ impl Builder {
             config.cookie = default_cookie().ok_or(StartError::NoCookie)?;
         }
         let gate = distribution.as_ref().map(|_| stock::gate());
-        if let Some(gate) = &gate {
+        if let (Some(distribution), Some(gate)) = (&distribution, &gate) {
             config.stock = Some(gate.desk());
-            if config.listen.is_empty() {
+            // Who asks for TLS gets no door in the clear unasked.
+            let unasked = distribution.listen && distribution.tls.is_none();
+            if config.listen.is_empty() && unasked {
                 config.listen.push(([0, 0, 0, 0], 0).into());
             }
         }
@@ -256,8 +259,9 @@ impl Builder {
         let queue_bytes = config.io.queue_bytes;
         let runtime = Runtime::start(host, identity, config, Box::new(Telling(view.clone())))?;
         let local = runtime.local().clone();
-        let allow = distribution.as_ref().map(|d| d.allow.clone());
-        let inner = Arc::new(Inner::new(runtime, registry, view, limits, allow));
+        let distributed = distribution.as_ref();
+        let inner = Inner::new(runtime, registry, view, limits, distributed);
+        let inner = Arc::new(inner);
         if let (Some(config), Some(gate), Some(runtime)) = (distribution, gate, threads) {
             let setup = stock::Setup {
                 config,

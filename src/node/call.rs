@@ -11,6 +11,8 @@ use std::time::Duration;
 use thiserror::Error;
 use tokio::sync::oneshot;
 
+use crate::distribution::batch::Letter;
+use crate::distribution::link::Pushed;
 use crate::distribution::manager::ConnectError;
 use crate::node::api::{Inner, Node};
 use crate::node::mailbox::Mailbox;
@@ -271,7 +273,8 @@ impl Node {
             trace: None,
             payload: Some(payload),
         };
-        if let crate::distribution::link::Pushed::Closed = link.send(self.lane(), signal).await {
+        let letter = Letter::Signal(signal);
+        if let Pushed::Closed = link.send(self.lane(), letter).await {
             return Err(RpcError::NoConnection);
         }
         let outcome = outcome.await;

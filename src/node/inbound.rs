@@ -91,6 +91,9 @@ impl Receiver {
     }
 
     fn for_pid(&mut self, inner: &Inner, to: &Pid, from: Option<Pid>, term: Term) {
+        let Some(term) = inner.processes.answered(term) else {
+            return;
+        };
         let dest = Dest::Pid {
             id: to.id,
             serial: to.serial,

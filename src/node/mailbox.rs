@@ -297,6 +297,12 @@ impl Mailbox {
     }
 }
 
+impl AsRef<Pid> for Mailbox {
+    fn as_ref(&self) -> &Pid {
+        &self.pid
+    }
+}
+
 impl Drop for Mailbox {
     fn drop(&mut self) {
         if self.spawned {

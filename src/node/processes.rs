@@ -10,12 +10,11 @@ use parking_lot::{Mutex, RwLock};
 use tokio::sync::oneshot;
 
 use crate::distribution::link::Link;
-use crate::limits;
 use crate::node::mailbox::Message;
 use crate::node::registry::Registry;
 use crate::signals::{self, Effect, Event, Local, Notice};
 use crate::wire::dist::{Control, Signal};
-use crate::wire::term::{Reference, Term, Value};
+use crate::wire::term::{Reference, Term, Value, tag};
 
 /// How a call to another process has ended.
 #[derive(Debug)]
@@ -97,10 +96,11 @@ pub(crate) struct Processes {
 }
 
 impl Processes {
-    pub(crate) fn new(registry: Arc<Registry>) -> Self {
+    /// `max_peer_relations`: see [`signals::Config`].
+    pub(crate) fn new(registry: Arc<Registry>, max_peer_relations: usize) -> Self {
         let config = signals::Config {
             own: registry.identity.clone(),
-            max_peer_relations: limits::MAX_PEER_RELATIONS,
+            max_peer_relations,
         };
         Self {
             registry,
@@ -137,6 +137,37 @@ impl Processes {
         };
         let node = link.name.clone();
         self.handle(Event::Received { node, signal })
+    }
+
+    /// Ends the call that a message to a pid answers, or gives the message back. Most servers answer at the alias
+    /// in the call's tag; `net_kernel` sends the tag and the answer to the caller
+    /// (`net_kernel.erl`, `async_gen_server_reply`).
+    pub(crate) fn answered(&self, term: Term) -> Option<Term> {
+        // `{[alias | Ref], Answer}`, and nearly no other message begins so.
+        let like = [tag::SMALL_TUPLE, 2, tag::LIST, 0, 0, 0, 1];
+        if !term
+            .skeleton()
+            .get(1..)
+            .is_some_and(|body| body.starts_with(&like))
+        {
+            return Some(term);
+        }
+        let first = term
+            .elements()
+            .and_then(|elements| Some(elements.first()?.decode()));
+        let Some(Value::ImproperList(head, alias)) = first else {
+            return Some(term);
+        };
+        let Value::Reference(alias) = *alias else {
+            return Some(term);
+        };
+        if !matches!(&head[..], [word] if word.is_atom("alias")) {
+            return Some(term);
+        }
+        match self.calls.end(&alias, Outcome::Reply(term)) {
+            Err(Outcome::Reply(term)) => Some(term),
+            _ => None,
+        }
     }
 
     /// Ends the call that a signal answers.

@@ -15,6 +15,7 @@ use tokio::task::AbortHandle;
 
 use crate::channel::Ticket;
 use crate::connection::outbox::{Outbox, Outgoing, Pressure, Sent, Waiter, Wake};
+use crate::distribution::batch::{Letter, To};
 use crate::distribution::link::{Link, Pushed};
 use crate::node::api::Node;
 use crate::node::block::block_on;
@@ -205,7 +206,7 @@ enum Attempt {
     /// The mailbox of this node has no room.
     FullHere(Arc<Slot>),
     /// The link with a stock node has no room.
-    FullLink(Arc<Link>, Box<Signal>),
+    FullLink(Arc<Link>),
     /// There is no link with that stock node yet.
     NoLink(Arc<str>),
 }
@@ -250,14 +251,13 @@ impl Node {
                     let dest = to.at_node().ok_or(SendError::Alias)?;
                     self.wait(&outbox, dest, term).await
                 }
-                Attempt::FullLink(link, signal) => {
-                    self.pushed(link.send(self.lane(), *signal).await)
+                Attempt::FullLink(link) => {
+                    self.pushed(link.send(self.lane(), self.letter(to, term)).await)
                 }
                 Attempt::NoLink(node) => {
                     let link = self.connect_link(node).await;
                     let link = link.map_err(|e| SendError::NoLink(e.to_string().into()))?;
-                    let signal = self.signal(to, term);
-                    self.pushed(link.send(self.lane(), signal).await)
+                    self.pushed(link.send(self.lane(), self.letter(to, term)).await)
                 }
             }
         };
@@ -303,7 +303,7 @@ impl Node {
                 self.begin_link(node);
                 Err(SendError::NotYetConnected)
             }
-            Attempt::Full(_) | Attempt::FullHere(_) | Attempt::FullLink(..) => Err(SendError::Busy),
+            Attempt::Full(_) | Attempt::FullHere(_) | Attempt::FullLink(_) => Err(SendError::Busy),
         }
     }
 
@@ -324,6 +324,18 @@ impl Node {
             term: term.clone(),
             notice: None,
         }
+    }
+
+    /// A message for a link with a stock node.
+    fn letter<'a>(&self, to: Destination<'a>, term: &'a Term) -> Letter<'a> {
+        let small = match to {
+            Destination::Name { name, .. } => Some(To::Name(name)),
+            Destination::Pid(pid) => Some(To::Pid(pid)),
+            Destination::Alias(_) => None,
+        };
+        small
+            .and_then(|to| Letter::message(self.process(), to, term))
+            .unwrap_or_else(|| Letter::Signal(self.signal(to, term)))
     }
 
     /// A message as a signal of the distribution protocol.
@@ -353,7 +365,7 @@ impl Node {
     fn pushed(&self, pushed: Pushed) -> Result<(), SendError> {
         match pushed {
             Pushed::Queued => Ok(()),
-            Pushed::Full(_) => Err(SendError::Busy),
+            Pushed::Full => Err(SendError::Busy),
             Pushed::Closed => {
                 self.alive()?;
                 Err(SendError::Disconnected)
@@ -371,8 +383,8 @@ impl Node {
         else {
             return Ok(Attempt::NoLink(to.node().into()));
         };
-        match link.try_send(self.lane(), self.signal(to, term)) {
-            Pushed::Full(signal) => Ok(Attempt::FullLink(link, signal)),
+        match link.try_send(self.lane(), self.letter(to, term)) {
+            Pushed::Full => Ok(Attempt::FullLink(link)),
             pushed => self.pushed(pushed).map(|()| Attempt::Done),
         }
     }

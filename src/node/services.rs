@@ -40,7 +40,7 @@ fn net_kernel(inner: &Arc<Inner>, message: &Value) {
 
 fn reply(inner: &Arc<Inner>, caller: Caller, value: Value) {
     let node = crate::node::api::Node::of(inner);
-    tokio::spawn(async move {
+    inner.tasks().spawn(async move {
         // A caller that is gone needs no answer.
         let _ = caller.reply_from(&node, value).await;
     });
@@ -71,7 +71,7 @@ fn rex(inner: &Arc<Inner>, message: &Value) {
     let Ok(permit) = inner.functions.room().try_acquire_owned() else {
         return;
     };
-    tokio::spawn(async move {
+    inner.tasks().spawn(async move {
         let _permit = permit;
         let Some(inner) = weak.upgrade() else {
             return;
@@ -105,7 +105,7 @@ fn features(inner: &Arc<Inner>, message: &Value) {
         return;
     };
     let node = crate::node::api::Node::of(inner);
-    tokio::spawn(async move {
+    inner.tasks().spawn(async move {
         let answer = Value::tuple([
             Value::atom("features_reply"),
             Value::atom(node.name()),

@@ -142,8 +142,16 @@ impl Slot {
     pub(crate) fn put(&self, message: Message) {
         let mut state = self.state.lock();
         if !state.closed {
+            let first = state.queue.is_empty();
             state.queue.push_back(message);
             drop(state);
+            self.tell(first);
+        }
+    }
+
+    /// Whoever receives waits only after it has seen the mailbox empty.
+    fn tell(&self, first: bool) {
+        if first {
             self.arrived.notify_one();
         }
     }
@@ -153,10 +161,11 @@ impl Slot {
         let mut state = self.state.lock();
         if !state.closed {
             let place = state.urgent;
+            let first = state.queue.is_empty();
             state.queue.insert(place, message);
             state.urgent += 1;
             drop(state);
-            self.arrived.notify_one();
+            self.tell(first);
         }
     }
 
@@ -165,9 +174,10 @@ impl Slot {
         let mut state = self.state.lock();
         if !state.closed {
             state.bytes += cost_of(&message.term);
+            let first = state.queue.is_empty();
             state.queue.push_back(message);
             drop(state);
-            self.arrived.notify_one();
+            self.tell(first);
         }
     }
 

@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::runtime::{Handle, Runtime};
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 
+use crate::connection::door::Door;
 use crate::connection::establish::Local;
 use crate::connection::listen;
 use crate::connection::stock::{StockArrival, StockDesk, StockJudgement};
@@ -26,6 +27,7 @@ use crate::node::events::NodeEvent;
 use crate::node::inbound::Receiver;
 use crate::node::runtime::StartError;
 use crate::wire::dist::DistLimits;
+use crate::wire::flags::Flags;
 use crate::wire::identity::Identity;
 
 /// Name of the threads that serve links with stock nodes.
@@ -44,13 +46,15 @@ const STOP_PATIENCE: Duration = Duration::from_secs(2);
 pub struct Distribution {
     names: Resolver,
     register: bool,
-    tls: Option<TlsConfig>,
+    pub(crate) listen: bool,
+    pub(crate) tls: Option<TlsConfig>,
     listen_tls: Vec<SocketAddr>,
     tick_time: Duration,
     threads: usize,
     visible: bool,
     name_from: Option<Arc<str>>,
     pub(crate) allow: Allow,
+    pub(crate) max_peer_relations: usize,
 }
 
 impl Default for Distribution {
@@ -58,6 +62,7 @@ impl Default for Distribution {
         Self {
             names: Resolver::from_env(),
             register: true,
+            listen: true,
             tls: None,
             listen_tls: Vec::new(),
             tick_time: limits::TICK_TIME,
@@ -65,6 +70,7 @@ impl Default for Distribution {
             visible: false,
             name_from: None,
             allow: Allow::default(),
+            max_peer_relations: limits::MAX_PEER_RELATIONS,
         }
     }
 }
@@ -91,6 +97,14 @@ impl Distribution {
     /// Whether the node registers with EPMD. Default: true. Without, only those can dial it who know its port.
     pub fn register(mut self, register: bool) -> Self {
         self.register = register;
+        self
+    }
+
+    /// Only dials: the node neither registers with EPMD nor listens on ports that were not asked for. Others reach it
+    /// through the links that it has made.
+    pub fn dial_only(mut self) -> Self {
+        self.register = false;
+        self.listen = false;
         self
     }
 
@@ -132,6 +146,13 @@ impl Distribution {
     /// stops (`erl -name undefined`, OTP 23 and later).
     pub fn name_from(mut self, node: impl Into<Arc<str>>) -> Self {
         self.name_from = Some(node.into());
+        self
+    }
+
+    /// Links and monitors that one peer may have at the processes of this node; the link with one that makes
+    /// more is cut. Default: 1,048,576.
+    pub fn max_peer_relations(mut self, relations: usize) -> Self {
+        self.max_peer_relations = relations;
         self
     }
 
@@ -291,8 +312,10 @@ pub(crate) fn start(inner: &Arc<Inner>, setup: Setup) -> Result<Stock, StartErro
     let name = local.identity.node.clone();
     let parts = NodeName::parse(&name)?;
     let form = parts.form();
+    let listens = config.listen || !config.listen_tls.is_empty();
     let (connector, acceptor) = match &config.tls {
-        Some(tls) => (Some(tls.connector()?), Some(tls.acceptor()?)),
+        Some(tls) if listens => (Some(tls.connector()?), Some(tls.acceptor()?)),
+        Some(tls) => (Some(tls.connector()?), None),
         None => (None, None),
     };
     let limits = DistLimits {
@@ -337,7 +360,7 @@ pub(crate) fn start(inner: &Arc<Inner>, setup: Setup) -> Result<Stock, StartErro
                 listener,
                 acceptor.clone(),
                 local.clone(),
-                Arc::new(Semaphore::new(limits::MAX_UNAUTHENTICATED)),
+                Arc::new(Door::default()),
                 // Far from the numbers of the other listener.
                 Arc::new(AtomicU64::new(1 << 63)),
                 gate.desk(),
@@ -397,6 +420,18 @@ impl Stock {
     }
 }
 
+/// A link with a stock node that is up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LinkInfo {
+    /// The peer's name.
+    pub node: Arc<str>,
+    /// The peer's incarnation.
+    pub creation: u32,
+    /// What both ends offer: the features of the protocol that the link may use.
+    pub flags: Flags,
+}
+
 impl Node {
     /// Makes a link with a stock node, unless there is one. Sending makes links by itself; this tells why
     /// there is none.
@@ -433,6 +468,16 @@ impl Node {
     pub fn links(&self) -> Vec<Arc<str>> {
         let links = self.inner().processes.links();
         links.iter().map(|link| link.name.clone()).collect()
+    }
+
+    /// The link with this stock node, if there is one.
+    pub fn link_info(&self, node: &str) -> Option<LinkInfo> {
+        let link = self.inner().processes.link(node)?;
+        link.is_open().then(|| LinkInfo {
+            node: link.name.clone(),
+            creation: link.creation,
+            flags: link.flags,
+        })
     }
 
     /// Ends the link with a stock node; true if there was one.

@@ -3,7 +3,7 @@
 //! Erlang's processes watch each other. A *monitor* tells one process once that another has ended.
 //! A *link* ends both: when one ends, the other gets an exit signal, which ends it as well unless
 //! the reason is `normal` or it *traps* exits and takes them as messages (Erlang reference
-//! manual, "Processes"). Between nodes each of these is a [`Control`](crate::wire::dist::Control)
+//! manual, "Processes"). Between nodes each of these is a [`Control`]
 //! message, and a lost connection counts as the end of everything at its other side, with the
 //! reason `noconnection`.
 //!

@@ -455,3 +455,27 @@ proptest! {
         prop_assert_eq!(pair.notices[side].len(), usize::from(link));
     }
 }
+
+#[test]
+fn a_peer_that_knows_no_numbered_unlinks_gets_a_plain_one() {
+    let mut pair = Pair::new(1);
+    pair.disconnect();
+    for side in 0..2 {
+        let node = [B, A][side].into();
+        let flags = Flags::default();
+        pair.at(side, Event::Up { node, flags });
+    }
+    let (from, to) = (local(1), pair.pid(1, 1));
+    let link = Event::Link {
+        from,
+        to: to.clone(),
+    };
+    pair.at(0, link);
+    pair.settle();
+    pair.at(0, Event::Unlink { from, to });
+    assert!(matches!(pair.wires[0][0].control, Control::Unlink { .. }));
+    pair.settle();
+    pair.end(1, 1, "boom");
+    pair.settle();
+    assert_eq!(pair.killed[0], []);
+}

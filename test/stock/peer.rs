@@ -314,6 +314,19 @@ async fn obey(me: &mut Mailbox, verb: &str, arguments: &[Value]) -> Value {
                 Err(other) => Err(Value::binary(other.to_string())),
             });
         }
+        ("pg_start", [scope]) => drop(me.node().pg(scope.as_atom().unwrap()).unwrap()),
+        ("pg_join", [scope, group]) => {
+            let scope = me.node().pg(scope.as_atom().unwrap()).unwrap();
+            scope.join(group.clone(), &*me).unwrap();
+        }
+        ("pg_leave", [scope, group]) => {
+            let scope = me.node().pg(scope.as_atom().unwrap()).unwrap();
+            scope.leave(group.clone(), &*me).unwrap();
+        }
+        ("pg_members", [scope, group]) => {
+            let scope = me.node().pg(scope.as_atom().unwrap()).unwrap();
+            return scope.members(group.clone()).into_iter().collect();
+        }
         (verb, arguments) => panic!("{verb} {arguments:?} is no order"),
     }
     ok

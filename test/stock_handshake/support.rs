@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
+use partisan::connection::door::Door;
 use partisan::connection::establish::{Desk, Local, Pending};
 use partisan::connection::listen;
 use partisan::distribution::dial::{
@@ -15,13 +16,12 @@ use partisan::distribution::dial::{
 };
 use partisan::distribution::epmd::{Epmd, EpmdError, Registration};
 use partisan::distribution::names::{NameForm, Resolver};
-use partisan::limits::MAX_UNAUTHENTICATED;
 use partisan::wire::flags::Flags;
 use partisan::wire::handshake::Verdict;
 use partisan::wire::identity::Identity;
 use tokio::io::AsyncReadExt;
 use tokio::runtime::Runtime;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
@@ -289,11 +289,11 @@ impl Rust {
             judge: asked,
             arrived,
         };
-        let permits = Arc::new(Semaphore::new(MAX_UNAUTHENTICATED));
+        let door = Arc::new(Door::default());
         let attempts = Arc::new(AtomicU64::new(1));
         let serving = match tls {
             Some(acceptor) => tokio::spawn(dial::serve(
-                listener, acceptor, local, permits, attempts, stock,
+                listener, acceptor, local, door, attempts, stock,
             )),
             None => {
                 let desk = Desk {
@@ -304,7 +304,7 @@ impl Rust {
                 let pending = Arc::new(Pending::default());
                 let others = mpsc::channel(16).0;
                 tokio::spawn(listen::serve(
-                    listener, local, pending, permits, attempts, desk, others,
+                    listener, local, pending, door, attempts, desk, others,
                 ))
             }
         };

@@ -13,7 +13,7 @@ use crate::point::{Point, Site};
 use crate::record::Store;
 use crate::run::{QUICK_TARGET, TARGET};
 use crate::session::{Settings, Task, run_all};
-use crate::{bars, children, plan, plots, process, rust_end, summary};
+use crate::{bars, children, plan, plots, process, rust_end, stock, summary};
 
 /// Measures Partisan beside Distributed Erlang and others. Delivery is verified in every run.
 #[derive(Debug, Parser)]
@@ -58,6 +58,36 @@ enum Command {
         #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=5))]
         repetitions: u32,
     },
+    /// Messages per second by Distributed Erlang with stock nodes, beside `erl_dist`.
+    Stock {
+        /// Payload sizes in bytes.
+        #[arg(long, value_delimiter = ',', default_value = "64,1024")]
+        sizes: Vec<usize>,
+        /// Numbers of senders.
+        #[arg(long, value_delimiter = ',', default_value = "1,16")]
+        senders: Vec<usize>,
+        /// Repetitions of each contestant.
+        #[arg(long, short, default_value_t = 9)]
+        pairs: u32,
+        /// Milliseconds that a run should take.
+        #[arg(long, default_value_t = 700)]
+        ms: u64,
+        /// Only those whose group and name contain this: `to-beam`, `to-raw ours`.
+        #[arg(long, default_value = "")]
+        only: String,
+    },
+    /// An end of `stock` in Rust.
+    #[command(hide = true)]
+    StockEnd {
+        /// Which.
+        kind: String,
+        /// The node's name.
+        name: String,
+        /// Where it listens.
+        listen: std::net::SocketAddr,
+        /// Where the others listen, `NAME=ADDRESS`.
+        peers: Vec<String>,
+    },
     /// An end in Rust, which the driver starts and tells what to do.
     #[command(hide = true)]
     RustEnd {
@@ -84,13 +114,44 @@ struct Where {
 /// Runs the program; `Ok(false)` if a run failed.
 pub(crate) fn run() -> Result<bool> {
     let command = Cli::parse().command;
-    if let Command::RustEnd { name } = command {
-        rust_end::run(&name)?;
-        return Ok(true);
+    match &command {
+        Command::RustEnd { name } => {
+            rust_end::run(name)?;
+            return Ok(true);
+        }
+        Command::StockEnd {
+            kind,
+            name,
+            listen,
+            peers,
+        } => {
+            stock::run_end(kind, name, *listen, peers)?;
+            return Ok(true);
+        }
+        _ => {}
     }
     children::end_on_signals()?;
     match command {
-        Command::RustEnd { .. } => Ok(true),
+        Command::RustEnd { .. } | Command::StockEnd { .. } => Ok(true),
+        Command::Stock {
+            sizes,
+            senders,
+            pairs,
+            ms,
+            only,
+        } => {
+            let dir = scratch();
+            let plan = stock::Plan {
+                sizes,
+                senders,
+                repetitions: pairs,
+                target: Duration::from_millis(ms),
+                only,
+            };
+            stock::run(&plan, &dir)?;
+            let _ = std::fs::remove_dir_all(&dir);
+            Ok(true)
+        }
         Command::Point {
             points,
             contestants,
@@ -126,13 +187,17 @@ fn results(name: &str) -> PathBuf {
     repository().join("bench/results").join(name)
 }
 
+fn scratch() -> PathBuf {
+    std::env::temp_dir().join(format!("partisan-bench-{}", std::process::id()))
+}
+
 fn point(
     points: Vec<Point>,
     contestants: &[Contestant],
     pairs: u32,
     target: Duration,
 ) -> Result<bool> {
-    let dir = std::env::temp_dir().join(format!("partisan-bench-{}", std::process::id()));
+    let dir = scratch();
     let tasks: Vec<Task> = points
         .into_iter()
         .map(|point| Task {

@@ -19,6 +19,7 @@ mod rust_end;
 mod session;
 mod site;
 mod stats;
+mod stock;
 mod summary;
 mod table;
 

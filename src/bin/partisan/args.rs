@@ -5,9 +5,12 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::failure::EXIT_CODES;
+use crate::lookup::Lookup;
+use crate::remote::{CallArgs, MembersArgs, NamesArgs, PingArgs};
 use crate::settings::{Channel, Peer, Settings};
+use crate::tls::Tls;
 
-/// Nodes for BEAM clusters, written in Rust.
+/// Nodes for BEAM clusters, written in Rust, and questions to nodes of any BEAM cluster.
 #[derive(Debug, Parser)]
 #[command(version, after_help = EXIT_CODES)]
 pub(crate) struct Cli {
@@ -22,14 +25,27 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Run a node that serves the registered process `echo`.
     ///
-    /// It answers `{Pid, Ref, Term}` with `{Ref, Term}`, and `gen_server:call` with the request.
+    /// It answers `{Pid, Ref, Term}` with `{Ref, Term}`, and `gen_server:call` with the request. Stock BEAM
+    /// nodes reach it by Distributed Erlang, Partisan members by their channels.
     Node(NodeArgs),
+    /// Connect to a node and ask whether it answers, as net_adm:ping/1 does.
+    Ping(PingArgs),
+    /// List the nodes that the EPMD of a host knows.
+    Names(NamesArgs),
+    /// Call a function on a node, as erpc:call/4 does, and print its result.
+    ///
+    /// Arguments and result are in Erlang's syntax. A single argument that is a list is the list of all arguments:
+    /// `call a@h lists sum '[[1, 2, 3]]'`, `call a@h lists seq 1 10`.
+    Call(CallArgs),
+    /// List the members of a node's Partisan cluster.
+    Members(MembersArgs),
 }
 
 /// What `partisan node` may be told; a flag replaces what the file says.
 #[derive(Debug, Default, Args)]
 pub(crate) struct NodeArgs {
-    /// File in TOML with the keys name, cookie, listen, advertise, join, data_dir and channels.
+    /// File in TOML with the keys name, cookie, listen, advertise, join, data_dir, channels, distribution, names,
+    /// register, tick_time and tls (see docs/program.md).
     #[arg(long, short, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
     /// Name of the node, NAME@HOST.
@@ -57,6 +73,26 @@ pub(crate) struct NodeArgs {
     /// Directory that keeps the membership over restarts.
     #[arg(long, value_name = "DIR")]
     pub(crate) data_dir: Option<PathBuf>,
+    /// Make no links with stock nodes; needs no EPMD.
+    #[arg(long)]
+    pub(crate) no_distribution: bool,
+    /// Do not register with EPMD: only those who know the port can dial.
+    #[arg(long)]
+    pub(crate) no_register: bool,
+    /// Port of every EPMD. Default: ERL_EPMD_PORT, else 4369.
+    #[arg(long, value_name = "PORT")]
+    pub(crate) epmd_port: Option<u16>,
+    /// Start EPMD if this host has none.
+    #[arg(long)]
+    pub(crate) start_epmd: bool,
+    /// Every node listens on this port, and there is no EPMD (-erl_epmd_port).
+    #[arg(long, value_name = "PORT", conflicts_with_all = ["epmd_port", "start_epmd"])]
+    pub(crate) fixed_port: Option<u16>,
+    /// Seconds of silence after which a stock node is taken to be dead (net_ticktime). Default: 60.
+    #[arg(long, value_name = "SECONDS")]
+    pub(crate) tick_time: Option<f64>,
+    #[command(flatten)]
+    pub(crate) tls: Tls,
 }
 
 impl NodeArgs {
@@ -85,6 +121,27 @@ impl NodeArgs {
             },
             data_dir: self.data_dir.clone().or(file.data_dir),
             channels,
+            distribution: if self.no_distribution {
+                Some(false)
+            } else {
+                file.distribution
+            },
+            names: self.names().unwrap_or(file.names),
+            register: if self.no_register {
+                Some(false)
+            } else {
+                file.register
+            },
+            tick_time: self.tick_time.or(file.tick_time),
+            tls: self.tls.over(file.tls),
+        }
+    }
+
+    fn names(&self) -> Option<Lookup> {
+        match (self.fixed_port, self.epmd_port, self.start_epmd) {
+            (Some(port), ..) => Some(Lookup::Port(port)),
+            (None, None, false) => None,
+            (None, port, start) => Some(Lookup::Epmd { port, start }),
         }
     }
 }
@@ -108,6 +165,7 @@ mod tests {
             .command
         {
             Command::Node(args) => Ok(args),
+            other => Err(format!("{other:?}")),
         }
     }
 
@@ -146,12 +204,30 @@ mod tests {
     }
 
     #[test]
+    fn how_others_are_found() {
+        let names = |line: &str| parsed(line).unwrap().over(Settings::default()).names;
+        assert_eq!(names("node"), Lookup::default());
+        assert_eq!(names("node --fixed-port 4370"), Lookup::Port(4370));
+        let epmd = Lookup::Epmd {
+            port: Some(4000),
+            start: true,
+        };
+        assert_eq!(names("node --epmd-port 4000 --start-epmd"), epmd);
+        let file: Settings = toml::from_str("names = { port = 1 }\nregister = true").unwrap();
+        let settings = parsed("node --no-register").unwrap().over(file);
+        assert_eq!(settings.names, Lookup::Port(1));
+        assert_eq!(settings.register, Some(false));
+    }
+
+    #[test]
     fn nonsense_is_refused() {
         for line in [
             "node --channel =2",
             "node --channel a=0",
             "node --join nowhere",
             "node --parallelism x",
+            "node --fixed-port 1 --start-epmd",
+            "node --tls-cert x",
             "nodes",
         ] {
             assert!(parsed(line).is_err(), "{line}");

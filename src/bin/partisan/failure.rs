@@ -2,9 +2,17 @@
 
 use std::error::Error;
 use std::fmt;
+use std::io::ErrorKind;
 use std::process::ExitCode;
 
+use partisan::connection::establish::EstablishError;
+use partisan::distribution::dial::DialError;
+use partisan::distribution::names::ResolveError;
+use partisan::wire::handshake::{Awaited, HandshakeError};
+use partisan::{CallError, ConnectError, EpmdError, RpcError, StartError};
 use serde_json::json;
+
+use crate::json::json as to_json;
 
 /// Why a command failed. Scripts tell causes apart by exit code, and by name in JSON.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,18 +35,24 @@ pub(crate) enum Cause {
     Timeout,
     /// The function that was called has raised an exception.
     Raised,
+    /// Another node answers than the one that was named.
+    WrongName,
+    /// TLS does not come up.
+    Tls,
+    /// The node runs no Partisan.
+    NoPartisan,
     /// Anything else.
     Other,
 }
 
-const ALL: [(Cause, u8, &str, &str); 10] = [
+const ALL: [(Cause, u8, &str, &str); 13] = [
     (Cause::Other, 1, "other", ""),
     (Cause::Usage, 2, "usage", "see --help"),
     (
         Cause::NoEpmd,
         3,
         "no_epmd",
-        "start the node with -name or -sname, which starts EPMD; behind a firewall open port 4369",
+        "start it with `epmd -daemon`, or give its port (--epmd-port), or the node's own address (--at)",
     ),
     (
         Cause::NotRunning,
@@ -78,12 +92,31 @@ const ALL: [(Cause, u8, &str, &str); 10] = [
         "the other node is busy or stopped; --timeout gives it more time",
     ),
     (Cause::Raised, 10, "raised", ""),
+    (
+        Cause::WrongName,
+        11,
+        "wrong_name",
+        "name it as it names itself, by erlang:node(): the host, too, long or short as there",
+    ),
+    (
+        Cause::Tls,
+        12,
+        "tls",
+        "with -proto_dist inet_tls on the other node give --tls-ca (and --tls-cert, --tls-key if it asks); else none",
+    ),
+    (
+        Cause::NoPartisan,
+        13,
+        "no_partisan",
+        "start the application partisan there, or ask a node that runs it",
+    ),
 ];
 
 /// The end of the help text.
 pub(crate) const EXIT_CODES: &str = "\
 Exit codes: 0 done, 1 other failure, 2 usage, 3 no EPMD, 4 not running, 5 unreachable,
-6 wrong cookie, 7 refused, 8 flags missing, 9 timeout, 10 the called function raised";
+6 wrong cookie, 7 refused, 8 flags missing, 9 timeout, 10 the called function raised,
+11 wrong name, 12 TLS, 13 no Partisan";
 
 impl Cause {
     fn row(self) -> (u8, &'static str, &'static str) {
@@ -99,6 +132,8 @@ impl Cause {
 pub(crate) struct Failure {
     cause: Cause,
     message: String,
+    /// For JSON: an exception's class, reason and stack.
+    raised: Option<serde_json::Value>,
 }
 
 impl Failure {
@@ -106,6 +141,7 @@ impl Failure {
         Self {
             cause,
             message: message.into(),
+            raised: None,
         }
     }
 
@@ -122,7 +158,7 @@ impl Failure {
             }
             next = error.source();
         }
-        Self { cause, message }
+        Self::new(cause, message)
     }
 
     pub(crate) fn exit_code(&self) -> ExitCode {
@@ -133,8 +169,11 @@ impl Failure {
     pub(crate) fn report(&self, as_json: bool) -> String {
         let (code, name, advice) = self.cause.row();
         if as_json {
-            let error =
+            let mut error =
                 json!({"cause": name, "code": code, "message": self.message, "advice": advice});
+            if let Some(raised) = &self.raised {
+                error["raised"] = raised.clone();
+            }
             return json!({ "error": error }).to_string();
         }
         let message = &self.message;
@@ -142,6 +181,137 @@ impl Failure {
             format!("partisan: {message}")
         } else {
             format!("partisan: {message}\n  {advice}")
+        }
+    }
+}
+
+impl From<EpmdError> for Failure {
+    fn from(error: EpmdError) -> Self {
+        let cause = match &error {
+            EpmdError::Absent { source, .. } if source.kind() == ErrorKind::ConnectionRefused => {
+                Cause::NoEpmd
+            }
+            EpmdError::Start(_) => Cause::NoEpmd,
+            EpmdError::Absent { .. } | EpmdError::Silent(_) => Cause::Unreachable,
+            EpmdError::Taken(_) => Cause::Refused,
+            EpmdError::BadName(_) => Cause::Usage,
+            _ => Cause::Other,
+        };
+        Self::new(cause, error.to_string())
+    }
+}
+
+impl From<ResolveError> for Failure {
+    fn from(error: ResolveError) -> Self {
+        Self::from(&error)
+    }
+}
+
+impl From<&ResolveError> for Failure {
+    fn from(error: &ResolveError) -> Self {
+        let cause = match error {
+            ResolveError::Epmd(error) => return error.clone().into(),
+            ResolveError::Name(_) | ResolveError::NotListed { .. } => Cause::Usage,
+            ResolveError::Host { .. } => Cause::Unreachable,
+            ResolveError::NotRunning { .. } => Cause::NotRunning,
+        };
+        Self::new(cause, error.to_string())
+    }
+}
+
+fn of_handshake(error: &HandshakeError) -> Cause {
+    match error {
+        HandshakeError::WrongCookie { .. }
+        | HandshakeError::Closed {
+            awaited: Awaited::Ack,
+            ..
+        } => Cause::WrongCookie,
+        HandshakeError::MissingFlags { .. } | HandshakeError::TooOld => Cause::FlagsMissing,
+        HandshakeError::Refused { .. } | HandshakeError::Closed { .. } => Cause::Refused,
+        HandshakeError::NameMismatch { .. } => Cause::WrongName,
+        // The length is the beginning of an alert of TLS.
+        HandshakeError::TooLong(0x1503) => Cause::Tls,
+        _ => Cause::Other,
+    }
+}
+
+impl From<ConnectError> for Failure {
+    fn from(error: ConnectError) -> Self {
+        let cause = match &error {
+            ConnectError::Resolve(error) => return Self::from(&**error),
+            ConnectError::Dial(error) => match &**error {
+                DialError::Name(_) => Cause::Usage,
+                DialError::Tls { .. } => Cause::Tls,
+                DialError::Establish(error) => match error {
+                    EstablishError::Connect { .. } => Cause::Unreachable,
+                    EstablishError::Timeout("the TLS handshake") => Cause::Tls,
+                    EstablishError::Timeout(_) => Cause::Timeout,
+                    EstablishError::Handshake(error) => of_handshake(error),
+                    _ => Cause::Other,
+                },
+            },
+            _ => Cause::Other,
+        };
+        let mut failure = Self::from_error(cause, &error);
+        if cause == Cause::Tls {
+            failure.message = format!(
+                "no TLS with the other node, or only there: {}",
+                failure.message
+            );
+        }
+        failure
+    }
+}
+
+impl From<CallError> for Failure {
+    fn from(error: CallError) -> Self {
+        match error {
+            CallError::Connect(error) => error.into(),
+            CallError::Timeout(_) => Self::new(Cause::Timeout, error.to_string()),
+            error => Self::from_error(Cause::Other, &error),
+        }
+    }
+}
+
+impl From<RpcError> for Failure {
+    fn from(error: RpcError) -> Self {
+        let (class, reason, stack) = match error {
+            RpcError::Connect(error) => return error.into(),
+            RpcError::Timeout(_) => return Self::new(Cause::Timeout, error.to_string()),
+            RpcError::Refused(_) => return Self::new(Cause::Refused, error.to_string()),
+            RpcError::NoConnection => return Self::new(Cause::Unreachable, error.to_string()),
+            RpcError::Error { reason, stack } => ("error", reason, Some(stack)),
+            RpcError::Exit(reason) => ("exit", reason, None),
+            RpcError::Throw(reason) => ("throw", reason, None),
+            error => return Self::from_error(Cause::Other, &error),
+        };
+        let mut raised = json!({"class": class, "reason": to_json(&reason)});
+        let mut message = format!("the function raised {class}:{reason}");
+        if let Some(stack) = stack {
+            message.push_str(&format!("\n  {stack}"));
+            raised["stack"] = to_json(&stack);
+        }
+        Self {
+            raised: Some(raised),
+            ..Self::new(Cause::Raised, message)
+        }
+    }
+}
+
+impl From<StartError> for Failure {
+    fn from(error: StartError) -> Self {
+        match error {
+            StartError::Epmd(error) => error.into(),
+            error => {
+                let cause = match &error {
+                    StartError::Name(_) | StartError::NodeName(_) | StartError::NoCookie => {
+                        Cause::Usage
+                    }
+                    StartError::Tls(_) => Cause::Tls,
+                    _ => Cause::Other,
+                };
+                Self::from_error(cause, &error)
+            }
         }
     }
 }

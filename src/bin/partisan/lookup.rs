@@ -1,4 +1,4 @@
-//! How a node finds others by name: the value of the file's key `names`. No command reads it yet.
+//! How a node finds others by name: the value of the file's key `names`.
 //!
 //! ```toml
 //! names = "epmd"                                        # the default; ERL_EPMD_PORT counts
@@ -10,6 +10,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
+use partisan::{Epmd, Resolver};
 use serde::Deserialize;
 
 /// Who knows where the nodes are.
@@ -34,6 +35,39 @@ impl Default for Lookup {
         Self::Epmd {
             port: None,
             start: false,
+        }
+    }
+}
+
+impl Lookup {
+    pub(crate) fn resolver(&self) -> Resolver {
+        match self {
+            Self::Epmd { port: None, start } => match Resolver::from_env() {
+                Resolver::Epmd(epmd) => Resolver::Epmd(epmd.start_epmd(*start)),
+                port => port,
+            },
+            Self::Epmd {
+                port: Some(port),
+                start,
+            } => Resolver::Epmd(Epmd::on_port(*port).start_epmd(*start)),
+            Self::Port(port) => Resolver::Port(*port),
+            Self::Nodes(nodes) => {
+                let nodes = nodes.iter();
+                Resolver::Static(
+                    nodes
+                        .map(|(name, at)| (name.as_str().into(), *at))
+                        .collect(),
+                )
+            }
+        }
+    }
+
+    /// Where the node of this name has to listen for others to find it, if they look for it alike.
+    pub(crate) fn own_address(&self, name: &str) -> Option<SocketAddr> {
+        match self.resolver() {
+            Resolver::Epmd(_) => None,
+            Resolver::Port(port) => Some(([0, 0, 0, 0], port).into()),
+            Resolver::Static(nodes) => nodes.get(name).copied(),
         }
     }
 }
@@ -105,6 +139,19 @@ mod tests {
         let nodes = [("a@h".into(), "10.0.0.1:1".parse().unwrap())].into();
         let text = "{ nodes = { 'a@h' = '10.0.0.1:1' } }";
         assert_eq!(read(text), Ok(Lookup::Nodes(nodes)));
+    }
+
+    #[test]
+    fn where_it_listens() {
+        let address = |text: &str| read(text).unwrap().own_address("a@h");
+        assert_eq!(address("{ epmd_port = 4000 }"), None);
+        assert_eq!(
+            address("{ port = 4370 }"),
+            Some(([0, 0, 0, 0], 4370).into())
+        );
+        let listed = address("{ nodes = { 'a@h' = '10.0.0.1:1' } }");
+        assert_eq!(listed, Some(([10, 0, 0, 1], 1).into()));
+        assert_eq!(address("{ nodes = {} }"), None);
     }
 
     #[test]

@@ -4,38 +4,46 @@
 //! standard error with its cause and what to do about it, and by the exit code (see `failure`).
 
 mod args;
+mod client;
 mod failure;
 mod json;
-#[allow(dead_code, reason = "as for `remote`")]
 mod lookup;
 mod node;
-#[cfg_attr(
-    not(test),
-    expect(
-        dead_code,
-        reason = "commands that the distribution protocol will serve"
-    )
-)]
 mod remote;
 mod settings;
+mod tls;
 
 use std::process::ExitCode;
 
 use clap::Parser;
+use tracing_subscriber::filter::LevelFilter;
 
 use args::{Cli, Command};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
+    // Who asks wants an answer; a node that runs has things to tell.
+    let level = match &cli.command {
+        Command::Node(_) => LevelFilter::INFO,
+        _ => LevelFilter::ERROR,
+    };
     tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
         .with_ansi(false)
+        .with_max_level(level)
         .init();
     let done = match &cli.command {
         Command::Node(args) => node::run(args, cli.json),
+        Command::Ping(args) => client::ping(args, cli.json),
+        Command::Names(args) => client::names(args, cli.json),
+        Command::Call(args) => client::call(args, cli.json),
+        Command::Members(args) => client::members(args, cli.json),
     };
     match done {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(answer) => {
+            println!("{answer}");
+            ExitCode::SUCCESS
+        }
         Err(failure) => {
             eprintln!("{}", failure.report(cli.json));
             failure.exit_code()

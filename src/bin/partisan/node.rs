@@ -1,14 +1,18 @@
-//! `partisan node`: a node that serves the process `echo`.
+//! `partisan node`: a node that serves the process `echo` and tells its members.
 
-use partisan::{Message, Node, NodeSpec, Pid, SendOptions, Term, Value, term};
+use partisan::{
+    Answer, Caller, Destination, Exception, Mailbox, Message, Node, NodeEvent, NodeSpec, Server,
+    Value, term,
+};
 use serde_json::json;
 
 use crate::args::NodeArgs;
 use crate::failure::{Cause, Failure};
+use crate::remote::spec_term;
 use crate::settings::{Settings, resolve};
 
 /// Runs until the node stops.
-pub(crate) fn run(args: &NodeArgs, as_json: bool) -> Result<(), Failure> {
+pub(crate) fn run(args: &NodeArgs, as_json: bool) -> Result<String, Failure> {
     let other = |e: &(dyn std::error::Error + 'static)| Failure::from_error(Cause::Other, e);
     let file = args.config.as_deref().map(Settings::read).transpose()?;
     let settings = args.over(file.unwrap_or_default());
@@ -16,17 +20,25 @@ pub(crate) fn run(args: &NodeArgs, as_json: bool) -> Result<(), Failure> {
     for peer in &settings.join {
         join.push((peer.name.clone(), resolve(&peer.address)?));
     }
-    let node = settings.builder()?.start().map_err(|e| other(&e))?;
+    let node = settings.builder()?.start()?;
+    let mut events = node.events();
+    node.serve("echo", Echo).map_err(|e| other(&e))?;
+    tell_members(&node);
     println!("{}", started(node.spec(), as_json));
     let runtime = tokio::runtime::Builder::new_current_thread().build();
     let runtime = runtime.map_err(|e| other(&e))?;
     runtime.block_on(async {
-        let echo = echo(&node);
         for (name, addrs) in join {
             let joined = node.join((name.as_str(), addrs)).await;
             joined.map_err(|e| other(&e))?;
         }
-        echo.await
+        loop {
+            match events.recv().await {
+                Some(NodeEvent::Failed(why)) => break Err(Failure::new(Cause::Other, &*why)),
+                Some(_) => {}
+                None => break Ok("the node has stopped".to_owned()),
+            }
+        }
     })
 }
 
@@ -42,34 +54,71 @@ fn started(spec: &NodeSpec, as_json: bool) -> String {
     }
 }
 
-async fn echo(node: &Node) -> Result<(), Failure> {
-    let registered = node.register("echo");
-    let mut mailbox = registered.map_err(|e| Failure::from_error(Cause::Other, &e))?;
-    let options = SendOptions::new();
-    while let Some(message) = mailbox.recv().await {
-        let Some((to, answer)) = answer(&message) else {
-            tracing::warn!(from = %message.from, "neither {{Pid, Ref, Term}} nor a call");
-            continue;
-        };
-        if let Err(e) = mailbox.send_with(&to, &answer, &options).await {
-            tracing::warn!(to = %to.node, "no echo: {e}");
-        }
+/// Answers `{To, Ref, Term}` with `{Ref, Term}`, as a message and as a cast, and a call with its request. What goes
+/// back is encoded anew from an owned value: that which came is gone by then.
+struct Echo;
+
+impl Server for Echo {
+    async fn call(&mut self, request: Value, _from: Caller, _me: &mut Mailbox) -> Answer {
+        request.into()
     }
-    Ok(())
+
+    async fn cast(&mut self, request: Value, me: &mut Mailbox) {
+        answer(request, me).await;
+    }
+
+    async fn info(&mut self, message: Message, me: &mut Mailbox) {
+        let value = message.term.decode();
+        drop(message);
+        answer(value, me).await;
+    }
 }
 
-fn answer(message: &Message) -> Option<(Pid, Term)> {
-    let [first, second, third]: [Term; 3] = message.term.elements()?.try_into().ok()?;
-    let (to, tag) = match first.decode() {
-        Value::Pid(pid) => (pid, second),
-        // `{'$gen_call', {Pid, Tag}, Request}`
-        call if call == term!(@"$gen_call") => {
-            let [pid, tag]: [Term; 2] = second.elements()?.try_into().ok()?;
-            (pid.decode().as_pid()?.clone(), tag)
-        }
-        _ => return None,
+async fn answer(question: Value, me: &Mailbox) {
+    let Ok([to, reference, term]) = parts(question) else {
+        tracing::warn!("neither {{Pid, Ref, Term}} nor a call");
+        return;
     };
-    Some((to, Term::tuple(&[tag, third]).ok()?))
+    let to = match &to {
+        Value::Pid(pid) => Destination::Pid(pid),
+        Value::Reference(alias) => Destination::Alias(alias),
+        other => {
+            tracing::warn!("no echo to {other}");
+            return;
+        }
+    };
+    let sent = match Value::tuple([reference, term]).encode() {
+        Ok(answer) => me.send(to, &answer).await.map_err(|e| e.to_string()),
+        Err(e) => Err(e.to_string()),
+    };
+    if let Err(e) = sent {
+        tracing::warn!("no echo: {e}");
+    }
+}
+
+fn parts(question: Value) -> Result<[Value; 3], ()> {
+    match question {
+        Value::Tuple(elements) => elements.try_into().map_err(|_| ()),
+        _ => Err(()),
+    }
+}
+
+/// Answers what `partisan members` and BEAM nodes ask a member.
+fn tell_members(node: &Node) {
+    type Shown = fn(&NodeSpec) -> Value;
+    let functions: [(&str, Shown); 2] = [
+        ("members", |spec| Value::atom(&spec.name)),
+        ("members_for_orchestration", spec_term),
+    ];
+    for (name, shown) in functions {
+        node.function("partisan_peer_service", name, 0, move |call| async move {
+            let members = call.node.members().await;
+            let members = members.map_err(|e| Exception::Exit(Value::binary(e.to_string())))?;
+            let mut members: Vec<NodeSpec> = members;
+            members.sort();
+            Ok(term!({ok, (members.iter().map(shown).collect::<Value>())}))
+        });
+    }
 }
 
 #[cfg(test)]

@@ -1,28 +1,40 @@
 //! What the commands that ask other nodes are told and tell: `ping`, `names`, `call`, `members`.
 //!
-//! The arguments are parsed and the answers formatted here; asking is the distribution
-//! protocol's part.
+//! The arguments are parsed and the answers formatted here; `client` asks.
 
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use clap::Args;
-use partisan::{NodeSpec, Value};
+use partisan::overlay::MemberChannel;
+use partisan::wire::flags::Flags;
+use partisan::{LinkInfo, NodeSpec, TextError, Value, term};
 use serde_json::json;
 
 use crate::json::json as to_json;
+use crate::tls::Tls;
 
 /// Who asks, and how long.
 #[derive(Debug, Args)]
 pub(crate) struct Asker {
-    /// Name of this node, NAME@HOST. Default: one that is free.
+    /// Name of the asking node, NAME@HOST. Default: partisan-PID-RANDOM at the host of the other node's name,
+    /// so that both are long or both short.
     #[arg(long, short)]
     pub(crate) name: Option<String>,
     /// The cluster's cookie. Default: PARTISAN_COOKIE, else ~/.erlang.cookie.
     #[arg(long)]
     pub(crate) cookie: Option<String>,
-    /// Seconds to wait for the answer.
-    #[arg(long, default_value = "5", value_parser = seconds)]
+    /// Seconds to wait for the connection and the answer.
+    #[arg(long, default_value = "10", value_parser = seconds)]
     pub(crate) timeout: Duration,
+    /// Dial the node at this address, HOST:PORT, and ask no EPMD.
+    #[arg(long, value_name = "HOST:PORT", conflicts_with = "epmd_port")]
+    pub(crate) at: Option<String>,
+    /// Port of the node's EPMD. Default: ERL_EPMD_PORT, else 4369.
+    #[arg(long, value_name = "PORT")]
+    pub(crate) epmd_port: Option<u16>,
+    #[command(flatten)]
+    pub(crate) tls: Tls,
 }
 
 /// `partisan ping NODE`
@@ -41,6 +53,9 @@ pub(crate) struct NamesArgs {
     /// The host whose EPMD is asked.
     #[arg(default_value = "localhost")]
     pub(crate) host: String,
+    /// EPMD's port. Default: ERL_EPMD_PORT, else 4369.
+    #[arg(long, value_name = "PORT")]
+    pub(crate) epmd_port: Option<u16>,
 }
 
 /// `partisan members NODE`
@@ -63,25 +78,25 @@ pub(crate) struct CallArgs {
     pub(crate) module: String,
     /// Function, as it is.
     pub(crate) function: String,
-    /// List of the arguments in Erlang's syntax.
-    #[arg(default_value = "[]", value_parser = arguments)]
-    pub(crate) arguments: Arguments,
+    /// Arguments in Erlang's syntax. If there is one and it is a list, it is the list of the arguments.
+    #[arg(value_parser = argument, allow_negative_numbers = true)]
+    pub(crate) arguments: Vec<Value>,
     #[command(flatten)]
     pub(crate) asker: Asker,
 }
 
-/// The arguments of a call.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Arguments(pub(crate) Vec<Value>);
-
-fn arguments(text: &str) -> Result<Arguments, String> {
-    match text.parse() {
-        Ok(Value::List(elements)) => Ok(Arguments(elements)),
-        Ok(other) => Err(format!(
-            "{other} is no list: a single argument is [{other}]"
-        )),
-        Err(e) => Err(e.to_string()),
+impl CallArgs {
+    /// The arguments of the function.
+    pub(crate) fn list(&self) -> Vec<Value> {
+        match &self.arguments[..] {
+            [Value::List(list)] => list.clone(),
+            all => all.to_vec(),
+        }
     }
+}
+
+fn argument(text: &str) -> Result<Value, String> {
+    text.parse().map_err(|e: TextError| e.to_string())
 }
 
 fn node_name(text: &str) -> Result<String, String> {
@@ -101,14 +116,32 @@ fn seconds(text: &str) -> Result<Duration, String> {
         .ok_or_else(|| "give a number of seconds above 0".into())
 }
 
-/// The answer to `ping`.
-pub(crate) fn pong(node: &str, took: Duration, as_json: bool) -> String {
-    let ms = took.as_secs_f64() * 1000.0;
+/// The answer to `ping`: the time of question and answer, that of connecting, and the features of the link.
+pub(crate) fn pong(link: &LinkInfo, connected: Duration, took: Duration, as_json: bool) -> String {
+    let ms = |time: Duration| time.as_secs_f64() * 1000.0;
+    let flags = link.flags.expanded();
+    let both: Vec<&str> = Flags::ALL
+        .iter()
+        .filter(|(_, flag)| flags.contains(*flag))
+        .map(|(name, _)| *name)
+        .collect();
+    let (node, creation) = (&*link.node, link.creation);
     if as_json {
-        json!({"node": node, "ms": ms}).to_string()
-    } else {
-        format!("pong from {node} in {ms:.1} ms")
+        let answer = json!({
+            "node": node,
+            "ms": ms(took),
+            "connect_ms": ms(connected),
+            "creation": creation,
+            "flags": both,
+        });
+        return answer.to_string();
     }
+    format!(
+        "pong from {node} in {:.1} ms, connected in {:.1} ms\ncreation {creation}\nboth ends offer {}",
+        ms(took),
+        ms(connected),
+        both.join(" ")
+    )
 }
 
 /// The answer to `names`: what EPMD knows, in alphabetical order.
@@ -182,6 +215,81 @@ pub(crate) fn members(members: &[NodeSpec], as_json: bool) -> String {
     lines.collect::<Vec<_>>().join("\n")
 }
 
+/// `{ok, Specifications}` of `partisan_peer_service:members_for_orchestration/0`, in any order.
+pub(crate) fn specs(answer: &Value) -> Option<Vec<NodeSpec>> {
+    match answer.as_tuple()? {
+        [ok, Value::List(specs)] if ok.is_atom("ok") => specs.iter().map(spec).collect(),
+        _ => None,
+    }
+}
+
+fn spec(spec: &Value) -> Option<NodeSpec> {
+    let get = |map: &Value, key: &str| map.get(&Value::atom(key)).cloned();
+    let channels = get(spec, "channels")?;
+    let channels = channels.as_map()?.iter().map(|(name, options)| {
+        let compression = match get(options, "compression") {
+            Some(Value::Integer(level)) => u8::try_from(level).ok()?,
+            on => u8::from(on.is_some_and(|on| on.is_atom("true"))),
+        };
+        Some(MemberChannel {
+            name: name.as_atom()?.into(),
+            parallelism: get(options, "parallelism")?.as_i64()?.try_into().ok()?,
+            monotonic: get(options, "monotonic").is_some_and(|on| on.is_atom("true")),
+            compression,
+        })
+    });
+    let addrs = get(spec, "listen_addrs")?;
+    let addrs = addrs.as_list()?.iter().map(|addr| {
+        let port = get(addr, "port")?.as_i64()?.try_into().ok()?;
+        Some(SocketAddr::new(ip(&get(addr, "ip")?)?, port))
+    });
+    Some(NodeSpec {
+        name: get(spec, "name")?.as_atom()?.into(),
+        listen_addrs: addrs.collect::<Option<_>>()?,
+        channels: channels.collect::<Option<_>>()?,
+    })
+}
+
+fn ip(ip: &Value) -> Option<IpAddr> {
+    let parts = ip
+        .as_tuple()?
+        .iter()
+        .map(|part| part.as_i64()?.try_into().ok());
+    let parts: Vec<u16> = parts.collect::<Option<_>>()?;
+    match <[u16; 8]>::try_from(parts) {
+        Ok(v6) => Some(IpAddr::from(v6)),
+        Err(parts) => {
+            let bytes = parts.into_iter().map(|part| u8::try_from(part).ok());
+            let bytes: Vec<u8> = bytes.collect::<Option<_>>()?;
+            Some(IpAddr::from(<[u8; 4]>::try_from(bytes).ok()?))
+        }
+    }
+}
+
+/// What [`specs`] reads.
+pub(crate) fn spec_term(spec: &NodeSpec) -> Value {
+    let channels = spec.channels.iter().map(|channel| {
+        let options = term!(#{
+            parallelism => (channel.parallelism),
+            monotonic => (channel.monotonic),
+            compression => (channel.compression),
+        });
+        (Value::atom(&channel.name), options)
+    });
+    let addrs = spec.listen_addrs.iter().map(|addr| {
+        let ip: Vec<Value> = match addr.ip() {
+            IpAddr::V4(ip) => ip.octets().into_iter().map(Value::from).collect(),
+            IpAddr::V6(ip) => ip.segments().into_iter().map(Value::from).collect(),
+        };
+        term!(#{ip => (Value::tuple(ip)), port => (addr.port())})
+    });
+    term!(#{
+        name => (Value::atom(&spec.name)),
+        listen_addrs => (addrs.collect::<Value>()),
+        channels => (Value::Map(channels.collect())),
+    })
+}
+
 /// The answer to `call`.
 pub(crate) fn result(value: &Value, as_json: bool) -> String {
     if as_json {
@@ -195,8 +303,6 @@ pub(crate) fn result(value: &Value, as_json: bool) -> String {
 mod tests {
     use super::*;
     use clap::{Parser, Subcommand};
-    use partisan::overlay::MemberChannel;
-    use partisan::term;
 
     #[derive(Debug, Parser)]
     struct Cli {
@@ -243,14 +349,23 @@ mod tests {
             (&*call.node, &*call.module, &*call.function),
             ("a@h", "lists", "sum")
         );
-        assert_eq!(call.arguments, Arguments(vec![term!([1, 2, 3])]));
+        assert_eq!(call.list(), [term!([1, 2, 3])]);
         assert_eq!(call.asker.timeout, Duration::from_millis(500));
-        let Ok(Command::Call(call)) = parsed(&["call", "a@h", "erlang", "node"]) else {
-            panic!();
+        let list = |words: &[&str]| {
+            let words: Vec<_> = ["call", "a@h", "m", "f"]
+                .iter()
+                .chain(words)
+                .copied()
+                .collect();
+            match parsed(&words) {
+                Ok(Command::Call(call)) => call.list(),
+                other => panic!("{other:?}"),
+            }
         };
-        assert_eq!(call.arguments, Arguments(vec![]));
-        let error = parsed(&["call", "a@h", "m", "f", "ok"]).unwrap_err();
-        assert!(error.contains("a single argument is [ok]"), "{error}");
+        assert_eq!(list(&[]), []);
+        assert_eq!(list(&["[]"]), []);
+        assert_eq!(list(&["ok"]), [term!(ok)]);
+        assert_eq!(list(&["-1", "[b]"]), [term!((-1)), term!([b])]);
         let error = parsed(&["call", "a@h", "m", "f", "[1,}"]).unwrap_err();
         assert!(error.contains("line 1, column 4"), "{error}");
     }
@@ -274,10 +389,6 @@ mod tests {
 
     #[test]
     fn answers() {
-        let took = Duration::from_micros(1250);
-        assert_eq!(pong("a@h", took, false), "pong from a@h in 1.2 ms");
-        assert_eq!(pong("a@h", took, true), r#"{"ms":1.25,"node":"a@h"}"#);
-
         let known = [("long".to_owned(), 2), ("a".to_owned(), 1)];
         assert_eq!(names("h", &known, false), "a     port 1\nlong  port 2");
         assert_eq!(
@@ -309,5 +420,11 @@ mod tests {
         let json: serde_json::Value = serde_json::from_str(&members(&all, true)).unwrap();
         assert_eq!(json[1]["listen"][0], "1.2.3.4:5");
         assert_eq!(json[0]["channels"][0]["parallelism"], 4);
+
+        let list: Value = all.iter().map(spec_term).collect();
+        assert_eq!(specs(&term!({ok, (&list)})).as_deref(), Some(&all[..]));
+        assert_eq!(specs(&term!({ok, [a]})), None);
+        let v6 = member("a@h", &["[::1]:5"]);
+        assert_eq!(spec(&spec_term(&v6)), Some(v6));
     }
 }

@@ -7,6 +7,15 @@
 //! join = ["a@10.0.0.1:9000", "b@example=10.0.0.2:9000"]
 //! data_dir = "/var/lib/rust_node"
 //!
+//! names = "epmd"                    # see `lookup`
+//! tick_time = 60
+//!
+//! [tls]
+//! ca = "ca.pem"
+//! cert = "rust.pem"
+//! key = "rust.key"
+//! listen = ["0.0.0.0:9001"]
+//!
 //! [channels]
 //! default = 4
 //! state = { parallelism = 1, monotonic = true }
@@ -16,11 +25,15 @@ use std::collections::BTreeMap;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::time::Duration;
 
-use partisan::{Builder, ChannelSpec, Node};
+use partisan::wire::hello::DEFAULT_CHANNEL;
+use partisan::{Builder, ChannelSpec, Distribution, Node};
 use serde::Deserialize;
 
 use crate::failure::{Cause, Failure};
+use crate::lookup::Lookup;
+use crate::tls::Tls;
 
 #[derive(Debug, Default, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -32,6 +45,14 @@ pub(crate) struct Settings {
     pub(crate) join: Vec<Peer>,
     pub(crate) data_dir: Option<PathBuf>,
     pub(crate) channels: BTreeMap<String, Channel>,
+    /// False: no links with stock nodes, and no EPMD.
+    pub(crate) distribution: Option<bool>,
+    pub(crate) names: Lookup,
+    /// False: EPMD is asked, but not told.
+    pub(crate) register: Option<bool>,
+    /// Seconds.
+    pub(crate) tick_time: Option<f64>,
+    pub(crate) tls: Option<Tls>,
 }
 
 /// A channel: its connections, or a table.
@@ -157,10 +178,41 @@ impl Settings {
         if let Some(cookie) = &self.cookie {
             builder = builder.cookie(cookie.as_str());
         }
+        let mut listen = Vec::new();
         for text in &self.listen {
-            for addr in resolve(text)? {
-                builder = builder.listen(addr);
+            listen.extend(resolve(text)?);
+        }
+        if self.distribution.unwrap_or(true) {
+            let mut own = self.names.own_address(name);
+            let mut distribution = Distribution::new().names(self.names.resolver());
+            if let Some(tls) = &self.tls {
+                distribution = distribution.tls(tls.config()?);
+                for text in &tls.listen {
+                    for addr in resolve(text)? {
+                        distribution = distribution.listen_tls(addr);
+                        own = None;
+                    }
+                }
+                if let Some(own) = own.take() {
+                    distribution = distribution.listen_tls(own);
+                }
             }
+            if let Some(seconds) = self.tick_time {
+                let time = Duration::try_from_secs_f64(seconds).map_err(|_| {
+                    Failure::new(Cause::Usage, "tick_time: give a number of seconds")
+                })?;
+                distribution = distribution.tick_time(time);
+            }
+            if let Some(register) = self.register {
+                distribution = distribution.register(register);
+            }
+            if listen.is_empty() {
+                listen.extend(own);
+            }
+            builder = builder.distribution(distribution);
+        }
+        for addr in listen {
+            builder = builder.listen(addr);
         }
         for text in &self.advertise {
             for addr in resolve(text)? {
@@ -171,8 +223,12 @@ impl Settings {
             builder = builder.data_dir(dir);
         }
         for (name, channel) in &self.channels {
+            let name = match name.as_str() {
+                "default" => DEFAULT_CHANNEL,
+                name => name,
+            };
             builder = builder.channel_spec(ChannelSpec {
-                name: name.as_str().into(),
+                name: name.into(),
                 parallelism: channel.parallelism,
                 monotonic: channel.monotonic,
                 compression: channel.compression,
@@ -228,6 +284,12 @@ mod tests {
         assert!(settings.channels["state"].monotonic);
         assert_eq!(settings.channels["state"].parallelism, 1);
         assert!(settings.builder().is_ok());
+        let text = "name = 'a@h'\ncookie = 'c'\ndistribution = false\n[channels]\ndefault = 4";
+        let settings: Settings = toml::from_str(text).unwrap();
+        let node = settings.builder().unwrap().start().unwrap();
+        let channels = node.spec().channels.iter();
+        let channels: Vec<_> = channels.map(|c| (&*c.name, c.parallelism)).collect();
+        assert_eq!(channels, [("partisan_membership", 1), ("undefined", 4)]);
     }
 
     #[test]
@@ -235,6 +297,11 @@ mod tests {
         let error = |text: &str| toml::from_str::<Settings>(text).unwrap_err().to_string();
         assert!(error("nam = 'x'").contains("unknown field `nam`"));
         assert!(error("join = ['x']").contains("NAME@HOST:PORT"));
+        assert!(error("names = { prt = 1 }").contains("a table of epmd_port"));
+        assert!(error("[tls]\ncacert = 'x'").contains("unknown field `cacert`"));
+        let settings: Settings = toml::from_str("name = 'a@h'\ntick_time = -1").unwrap();
+        let failure = settings.builder().err().unwrap();
+        assert!(failure.to_string().contains("tick_time"));
         assert!(error("[channels]\na = 'x'").contains("a number of connections"));
         let failure = Settings::default().builder().err().unwrap();
         assert!(failure.to_string().contains("--name"));

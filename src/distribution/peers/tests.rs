@@ -223,6 +223,28 @@ fn a_node_that_has_lost_its_end_gets_a_new_link_after_the_old_one_is_down() {
 }
 
 #[test]
+fn a_node_that_is_coming_in_is_not_dialled() {
+    let mut world = World::new();
+    world.want(0);
+    // The greater name hears of it and wants the same.
+    assert!(world.step(0));
+    world.want(1);
+    assert_eq!(world.connections.len(), 1);
+    world.settle();
+    assert_eq!((world.links(0), world.links(1)), (vec![0], vec![0]));
+    // Unless it does not come.
+    let mut world = World::new();
+    world.want(0);
+    assert!(world.step(0));
+    world.want(1);
+    world.break_off(0);
+    assert_eq!(
+        (world.connections.len(), world.connections[1].dialler),
+        (2, 1)
+    );
+}
+
+#[test]
 fn a_dial_that_fails_is_told_once() {
     let mut world = World::new();
     world.want(0);
@@ -233,6 +255,22 @@ fn a_dial_that_fails_is_told_once() {
     world.want(0);
     world.settle();
     assert_eq!(world.links(0), vec![1]);
+}
+
+#[test]
+fn a_link_that_is_wanted_while_its_end_is_not_yet_told_is_made_again() {
+    let mut world = World::new();
+    world.want(0);
+    world.settle();
+    world.break_off(0);
+    world.want(0);
+    assert_eq!(
+        world.connections.len(),
+        1,
+        "the old one has to be down first"
+    );
+    world.settle();
+    assert_eq!((world.links(0), world.links(1)), (vec![1], vec![1]));
 }
 
 #[test]

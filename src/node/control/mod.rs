@@ -11,10 +11,11 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::sleep_until;
 
+use crate::connection::door::Door;
 use crate::connection::establish::{
     Authenticated, Desk, Failure, Judgement, Local, Pending, Permit, Ready,
 };
@@ -141,14 +142,14 @@ impl<H: Host> Control<H> {
         };
         let mut tasks = JoinSet::new();
         let pending = Arc::new(Pending::default());
-        let permits = Arc::new(Semaphore::new(limits::MAX_UNAUTHENTICATED));
+        let door = Arc::new(Door::default());
         let numbers = Arc::new(AtomicU64::new(1));
         for listener in listeners {
             tasks.spawn(listen::serve(
                 listener,
                 local.clone(),
                 pending.clone(),
-                permits.clone(),
+                door.clone(),
                 numbers.clone(),
                 desk.clone(),
                 arrivals_in.clone(),

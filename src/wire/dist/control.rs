@@ -62,7 +62,7 @@ pub enum Control {
         /// The one linked to it.
         to: Pid,
     },
-    /// `UNLINK` (4) of peers without `UNLINK_ID`. Understood, never sent.
+    /// `UNLINK` (4), of and for peers without `UNLINK_ID`. Never sent to others.
     Unlink {
         /// The process that unlinks.
         from: Pid,

@@ -9,7 +9,7 @@ use super::cache::SenderCache;
 use super::decoder::{FRAGMENT, HEADER, PASS_THROUGH};
 use super::fragments::put_front;
 use super::write::Writer;
-use super::{Chunks, DistError, Fragments, Signal};
+use super::{Chunks, Control, DistError, Fragments, Signal};
 use crate::limits;
 use crate::wire::flags::Flags;
 use crate::wire::term::{Form, Term, tag};
@@ -83,6 +83,53 @@ impl Encoder {
         written
     }
 
+    /// The same for a message whose `payload`, with its version byte, is one small piece.
+    pub fn small(
+        &mut self,
+        control: &Control,
+        payload: &[u8],
+        sequence: u64,
+        out: &mut Chunks,
+    ) -> Result<Option<Fragments>, DistError> {
+        self.control.clear();
+        self.header.clear();
+        if let Some(cache) = &mut self.cache {
+            cache.begin();
+        }
+        let headers = self.headers();
+        if !headers {
+            self.control.push(tag::VERSION);
+        }
+        let written = Writer {
+            agreed: self.agreed,
+            cache: self.cache.as_mut(),
+            out: &mut self.control,
+        }
+        .message(control);
+        let bare = payload.get(usize::from(headers)..).unwrap_or_default();
+        if written.is_err() || self.control.len() + bare.len() > self.config.fragment_bytes {
+            if let Some(cache) = &mut self.cache {
+                cache.abandon();
+            }
+            written?;
+            let payload = Term::from_checked(Bytes::copy_from_slice(payload), Vec::new(), None);
+            let signal = Signal {
+                control: control.clone(),
+                trace: None,
+                payload: Some(payload),
+            };
+            return self.encode(&signal, sequence, out);
+        }
+        self.whole(bare.len(), out)?;
+        out.put_slice(bare);
+        Ok(None)
+    }
+
+    /// Whether packets have headers.
+    fn headers(&self) -> bool {
+        self.cache.is_some() || self.agreed.contains(Flags::FRAGMENTS)
+    }
+
     fn packet(
         &mut self,
         signal: &Signal,
@@ -90,7 +137,7 @@ impl Encoder {
         out: &mut Chunks,
     ) -> Result<Option<Fragments>, DistError> {
         let fragments = self.agreed.contains(Flags::FRAGMENTS);
-        let headers = self.cache.is_some() || fragments;
+        let headers = self.headers();
         if !headers {
             self.control.push(tag::VERSION);
         }
@@ -109,17 +156,23 @@ impl Encoder {
             return self.fragmented(payload, length, sequence, out).map(Some);
         }
 
-        if headers {
+        self.whole(length, out)?;
+        if let Some(payload) = payload {
+            put_payload(payload, headers, out);
+        }
+        Ok(None)
+    }
+
+    /// Appends all of a packet that is not a fragment up to its payload, of which `payload` bytes
+    /// will follow.
+    fn whole(&mut self, payload: usize, out: &mut Chunks) -> Result<(), DistError> {
+        if self.headers() {
             self.header.extend([tag::VERSION, HEADER]);
             self.list();
         } else {
             self.header.push(PASS_THROUGH);
         }
-        self.begin(length, out)?;
-        if let Some(payload) = payload {
-            put_payload(payload, headers, out);
-        }
-        Ok(None)
+        self.begin(payload, out)
     }
 
     /// Writes the list of cached atoms.

@@ -380,3 +380,35 @@ proptest! {
             .map_err(|error| error.to_string());
     }
 }
+
+#[test]
+fn plain_unlinks_go_only_to_peers_that_know_no_others() {
+    let pid = |id| Pid {
+        node: "a@host".into(),
+        id,
+        serial: 0,
+        creation: 7,
+    };
+    let signal = Signal {
+        control: Control::Unlink {
+            from: pid(1),
+            to: pid(2),
+        },
+        trace: None,
+        payload: None,
+    };
+    let numbered = Flags::STOCK;
+    let plain = Flags::STOCK.without(Flags::UNLINK_ID);
+    for (agreed, sent) in [(numbered, false), (plain, true)] {
+        let mut out = Chunks::new();
+        let outcome = Encoder::new(agreed, EncoderConfig::default()).encode(&signal, 1, &mut out);
+        assert_eq!(outcome.is_ok(), sent);
+        if sent {
+            let mut bytes = vec![0; out.len()];
+            bytes::Buf::copy_to_slice(&mut out, &mut bytes);
+            let packet = bytes.split_off(4).into();
+            let read = Decoder::new(agreed, DistLimits::default()).packet(packet);
+            assert_eq!(read.unwrap(), Some(signal.clone()));
+        }
+    }
+}

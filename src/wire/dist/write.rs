@@ -37,8 +37,11 @@ impl Writer<'_> {
             return Err(unsendable(name, "its identifier is 0"));
         }
         match &signal.control {
-            Control::Unlink { .. } => {
-                return Err(unsendable(name, "unlinks without identifier are obsolete"));
+            Control::Unlink { .. } if self.agreed.contains(Flags::UNLINK_ID) => {
+                return Err(unsendable(
+                    name,
+                    "the peer knows unlinks with an identifier",
+                ));
             }
             Control::Unknown { .. } => return Err(unsendable(name, "nobody knows its form")),
             Control::Monitor {
@@ -64,6 +67,15 @@ impl Writer<'_> {
             })
     }
 
+    /// Writes the control tuple of a message, which nothing can be wrong with but its names.
+    pub(super) fn message(&mut self, control: &Control) -> Result<(), DistError> {
+        let written = self.control(control, None, None);
+        written.map(drop).map_err(|source| DistError::Term {
+            operation: name_of(control),
+            source,
+        })
+    }
+
     /// Whether the peer can take such a trace token: without `BIG_SEQTRACE_LABELS` its label has
     /// to be small on 32-bit machines, too (`can_send_seqtrace_token`).
     fn understood(&self, token: &Value) -> bool {
@@ -82,6 +94,7 @@ impl Writer<'_> {
         let traced = trace.is_some();
         match control {
             Control::Link { from, to } => self.pids(op::LINK, from, to)?,
+            Control::Unlink { from, to } => self.pids(op::UNLINK, from, to)?,
             Control::Send { from, to } => match from {
                 Some(from) if self.agreed.contains(Flags::SEND_SENDER) => {
                     self.head(2, op::SEND_SENDER, op::SEND_SENDER_TT, traced);
@@ -187,7 +200,7 @@ impl Writer<'_> {
                 to,
             } => return self.altact(*priority, *exit, from, to, trace, payload),
             // Refused before.
-            Control::Unlink { .. } | Control::Unknown { .. } => {}
+            Control::Unknown { .. } => {}
         }
         self.token(trace)?;
         Ok(payload)

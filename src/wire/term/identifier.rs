@@ -19,6 +19,12 @@ pub struct Pid {
     pub creation: u32,
 }
 
+impl AsRef<Self> for Pid {
+    fn as_ref(&self) -> &Self {
+        self
+    }
+}
+
 /// A reference, unique among all nodes.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Reference {

@@ -168,7 +168,7 @@ impl Facts {
 
 /// What a VM that is a peer need not know.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Foreign {
+pub(in crate::wire) enum Foreign {
     Record,
     Local,
 }

@@ -57,7 +57,7 @@ impl Term {
     }
 
     /// The same for parts of a term that has been checked.
-    pub(super) fn from_checked(
+    pub(in crate::wire) fn from_checked(
         skeleton: Bytes,
         blobs: Vec<Bytes>,
         foreign: Option<Foreign>,

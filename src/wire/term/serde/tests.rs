@@ -267,7 +267,8 @@ fn terms_pass_as_they_are() {
     assert_eq!(back.shared.as_ptr(), rust.shared.as_ptr());
     // And out of the middle of a term.
     let small = to_term(&Passing {
-        shared: Bytes::from_static(b"abc"),
+        term: None,
+        shared: vec![9; OUT_OF_BAND_BYTES - 1].into(),
         ..passing()
     })
     .unwrap();

@@ -123,7 +123,7 @@ pub mod atom {
 /// A struct as an Erlang record: `{name, Field1, Field2, …}`, the name that of the struct in
 /// snake case.
 ///
-/// For a struct that is itself a message, or stands in a list, see [`Record`](super::Record).
+/// For a struct that is itself a message, or stands in a list, see [`Record`].
 ///
 /// ```
 /// use partisan::serde::{Record, from_value, to_value};
