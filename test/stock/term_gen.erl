@@ -676,6 +676,7 @@ difference(A, B) ->
 %% * what is nested deeper than our limit;
 %% * a fun (`NEW_FUN_EXT') of another size than it claims to have, which the BEAM does not look at;
 %% * a comma for the point of a `FLOAT_EXT', for which the BEAM writes a point, into the binary;
+%% * a `FLOAT_EXT' without the zero at its end, over which the BEAM reads on;
 %% * its internal atom references (`ATOM_INTERNAL_REF2', 73, and 3, 75), which only `ets' may write;
 %% * a `LOCAL_EXT' within another one, which no node writes;
 %% * a fun whose creator is no pid, or whose arity, index or uniq stands in another encoding of an
@@ -687,7 +688,7 @@ refused_by_us_alone(Reason, Bytes, Term) ->
     case lists:search(fun({Text, _}) -> Is(Text) end, meant_refusals()) of
         {value, {_, depth}} -> {depth(Term) > 1000, depth};
         {value, {_, cut_off}} -> {claims(Bytes, Numbers), fun_size};
-        {value, {_, float_comma}} -> {re:run(Bytes, "c[-+]?[0-9]+,[0-9]") =/= nomatch, float_comma};
+        {value, {_, float}} -> {re:run(Bytes, "c([-+]?[0-9]+,[0-9]|[-+.,e0-9]{31})") =/= nomatch, float};
         {value, {_, tag}} -> {internal(Bytes, Numbers), internal_tag};
         {value, {_, no_bits}} ->
             {release() < 27 andalso binary:match(Bytes, <<77, 0:40>>) =/= nomatch, no_bits};
@@ -704,7 +705,7 @@ meant_refusals() ->
         {<<"a malformed fun: its index or uniq is not an integer">>, fun_parts},
         {<<"a malformed fun: its uniq is too large">>, fun_parts},
         {<<"cut off">>, cut_off},
-        {<<"a float is not a finite number">>, float_comma},
+        {<<"a float is not a finite number">>, float},
         {<<"is not allowed">>, tag},
         {<<"0 bits in the last byte">>, no_bits}
     ].

@@ -14,6 +14,10 @@ pub(super) struct Atoms {
     atoms: [Option<Atom>; KEPT_ATOMS],
     /// Atoms as they stand in identifiers.
     nodes: [Option<Arc<str>>; KEPT_NODES],
+    /// Place of the atom that came last: tuples in a list begin with one.
+    last_atom: usize,
+    /// Place of the node that came last: most identifiers that come together are of one.
+    last_node: usize,
 }
 
 thread_local! {
@@ -41,24 +45,40 @@ impl Atoms {
         Self {
             atoms: [const { None }; KEPT_ATOMS],
             nodes: [const { None }; KEPT_NODES],
+            last_atom: 0,
+            last_node: 0,
         }
     }
 
     /// The atom, if the bytes are text and short enough to be kept.
     #[inline]
     pub(super) fn kept(&mut self, bytes: &[u8]) -> Option<&Atom> {
-        let slot = self.atoms.get_mut(place(bytes) % KEPT_ATOMS)?;
-        match slot {
-            Some(kept) if kept.as_str().as_bytes() == bytes => {}
-            _ => *slot = Some(text(bytes)?.into()),
+        let is = |kept: &Option<Atom>| match kept {
+            Some(kept) => kept.as_str().as_bytes() == bytes,
+            None => false,
+        };
+        if !self.atoms.get(self.last_atom).is_some_and(is) {
+            let place = place(bytes) % KEPT_ATOMS;
+            let slot = self.atoms.get_mut(place)?;
+            if !is(slot) {
+                *slot = Some(text(bytes)?.into());
+            }
+            self.last_atom = place;
         }
-        slot.as_ref()
+        self.atoms.get(self.last_atom)?.as_ref()
     }
 
     /// The text of an atom that is the node of an identifier, likewise.
     #[inline]
     pub(super) fn node(&mut self, bytes: &[u8]) -> Option<Arc<str>> {
-        let slot = self.nodes.get_mut(place(bytes) % KEPT_NODES)?;
+        if let Some(Some(last)) = self.nodes.get(self.last_node)
+            && last.as_bytes() == bytes
+        {
+            return Some(last.clone());
+        }
+        let place = place(bytes) % KEPT_NODES;
+        let slot = self.nodes.get_mut(place)?;
+        self.last_node = place;
         match slot {
             Some(kept) if kept.as_bytes() == bytes => Some(kept.clone()),
             _ => {

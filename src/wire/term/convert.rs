@@ -107,7 +107,7 @@ fn leaf_from_eetf(term: &eetf::Term) -> Result<Value, TermError> {
         )?),
         eetf::Term::Binary(binary) => Value::binary(binary.bytes.clone()),
         eetf::Term::BitBinary(bits) => Value::Bits {
-            bytes: bits.bytes.clone().into(),
+            bytes: bits.bytes.clone(),
             last_bits: bits.tail_bits_size,
         },
         eetf::Term::ByteList(list) => Value::List(

@@ -7,6 +7,7 @@
 //! into what is left. So all memory that is taken ahead adds up to a multiple of the input.
 
 use super::atoms::{Atoms, with_atoms};
+use super::binary::{Binary, INLINE};
 use super::inflate::inflate;
 use super::keys::{Keys, distinct_fields};
 use super::normal::fun_with_atoms;
@@ -142,8 +143,13 @@ trait Place: Sized {
     }
 
     #[inline(never)]
+    fn short(self, start: &[u8; INLINE], length: usize) {
+        self.put(|| Value::Binary(Binary::start_of(start, length)));
+    }
+
+    #[inline(never)]
     fn binary(self, source: &Bytes, place: Range<usize>) {
-        self.put(|| Value::Binary(source.slice(place)));
+        self.put(|| Value::Binary(source.slice(place).into()));
     }
 
     #[inline(never)]
@@ -281,14 +287,13 @@ impl<'a> Reader<'a> {
             }
             tag::BINARY => {
                 let length = self.u32()? as usize;
-                if length >= OUT_OF_BAND_BYTES {
-                    let large = self.large(length)?;
-                    place.put(|| Value::Binary(large));
-                } else {
-                    let start = self.at;
-                    self.take(length)?;
-                    self.pins = true;
-                    place.binary(self.source, start..self.at);
+                let rest = self.bytes.get(self.at..).unwrap_or_default();
+                match rest.first_chunk() {
+                    Some(start) if length <= INLINE => {
+                        self.at += length;
+                        place.short(start, length);
+                    }
+                    _ => self.binary(length, place)?,
                 }
             }
             _ => return self.container(tag, place),
@@ -522,6 +527,20 @@ impl<'a> Reader<'a> {
     }
 
     #[inline(never)]
+    fn binary<P: Place>(&mut self, length: usize, place: P) -> Option<()> {
+        if length >= OUT_OF_BAND_BYTES {
+            let large = self.large(length)?;
+            place.put(|| Value::Binary(large.into()));
+        } else {
+            let start = self.at;
+            self.take(length)?;
+            self.pins |= length > INLINE;
+            place.binary(self.source, start..self.at);
+        }
+        Some(())
+    }
+
+    #[inline(never)]
     fn large(&mut self, length: usize) -> Option<Bytes> {
         match &mut self.blobs {
             Some(blobs) => match blobs.next() {
@@ -541,11 +560,11 @@ impl<'a> Reader<'a> {
         if length == 0 || !(1..=8).contains(&last_bits) {
             return self.fail(TermError::Bits(last_bits));
         }
-        let bytes = self.slice(length)?;
-        Some(match last_bits {
-            8 => Value::Binary(bytes),
-            _ => Value::Bits { bytes, last_bits },
-        })
+        if last_bits == 8 {
+            return self.slice(length).map(Value::binary);
+        }
+        let bytes = self.take(length)?.to_vec();
+        Some(Value::Bits { bytes, last_bits })
     }
 
     fn big(&mut self, length: usize) -> Option<Value> {

@@ -10,7 +10,7 @@
 use super::scan::{Facts, Foreign, binary_words, map_words, words};
 use super::value::Value;
 use super::walk::Walker;
-use super::{Opaque, Record, Term, TermError, TermLimits, tag};
+use super::{Binary, Opaque, Record, Term, TermError, TermLimits, tag};
 use crate::limits::{
     KEPT_ENCODE_BYTES, MAX_ATOM_CHARS, MAX_BLOBS, MAX_TERM_DEPTH, OUT_OF_BAND_BYTES,
 };
@@ -357,7 +357,7 @@ impl Encoder {
                 self.out.extend_from_slice(&[tag::ATOM_UTF8, high, low]);
             }
         }
-        self.out.extend_from_slice(text.as_bytes());
+        append(text.as_bytes(), &mut self.out);
         Some(())
     }
 
@@ -405,22 +405,22 @@ impl Encoder {
     }
 
     #[inline]
-    fn binary(&mut self, bytes: &Bytes) -> Option<()> {
+    fn binary(&mut self, bytes: &Binary) -> Option<()> {
         self.counted(tag::BINARY, bytes.len())?;
         self.words += binary_words(bytes.len());
         if bytes.len() >= OUT_OF_BAND_BYTES {
             return self.large(bytes);
         }
-        self.out.extend_from_slice(bytes);
+        bytes.append_to(&mut self.out);
         Some(())
     }
 
     #[inline(never)]
-    fn large(&mut self, bytes: &Bytes) -> Option<()> {
+    fn large(&mut self, bytes: &Binary) -> Option<()> {
         match &mut self.blobs {
             Some(blobs) if blobs.len() == MAX_BLOBS => self.fail(TermError::Blobs(MAX_BLOBS)),
             Some(blobs) => {
-                blobs.push(bytes.clone());
+                blobs.push(bytes.to_bytes());
                 Some(())
             }
             None => {
@@ -429,6 +429,21 @@ impl Encoder {
                 Some(())
             }
         }
+    }
+}
+
+/// Appends bytes which are few as a rule: two copies of fixed size, which overlap, are quicker than
+/// a call for any size.
+#[inline(always)]
+fn append(bytes: &[u8], out: &mut Vec<u8>) {
+    let end = out.len() + bytes.len();
+    match (bytes.first_chunk::<4>(), bytes.last_chunk::<4>()) {
+        (Some(first), Some(last)) if bytes.len() <= 8 => {
+            out.extend_from_slice(first);
+            out.truncate(end - 4);
+            out.extend_from_slice(last);
+        }
+        _ => out.extend_from_slice(bytes),
     }
 }
 

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::{Atom, Pid, Port, Reference, Value};
+use super::{Atom, Binary, Pid, Port, Reference, Value};
 
 macro_rules! small {
     ($($number:ty)*) => {$(
@@ -50,7 +50,7 @@ impl From<char> for Value {
 /// A binary.
 impl From<&str> for Value {
     fn from(text: &str) -> Self {
-        Self::Binary(Bytes::copy_from_slice(text.as_bytes()))
+        Self::Binary(text.into())
     }
 }
 
@@ -71,7 +71,7 @@ impl From<Arc<str>> for Value {
 /// A binary.
 impl From<&[u8]> for Value {
     fn from(bytes: &[u8]) -> Self {
-        Self::Binary(Bytes::copy_from_slice(bytes))
+        Self::Binary(bytes.into())
     }
 }
 
@@ -105,7 +105,7 @@ macro_rules! cloned {
     )*};
 }
 
-cloned!(Value Atom Pid Reference Port Bytes String);
+cloned!(Value Atom Pid Reference Port Binary Bytes String);
 
 /// What it holds, or the atom `undefined`.
 impl<T: Into<Value>> From<Option<T>> for Value {

@@ -20,6 +20,7 @@
 //! know them.
 
 mod atoms;
+mod binary;
 mod convert;
 mod decode;
 mod elide;
@@ -44,6 +45,7 @@ mod text;
 mod value;
 mod walk;
 
+pub use binary::Binary;
 pub use elide::{Elided, elide, inline};
 pub use error::TermError;
 pub use identifier::{Pid, Port, Reference, Words};

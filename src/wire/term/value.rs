@@ -1,6 +1,6 @@
 //! Erlang's values, for users in Rust.
 
-use super::{Opaque, Pid, Port, Record, Reference};
+use super::{Binary, Opaque, Pid, Port, Record, Reference};
 use bytes::Bytes;
 use num_bigint::BigInt;
 use smol_str::SmolStr;
@@ -45,8 +45,8 @@ impl AsRef<str> for Atom {
 
 /// A term's meaning.
 ///
-/// Binaries share the memory of the term that they were decoded from, so a small one that is
-/// kept for long keeps all of it: see [`Value::detach`].
+/// Binaries, but for short ones, share the memory of the term that they were decoded from, so one
+/// that is kept for long keeps all of it: see [`Value::detach`].
 ///
 /// [`Value::encode`] and [`Term::decode`](super::Term::decode) are inverse to each other for
 /// values in normal form: what fits is an `Integer`, not a `BigInteger`; a bitstring of whole
@@ -63,11 +63,11 @@ pub enum Value {
     /// A finite float.
     Float(f64),
     /// Bytes.
-    Binary(Bytes),
+    Binary(Binary),
     /// Bits that don't fill the last byte.
     Bits {
         /// The bits, the last ones in the high bits of the last byte.
-        bytes: Bytes,
+        bytes: Vec<u8>,
         /// How many bits of the last byte belong to it, 1 to 8.
         last_bits: u8,
     },
@@ -109,7 +109,7 @@ impl Value {
 
     /// A binary.
     #[must_use]
-    pub fn binary(bytes: impl Into<Bytes>) -> Self {
+    pub fn binary(bytes: impl Into<Binary>) -> Self {
         Self::Binary(bytes.into())
     }
 
@@ -139,9 +139,7 @@ impl Value {
     /// else alive.
     pub fn detach(&mut self) {
         match self {
-            Self::Binary(bytes) | Self::Bits { bytes, .. } => {
-                *bytes = Bytes::copy_from_slice(bytes);
-            }
+            Self::Binary(binary) => binary.detach(),
             Self::Fun(opaque) | Self::Local(opaque) => opaque.detach(),
             Self::Tuple(all) | Self::List(all) => all.iter_mut().for_each(Self::detach),
             Self::ImproperList(all, tail) => {
@@ -157,6 +155,7 @@ impl Value {
             | Self::Integer(_)
             | Self::BigInteger(_)
             | Self::Float(_)
+            | Self::Bits { .. }
             | Self::Pid(_)
             | Self::Reference(_)
             | Self::Port(_) => {}
@@ -198,7 +197,7 @@ impl Value {
 
     /// The bytes, if it is a binary.
     #[must_use]
-    pub fn as_binary(&self) -> Option<&Bytes> {
+    pub fn as_binary(&self) -> Option<&Binary> {
         match self {
             Self::Binary(bytes) => Some(bytes),
             _ => None,
@@ -321,7 +320,13 @@ impl From<BigInt> for Value {
 
 impl From<Bytes> for Value {
     fn from(bytes: Bytes) -> Self {
-        Self::Binary(bytes)
+        Self::Binary(bytes.into())
+    }
+}
+
+impl From<Binary> for Value {
+    fn from(binary: Binary) -> Self {
+        Self::Binary(binary)
     }
 }
 

@@ -730,10 +730,12 @@ impl<'a> Walker<'a> {
 
 /// The text of `FLOAT_EXT`, as `sprintf("%.20e")` writes it, padded with zeros.
 ///
+/// The longest takes 28 bytes, so there is a zero: without one the VM reads on behind the field.
 /// Digits, a point and digits are demanded as by the VM (`sys_chars_to_double`), which is
 /// stricter than Rust's own parser.
 pub(super) fn numeral(text: &[u8]) -> Option<f64> {
-    let text = text.split(|&byte| byte == 0).next()?;
+    let end = text.iter().position(|&byte| byte == 0)?;
+    let text = text.get(..end)?;
     let digits = text
         .strip_prefix(b"-")
         .or(text.strip_prefix(b"+"))

@@ -212,12 +212,12 @@ impl Pass for Shared {
     const EXPECTED: &'static str = "a binary";
 
     fn to_value(&self) -> Value {
-        Value::Binary(self.0.clone())
+        Value::Binary(self.0.clone().into())
     }
 
     fn from_value(value: Value) -> Result<Self, Value> {
         match value {
-            Value::Binary(bytes) => Ok(Self(bytes)),
+            Value::Binary(bytes) => Ok(Self(bytes.into())),
             Value::List(elements) => {
                 let byte = |element: &Value| u8::try_from(element.as_i64()?).ok();
                 match elements.iter().map(byte).collect::<Option<Vec<u8>>>() {

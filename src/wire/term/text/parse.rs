@@ -622,9 +622,9 @@ impl Bits {
     }
 
     fn value(self) -> Value {
-        let bytes = self.bytes.into();
+        let bytes = self.bytes;
         match self.used {
-            0 => Value::Binary(bytes),
+            0 => Value::binary(bytes),
             last_bits => Value::Bits { bytes, last_bits },
         }
     }

@@ -2,8 +2,6 @@
 
 use std::fmt::{self, Display, Formatter, Write};
 
-use bytes::Bytes;
-
 use super::{RESERVED, RESERVED_LATER, begins_atom, within_atom};
 use crate::limits::MAX_TERM_DEPTH;
 use crate::wire::term::walk::{Token, Walker};
@@ -212,7 +210,7 @@ fn float(number: f64, f: &mut Formatter<'_>) -> fmt::Result {
     }
 }
 
-fn binary(bytes: &Bytes, f: &mut Formatter<'_>) -> fmt::Result {
+fn binary(bytes: &[u8], f: &mut Formatter<'_>) -> fmt::Result {
     if !bytes.is_empty() && !f.alternate() {
         match std::str::from_utf8(bytes) {
             Ok(text) if text.chars().all(printable) => {
@@ -232,7 +230,7 @@ fn binary(bytes: &Bytes, f: &mut Formatter<'_>) -> fmt::Result {
     bits(bytes, 8, f)
 }
 
-fn bits(bytes: &Bytes, last_bits: u8, f: &mut Formatter<'_>) -> fmt::Result {
+fn bits(bytes: &[u8], last_bits: u8, f: &mut Formatter<'_>) -> fmt::Result {
     f.write_str("<<")?;
     if let Some((last, whole)) = bytes.split_last() {
         for byte in whole {
