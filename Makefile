@@ -1,4 +1,4 @@
-.PHONY: build demo bench bench-quick bench-count test fmt lint clean
+.PHONY: build demo bench bench-quick bench-stock bench-count test fmt lint clean
 
 export REBAR_CACHE_DIR ?= $(CURDIR)/_build/cache
 
@@ -20,6 +20,10 @@ bench-quick:     ## Its points on loopback, in short runs: under 5 minutes
 	@scripts/bootstrap.sh bench
 	rebar3 compile
 	cargo run --release --locked -p partisan-bench -- quick
+
+bench-stock:     ## Messages per second of stock nodes, Rust nodes and erl_dist among each other: 8 minutes
+	@scripts/bootstrap.sh bench
+	cargo run --release --locked -p partisan-bench -- stock
 
 test:            ## Everything that CI runs
 	@scripts/test.sh

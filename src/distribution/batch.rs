@@ -235,3 +235,89 @@ impl Scribe {
         None
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::dist::EncoderConfig;
+    use crate::wire::flags::Flags;
+    use crate::wire::term::Value;
+    use bytes::Buf;
+
+    fn bytes(out: &mut Chunks) -> Vec<u8> {
+        out.copy_to_bytes(out.remaining()).to_vec()
+    }
+
+    #[test]
+    fn small_messages_look_like_all_others_and_what_is_cut_holds_up_its_batch_only() {
+        let own = Identity::new("own@host".into(), 7);
+        let pid = |node: &str, id, creation| Pid {
+            node: node.into(),
+            id,
+            serial: 3,
+            creation,
+        };
+        let cache = Flags::DIST_HDR_ATOM_CACHE;
+        for agreed in [
+            Flags::empty(),
+            cache,
+            cache | Flags::FRAGMENTS,
+            Flags::STOCK,
+        ] {
+            for fragment_bytes in [100, limits::DIST_FRAGMENT_BYTES] {
+                let config = EncoderConfig { fragment_bytes };
+                let mut plain = Encoder::new(agreed, config);
+                let encoder = Encoder::new(agreed, config);
+                let mut scribe = Scribe::new(encoder, &own, "peer@host".into());
+                let (mut batch, mut wanted) = (Batch::default(), Chunks::new());
+                for size in [0, 1, 63, 300, 2, 150, 9] {
+                    let term = Value::binary(vec![size as u8; size]).encode().unwrap();
+                    let (from, to) = (Local { id: 1, serial: 3 }, pid("peer@host", 9, 5));
+                    let sender = pid("own@host", 1, 7);
+                    let name = ["one", "other"][size % 2];
+                    let controls = [
+                        Control::Send {
+                            from: Some(sender.clone()),
+                            to: to.clone(),
+                        },
+                        Control::RegSend {
+                            from: sender,
+                            to: Atom::new(name),
+                        },
+                    ];
+                    for (to, control) in [To::Pid(&to), To::Name(name)].into_iter().zip(controls) {
+                        let letter = Letter::message(from, to, &term).unwrap();
+                        assert!(matches!(letter, Letter::Small(..)));
+                        batch.push(letter, Some(10));
+                        let signal = Signal {
+                            control,
+                            trace: None,
+                            payload: Some(term.clone()),
+                        };
+                        if let Some(mut rest) = plain.encode(&signal, 4, &mut wanted).unwrap() {
+                            while rest.next(&mut wanted) {}
+                        }
+                    }
+                }
+                let (mut out, mut freed) = (Chunks::new(), 0);
+                let failed = |e| panic!("{e}");
+                while let Some(mut rest) = scribe.write(&mut batch, 4, &mut out, &mut freed, failed)
+                {
+                    while rest.fragments.next(&mut out) {}
+                    freed += rest.room as usize;
+                }
+                assert_eq!(bytes(&mut out), bytes(&mut wanted), "{agreed:?}");
+                assert!(batch.is_empty());
+                assert_eq!(freed, 14 * 10);
+            }
+        }
+    }
+
+    #[test]
+    fn large_messages_are_not_copied() {
+        let large = Value::binary(vec![0; limits::SMALL_MESSAGE_BYTES]);
+        let large = large.encode().unwrap();
+        let from = Local { id: 1, serial: 0 };
+        assert!(Letter::message(from, To::Name("x"), &large).is_none());
+    }
+}

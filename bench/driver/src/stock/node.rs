@@ -96,8 +96,7 @@ impl End for Ours {
             self.mailboxes.push(mailbox);
         }
         // In the order of the pids, which was told.
-        self.mailboxes
-            .sort_by_key(|m| std::cmp::Reverse((m.pid().serial, m.pid().id)));
+        self.mailboxes.sort_by_key(|m| (m.pid().serial, m.pid().id));
         Ok((end, sum))
     }
 
