@@ -250,7 +250,7 @@ mod tests {
 
     #[test]
     fn small_messages_look_like_all_others_and_what_is_cut_holds_up_its_batch_only() {
-        let own = Identity::new("own@host".into(), 7);
+        let own = Identity::new("own@host", 7);
         let pid = |node: &str, id, creation| Pid {
             node: node.into(),
             id,
@@ -259,9 +259,9 @@ mod tests {
         };
         let cache = Flags::DIST_HDR_ATOM_CACHE;
         for agreed in [
-            Flags::empty(),
+            Flags::default(),
             cache,
-            cache | Flags::FRAGMENTS,
+            cache.with(Flags::FRAGMENTS),
             Flags::STOCK,
         ] {
             for fragment_bytes in [100, limits::DIST_FRAGMENT_BYTES] {
