@@ -132,7 +132,7 @@ pub(crate) fn number(term: &Term) -> (i64, i64, Bytes) {
     let value = term.decode();
     let parts = value.as_tuple().unwrap();
     let int = |at: usize| parts[at].as_i64().unwrap();
-    (int(0), int(1), parts[2].as_binary().unwrap().clone())
+    (int(0), int(1), parts[2].as_binary().unwrap().to_bytes())
 }
 
 /// Fills the way to a mailbox that nobody reads; returns how many messages went in.

@@ -87,7 +87,7 @@ fn kinds() -> Vec<(eetf::Term, Value)> {
             }
             .into(),
             Value::Bits {
-                bytes: vec![1, 0xa0].into(),
+                bytes: vec![1, 0xa0],
                 last_bits: 3,
             },
         ),

@@ -70,7 +70,7 @@ fn real_terms_mean_what_they_meant() {
         Value::binary(&b""[..]),
         Value::binary(&b"bin"[..]),
         Value::Bits {
-            bytes: Bytes::from_static(&[0xa0]),
+            bytes: vec![0xa0],
             last_bits: 3,
         },
         empty,
@@ -135,7 +135,7 @@ fn values_that_erlang_has_no_room_for() {
     );
     assert_eq!(refused(f64::NAN.into()), TermError::Float);
     let bits = Value::Bits {
-        bytes: Bytes::new(),
+        bytes: Vec::new(),
         last_bits: 3,
     };
     assert_eq!(refused(bits), TermError::Bits(3));
@@ -296,7 +296,7 @@ fn heap_is_not_underestimated() {
     let binaries = [(0, 2), (1, 3), (9, 4), (64, 10), (65, 6), (1000, 6)];
     measured.extend(binaries.map(|(length, words)| (Value::binary(vec![0; length]), words)));
     let bits = |bytes| Value::Bits {
-        bytes: vec![0; bytes].into(),
+        bytes: vec![0; bytes],
         last_bits: 1,
     };
     measured.extend([(bits(1), 8), (bits(64), 15), (1.0.into(), 2)]);

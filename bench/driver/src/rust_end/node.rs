@@ -207,7 +207,7 @@ impl Port for Mail {
     }
 
     fn data(&mut self, number: u64) -> Result<()> {
-        let payload = Value::Binary(self.payload.clone());
+        let payload = Value::binary(self.payload.clone());
         self.send(&Value::tuple([integer(number), payload]))
     }
 
@@ -218,7 +218,7 @@ impl Port for Mail {
     fn message(&mut self, stamp: u64) -> Result<()> {
         self.send(&Value::tuple([
             Value::atom("message"),
-            Value::Binary(self.payload.clone()),
+            Value::binary(self.payload.clone()),
             self.own(),
             integer(stamp),
         ]))
@@ -244,7 +244,7 @@ impl Port for Mail {
         };
         match parts {
             [Value::Integer(n), Value::Binary(bytes)] => {
-                Ok(Incoming::Data(number(n)?, bytes.clone()))
+                Ok(Incoming::Data(number(n)?, bytes.to_bytes()))
             }
             [
                 _,
@@ -253,7 +253,7 @@ impl Port for Mail {
                 Value::Integer(stamp),
             ] => {
                 self.partner = Some(from.clone());
-                Ok(Incoming::Message(number(stamp)?, bytes.clone()))
+                Ok(Incoming::Message(number(stamp)?, bytes.to_bytes()))
             }
             [start, Value::Pid(from), Value::Integer(count)] if start.is_atom("start") => {
                 self.partner = Some(from.clone());

@@ -125,7 +125,7 @@ impl End for Ours {
                         let message = Value::tuple([
                             Value::atom("data"),
                             i64::from(number).into(),
-                            Value::Binary(payload.clone()),
+                            Value::binary(payload.clone()),
                         ]);
                         mailbox.send(&to, &message.encode()?).await?;
                     }

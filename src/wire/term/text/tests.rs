@@ -2,7 +2,6 @@
 
 use std::process::Command;
 
-use bytes::Bytes;
 use num_bigint::{BigInt, Sign};
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -27,7 +26,7 @@ fn refused(text: &str) -> TextError {
 #[test]
 fn everything_is_read() {
     let bits = |bytes: &'static [u8], last_bits| Value::Bits {
-        bytes: Bytes::from_static(bytes),
+        bytes: bytes.to_vec(),
         last_bits,
     };
     let big = |text: &str| Value::integer(text.parse::<BigInt>().unwrap());
@@ -256,10 +255,7 @@ fn leaf() -> impl Strategy<Value = Value> {
         Just(Value::binary("\u{fffe}".as_bytes())),
         (vec(any::<u8>(), 1..6), 1..8u8).prop_map(|(mut bytes, last_bits)| {
             *bytes.last_mut().unwrap() &= 0xffu8 << (8 - last_bits);
-            Value::Bits {
-                bytes: bytes.into(),
-                last_bits,
-            }
+            Value::Bits { bytes, last_bits }
         }),
         text().prop_map(|text| Value::string(&text)),
         vec(0..0x11_0000i64, 0..4)
