@@ -563,7 +563,11 @@ impl<'a> Reader<'a> {
         if last_bits == 8 {
             return self.slice(length).map(Value::binary);
         }
-        let bytes = self.take(length)?.to_vec();
+        let mut bytes = self.take(length)?.to_vec();
+        if let Some(last) = bytes.last_mut() {
+            // What is below means nothing to the VM: equal bitstrings are to be equal here.
+            *last &= 0xff << (8 - last_bits);
+        }
         Some(Value::Bits { bytes, last_bits })
     }
 

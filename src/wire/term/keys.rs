@@ -198,12 +198,7 @@ fn feed(value: &Value, state: &RandomState, hasher: &mut impl Hasher) {
         Value::Float(number) => number.to_bits().hash(hasher),
         Value::Binary(bytes) => bytes.hash(hasher),
         Value::Bits { bytes, last_bits } => {
-            // The bits after the last one mean nothing.
-            let unused = 8u32.saturating_sub((*last_bits).into());
-            if let Some((last, others)) = bytes.split_last() {
-                others.hash(hasher);
-                last.checked_shr(unused).hash(hasher);
-            }
+            bytes.hash(hasher);
             last_bits.hash(hasher);
         }
         Value::Tuple(all) | Value::List(all) => feed_all(all, state, hasher),

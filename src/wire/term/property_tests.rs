@@ -66,8 +66,10 @@ fn leaf() -> impl Strategy<Value = Value> {
         vec(any::<u8>(), 0..100).prop_map(Value::binary),
         (OUT_OF_BAND_BYTES - 2..OUT_OF_BAND_BYTES + 3, any::<u8>())
             .prop_map(|(length, byte)| Value::binary(vec![byte; length])),
-        (vec(any::<u8>(), 1..20), 1..8u8)
-            .prop_map(|(bytes, last_bits)| Value::Bits { bytes, last_bits }),
+        (vec(any::<u8>(), 1..20), 1..8u8).prop_map(|(mut bytes, last_bits)| {
+            *bytes.last_mut().unwrap() &= 0xff << (8 - last_bits);
+            Value::Bits { bytes, last_bits }
+        }),
         vec(any::<u8>(), 0..50).prop_map(|bytes| Value::List(
             bytes.into_iter().map(|b| i64::from(b).into()).collect()
         )),

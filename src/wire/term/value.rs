@@ -66,7 +66,7 @@ pub enum Value {
     Binary(Binary),
     /// Bits that don't fill the last byte.
     Bits {
-        /// The bits, the last ones in the high bits of the last byte.
+        /// The bits, the last ones in the high bits of the last byte; a decoded one has zeros below.
         bytes: Vec<u8>,
         /// How many bits of the last byte belong to it, 1 to 8.
         last_bits: u8,
