@@ -254,12 +254,7 @@ mod tests {
             creation,
         };
         let cache = Flags::DIST_HDR_ATOM_CACHE;
-        for agreed in [
-            Flags::empty(),
-            cache,
-            cache | Flags::FRAGMENTS,
-            Flags::STOCK,
-        ] {
+        for agreed in [Flags(0), cache, cache.with(Flags::FRAGMENTS), Flags::STOCK] {
             for fragment_bytes in [100, limits::DIST_FRAGMENT_BYTES] {
                 let config = EncoderConfig { fragment_bytes };
                 let mut plain = Encoder::new(agreed, config);
