@@ -20,7 +20,7 @@ pub(crate) enum Letter<'a> {
     /// A small message from a process of this node; see [`Letter::message`].
     Small(Local, To<'a>, &'a [u8]),
     /// Whatever it may be.
-    Signal(Signal),
+    Signal(Box<Signal>),
 }
 
 /// Who gets a small message.
@@ -108,10 +108,7 @@ impl Batch {
                 self.bytes.extend_from_slice(payload);
                 item
             }
-            Letter::Signal(signal) => Item::Signal {
-                signal: Box::new(signal),
-                room,
-            },
+            Letter::Signal(signal) => Item::Signal { signal, room },
         };
         self.items.push_back(item);
     }
@@ -246,7 +243,7 @@ mod tests {
 
     #[test]
     fn small_messages_look_like_all_others_and_what_is_cut_holds_up_its_batch_only() {
-        let own = Identity::new("own@host".into(), 7);
+        let own = Identity::new("own@host", 7);
         let pid = |node: &str, id, creation| Pid {
             node: node.into(),
             id,

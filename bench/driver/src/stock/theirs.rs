@@ -35,8 +35,10 @@ struct Shared(Arc<Inner>);
 struct Inner {
     stream: TcpStream,
     /// What is written when it is flushed, and what was read ahead; `None`: not buffered.
-    buffers: Option<(Mutex<Vec<u8>>, Mutex<io::Cursor<Vec<u8>>>)>,
+    buffers: Option<Buffers>,
 }
+
+type Buffers = (Mutex<Vec<u8>>, Mutex<io::Cursor<Vec<u8>>>);
 
 impl Shared {
     fn new(stream: TcpStream, buffered: bool) -> io::Result<Self> {
