@@ -16,15 +16,11 @@ use crate::wire::term::{Atom, Form, Pid, Term};
 const OVERHEAD: usize = 128;
 
 /// What is to be sent.
-#[expect(
-    clippy::large_enum_variant,
-    reason = "it lives for one call, on the stack"
-)]
 pub(crate) enum Letter<'a> {
     /// A small message from a process of this node; see [`Letter::message`].
     Small(Local, To<'a>, &'a [u8]),
     /// Whatever it may be.
-    Signal(Signal),
+    Signal(Box<Signal>),
 }
 
 /// Who gets a small message.
@@ -112,10 +108,7 @@ impl Batch {
                 self.bytes.extend_from_slice(payload);
                 item
             }
-            Letter::Signal(signal) => Item::Signal {
-                signal: Box::new(signal),
-                room,
-            },
+            Letter::Signal(signal) => Item::Signal { signal, room },
         };
         self.items.push_back(item);
     }
@@ -258,12 +251,7 @@ mod tests {
             creation,
         };
         let cache = Flags::DIST_HDR_ATOM_CACHE;
-        for agreed in [
-            Flags::default(),
-            cache,
-            cache.with(Flags::FRAGMENTS),
-            Flags::STOCK,
-        ] {
+        for agreed in [Flags(0), cache, cache.with(Flags::FRAGMENTS), Flags::STOCK] {
             for fragment_bytes in [100, limits::DIST_FRAGMENT_BYTES] {
                 let config = EncoderConfig { fragment_bytes };
                 let mut plain = Encoder::new(agreed, config);

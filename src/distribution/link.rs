@@ -167,7 +167,7 @@ impl Link {
 
     /// Sends a signal that can't wait. A peer that reads nothing while these pile up is given up.
     pub(crate) fn signal(&self, lane: u64, signal: Signal) {
-        let _ = self.push(lane, Letter::Signal(signal), None);
+        let _ = self.push(lane, Letter::Signal(Box::new(signal)), None);
     }
 
     fn push(

@@ -273,7 +273,7 @@ impl Node {
             trace: None,
             payload: Some(payload),
         };
-        let letter = Letter::Signal(signal);
+        let letter = Letter::Signal(Box::new(signal));
         if let Pushed::Closed = link.send(self.lane(), letter).await {
             return Err(RpcError::NoConnection);
         }

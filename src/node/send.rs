@@ -335,7 +335,7 @@ impl Node {
         };
         small
             .and_then(|to| Letter::message(self.process(), to, term))
-            .unwrap_or_else(|| Letter::Signal(self.signal(to, term)))
+            .unwrap_or_else(|| Letter::Signal(Box::new(self.signal(to, term))))
     }
 
     /// A message as a signal of the distribution protocol.

@@ -32,14 +32,13 @@ const READ_BYTES: usize = 64 << 10;
 #[derive(Clone)]
 struct Shared(Arc<Inner>);
 
-/// What is written, and what is read from.
-type Buffers = (Mutex<Vec<u8>>, Mutex<io::Cursor<Vec<u8>>>);
-
 struct Inner {
     stream: TcpStream,
     /// What is written when it is flushed, and what was read ahead; `None`: not buffered.
     buffers: Option<Buffers>,
 }
+
+type Buffers = (Mutex<Vec<u8>>, Mutex<io::Cursor<Vec<u8>>>);
 
 impl Shared {
     fn new(stream: TcpStream, buffered: bool) -> io::Result<Self> {
