@@ -1,6 +1,6 @@
 //! The macro `term!`.
 
-/// A [`Value`](crate::Value), written much as in Erlang.
+/// A `Value`, written much as in Erlang.
 ///
 /// | written | becomes |
 /// |---|---|
