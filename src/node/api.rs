@@ -122,7 +122,7 @@ impl Inner {
         self.view.stopping();
         self.scopes.stop();
         if let Some(stock) = self.stock() {
-            stock.stop();
+            stock.stop(!self.processes.links().is_empty());
         }
         self.runtime.stop();
         self.processes.registry.stop();

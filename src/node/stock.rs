@@ -36,6 +36,10 @@ const THREAD_NAME: &str = "partisan-dist";
 /// Time for links to end when the node stops.
 const STOP_PATIENCE: Duration = Duration::from_secs(2);
 
+/// Time for what was sent last, an answer or the news of a process's end, to leave when the node
+/// stops.
+const LAST_WORDS: Duration = Duration::from_millis(50);
+
 /// How a node takes part in Distributed Erlang: [`Builder::distribution`](crate::Builder::distribution).
 ///
 /// The default: the node registers with the EPMD of its host and finds others through theirs, as `erl -name` does,
@@ -399,11 +403,14 @@ impl Stock {
     }
 
     /// Ends all links. Blocks until they have ended, unless it is called by one of their threads.
-    pub(crate) fn stop(&self) {
+    pub(crate) fn stop(&self, linked: bool) {
         self.registration.lock().take();
         let Some(runtime) = self.runtime.lock().take() else {
             return;
         };
+        if linked {
+            std::thread::sleep(LAST_WORDS);
+        }
         let (answer, stopped) = oneshot::channel();
         self.command(Command::Stop(answer));
         if std::thread::current().name() == Some(THREAD_NAME) {
