@@ -12,7 +12,7 @@
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::{Buf, BytesMut};
@@ -87,7 +87,6 @@ pub(crate) struct Link {
     stop: Notify,
     stopped: Mutex<Option<LinkError>>,
     stopping: AtomicBool,
-    sent: AtomicU64,
 }
 
 /// What came of an attempt to send.
@@ -128,7 +127,6 @@ impl Link {
             stop: Notify::new(),
             stopped: Mutex::new(None),
             stopping: AtomicBool::new(false),
-            sent: AtomicU64::new(0),
         }
     }
 
@@ -325,11 +323,9 @@ where
             return Ok(());
         }
         if !chunks.is_empty() {
-            let bytes = chunks.remaining() as u64;
             writer.write_all_buf(&mut chunks).await.map_err(broken)?;
             // TLS gathers records of its own.
             writer.flush().await.map_err(broken)?;
-            link.sent.fetch_add(bytes, Ordering::Relaxed);
             last = Instant::now();
             continue;
         }

@@ -69,11 +69,7 @@ impl Encoder {
         sequence: u64,
         out: &mut Chunks,
     ) -> Result<Option<Fragments>, DistError> {
-        self.control.clear();
-        self.header.clear();
-        if let Some(cache) = &mut self.cache {
-            cache.begin();
-        }
+        self.start();
         let written = self.packet(signal, sequence, out);
         if written.is_err()
             && let Some(cache) = &mut self.cache
@@ -91,21 +87,9 @@ impl Encoder {
         sequence: u64,
         out: &mut Chunks,
     ) -> Result<Option<Fragments>, DistError> {
-        self.control.clear();
-        self.header.clear();
-        if let Some(cache) = &mut self.cache {
-            cache.begin();
-        }
+        self.start();
         let headers = self.headers();
-        if !headers {
-            self.control.push(tag::VERSION);
-        }
-        let written = Writer {
-            agreed: self.agreed,
-            cache: self.cache.as_mut(),
-            out: &mut self.control,
-        }
-        .message(control);
+        let written = self.writer().message(control);
         let bare = payload.get(usize::from(headers)..).unwrap_or_default();
         if written.is_err() || self.control.len() + bare.len() > self.config.fragment_bytes {
             if let Some(cache) = &mut self.cache {
@@ -125,6 +109,26 @@ impl Encoder {
         Ok(None)
     }
 
+    /// Makes room for the control message of the next signal.
+    fn start(&mut self) {
+        self.control.clear();
+        self.header.clear();
+        if !self.headers() {
+            self.control.push(tag::VERSION);
+        }
+        if let Some(cache) = &mut self.cache {
+            cache.begin();
+        }
+    }
+
+    fn writer(&mut self) -> Writer<'_> {
+        Writer {
+            agreed: self.agreed,
+            cache: self.cache.as_mut(),
+            out: &mut self.control,
+        }
+    }
+
     /// Whether packets have headers.
     fn headers(&self) -> bool {
         self.cache.is_some() || self.agreed.contains(Flags::FRAGMENTS)
@@ -138,15 +142,7 @@ impl Encoder {
     ) -> Result<Option<Fragments>, DistError> {
         let fragments = self.agreed.contains(Flags::FRAGMENTS);
         let headers = self.headers();
-        if !headers {
-            self.control.push(tag::VERSION);
-        }
-        let payload = Writer {
-            agreed: self.agreed,
-            cache: self.cache.as_mut(),
-            out: &mut self.control,
-        }
-        .signal(signal)?;
+        let payload = self.writer().signal(signal)?;
         let length = payload.map_or(0, |term| term.len() - usize::from(headers));
         let size = self.config.fragment_bytes.max(1);
         if fragments
