@@ -6,7 +6,7 @@
 //! |---|---|---|
 //! | node | [`node`] | tie the rest together |
 //! | runtime | [`connection`], [`distribution`] | sockets, clocks, threads |
-//! | sans-I/O | [`overlay`], [`channel`], [`signals`], [`pg`] | nothing but compute |
+//! | sans-I/O | [`overlay`], [`broadcast`], [`channel`], [`signals`], [`pg`] | nothing but compute |
 //! | wire | [`wire`] | nothing but compute |
 //!
 //! Everything below the runtime takes bytes, time and randomness as arguments and returns what
@@ -16,6 +16,7 @@
 //! one needs none of what it brings and says `default-features = false`.
 #![forbid(unsafe_code)]
 
+pub mod broadcast;
 pub mod channel;
 pub mod connection;
 pub mod distribution;

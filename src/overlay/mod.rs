@@ -2,12 +2,18 @@
 //! tests drive alike.
 //!
 //! An overlay decides the set of nodes to keep links to and the set of members; how a link is
-//! made and kept is the concern of the layers above and below.
+//! made and kept is the concern of the layers above and below. [`contract`] is what they agree on.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+pub mod codec;
+pub mod contact;
+pub mod contract;
 pub mod full_mesh;
+
+pub use contact::{Contact, MAX_ADDRS};
+pub use contract::{Down, Effect, Effects, Error, Event, Overlay, Peer, Wire};
 
 /// What a member says about itself: its name, where it listens, and its channels.
 ///

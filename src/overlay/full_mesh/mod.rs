@@ -43,6 +43,7 @@ use rand::Rng;
 use rand::seq::IteratorRandom;
 
 use super::NodeSpec;
+use super::contact::{as_seen_by_others, check_spec};
 use crate::limits::{MAX_CONTROL_BYTES, MAX_MEMBERS};
 
 mod message;
@@ -50,8 +51,8 @@ mod message;
 mod simulation;
 mod state;
 
+pub use message::DecodeError;
 use message::Kind;
-pub use message::{DecodeError, MAX_ADDRS};
 use state::next;
 pub use state::{Entry, MAX_TOMBSTONES, Members};
 
@@ -648,10 +649,10 @@ fn assert_own(own: &Arc<NodeSpec>, members: &mut Members) -> bool {
 
 fn check(spec: &NodeSpec) -> Result<(), Error> {
     let name = spec.name.clone();
-    message::check_spec(spec).map_err(|what| Error::Spec { name, what })
+    check_spec(spec).map_err(|what| Error::Spec { name, what })
 }
 
 fn checked(spec: NodeSpec) -> Result<NodeSpec, Error> {
     check(&spec)?;
-    Ok(message::as_seen_by_others(spec))
+    Ok(as_seen_by_others(spec))
 }
