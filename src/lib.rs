@@ -42,6 +42,7 @@ pub use node::events::{Events, NodeEvent};
 pub use node::functions::{Call, Exception, FunctionResult};
 pub use node::global::GlobalError;
 pub use node::mailbox::{Mailbox, Message, RegisterError};
+pub use node::overlay::OverlayConfig;
 pub use node::pg::{Pg, PgError, PgEvent, PgEvents};
 pub use node::process::Exit;
 pub use node::registry::AliasKind;

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use partisan::limits::{MAX_CONTROL_BYTES, MAX_MEMBERS};
-use partisan::overlay::full_mesh::{Config, Effect, Event, State};
-use partisan::overlay::{MemberChannel, NodeSpec};
+use partisan::overlay::full_mesh::{Config, State};
+use partisan::overlay::membership::{Framed, Input as Event, Membership, Output};
+use partisan::overlay::{Contact, Down, MemberChannel, NodeSpec};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 
@@ -30,18 +31,43 @@ fn spec(node: usize, version: u8) -> NodeSpec {
 
 struct Node {
     index: usize,
-    state: State,
-    inbox: VecDeque<(usize, Arc<[u8]>)>,
+    state: Framed<State>,
+    inbox: VecDeque<(usize, Vec<u8>)>,
     kept: Option<Vec<u8>>,
+}
+
+fn state(node: usize) -> Framed<State> {
+    let own = Contact::new(spec(node, 0)).expect("valid");
+    let mesh = State::new(Config::default(), own.clone());
+    Framed::new("full_mesh", own, mesh)
+}
+
+fn feed(state: &mut Framed<State>, now: Duration, event: Event) -> (bool, Vec<Output>) {
+    let mut outputs = Vec::new();
+    let mut rng = StdRng::seed_from_u64(1);
+    let outcome = state.handle(now, event, &mut rng, &mut outputs);
+    (outcome.map_err(|e| e.to_string()).is_ok(), outputs)
+}
+
+/// What a node says first over a link.
+fn hello(node: usize, to: usize) -> Vec<u8> {
+    let (_, outputs) = feed(
+        &mut state(node),
+        Duration::ZERO,
+        Event::LinkUp(NAMES[to].into()),
+    );
+    match outputs.into_iter().next() {
+        Some(Output::Send(_, bytes)) => bytes,
+        other => panic!("no hello: {other:?}"),
+    }
 }
 
 pub fn run(data: &[u8]) {
     let mut input = Input(data);
-    let mut rng = StdRng::seed_from_u64(1);
     let mut nodes: Vec<Node> = (0..2)
         .map(|index| Node {
             index,
-            state: State::new(Config::default(), spec(index, 0)).expect("valid"),
+            state: state(index),
             inbox: VecDeque::new(),
             kept: None,
         })
@@ -58,76 +84,78 @@ pub fn run(data: &[u8]) {
         let name: Arc<str> = NAMES[peer].into();
         let event = match op >> 3 {
             0..=4 => {
-                let Some((from, bytes)) = nodes[at].inbox.pop_front() else {
+                let Some((from, mut bytes)) = nodes[at].inbox.pop_front() else {
                     continue;
                 };
-                let mut bytes = bytes.to_vec();
                 if op >> 3 == 4 {
                     // A member that lies: somebody else's words, changed.
                     let (index, with) = (usize::from(input.u16()), input.u8());
                     let index = index % bytes.len();
                     bytes[index] ^= with;
                 }
-                Event::Message {
-                    from: NAMES[from].into(),
-                    bytes,
-                }
+                Event::Bytes(NAMES[from].into(), bytes)
             }
-            5..=8 => Event::Message {
-                from: name,
-                bytes: input.piece().to_vec(),
-            },
-            9..=12 => Event::LinkUp(name),
-            13..=15 => Event::LinkDown(name),
+            5..=7 => Event::Bytes(name, [&[1], input.piece()].concat()),
+            8 => Event::Bytes(name, input.piece().to_vec()),
+            9..=12 => {
+                let (_, outputs) = feed(&mut nodes[at].state, now, Event::LinkUp(name.clone()));
+                check(&mut nodes, at, outputs);
+                Event::Bytes(name, hello(peer, at))
+            }
+            13 | 14 => Event::LinkDown(name, Down::Failed),
+            15 => Event::LinkDown(name, Down::Planned),
             16..=19 => Event::Join(spec(peer, input.u8())),
             20 | 21 => Event::Remove(name),
             22 => Event::Leave,
-            23 | 24 => Event::Periodic,
-            25 => Event::SelfSpec(spec(peer, input.u8())),
+            23 | 24 => Event::Tick,
+            25 => Event::LinkFailed(name),
             26 => Event::UpdateMembers((0..=peer).map(|n| spec(n, 1)).collect()),
             27 => Event::Loaded(nodes[at].kept.clone().unwrap_or_default()),
             _ => Event::Loaded(input.piece().to_vec()),
         };
-        let mut effects = Vec::new();
-        let outcome = nodes[at].state.handle(now, event, &mut rng, &mut effects);
-        let _ = outcome.map_err(|e| e.to_string());
-        check(&mut nodes, at, effects);
+        let (_, outputs) = feed(&mut nodes[at].state, now, event);
+        check(&mut nodes, at, outputs);
     }
 }
 
-fn check(nodes: &mut [Node], at: usize, effects: Vec<Effect>) {
-    for effect in effects {
-        match effect {
-            Effect::Send { to, bytes } => {
+fn check(nodes: &mut [Node], at: usize, outputs: Vec<Output>) {
+    for output in outputs {
+        match output {
+            Output::Send(to, bytes) => {
                 assert!(bytes.len() <= MAX_CONTROL_BYTES);
                 let to = NAMES.iter().position(|name| **name == *to);
                 if let Some(node) = to.and_then(|to| nodes.get_mut(to))
                     && node.index != at
                     && node.inbox.len() < 64
+                    && bytes[0] != 0
                 {
                     // What an honest node sends can be read.
-                    let mut probe = State::new(Config::default(), spec(3, 0)).expect("valid");
-                    let event = Event::Message {
-                        from: NAMES[at].into(),
-                        bytes: bytes.to_vec(),
-                    };
-                    let mut rng = StdRng::seed_from_u64(1);
-                    probe
-                        .handle(Duration::ZERO, event, &mut rng, &mut Vec::new())
-                        .expect("an honest message");
+                    let mut probe = state(3);
+                    let link = Event::LinkUp(NAMES[at].into());
+                    feed(&mut probe, Duration::ZERO, link);
+                    for bytes in [&hello(at, 3), &bytes] {
+                        let event = Event::Bytes(NAMES[at].into(), bytes.clone());
+                        let (read, _) = feed(&mut probe, Duration::ZERO, event);
+                        assert!(read, "an honest message was refused");
+                    }
                     node.inbox.push_back((at, bytes));
                 }
             }
-            Effect::MembersChanged(members) => {
+            Output::MembersChanged => {
+                let members = nodes[at].state.members();
                 assert!(members.iter().any(|m| *m.name == *NAMES[at]));
                 assert!(members.is_sorted_by(|a, b| a.name < b.name));
                 assert!(members.len() <= MAX_MEMBERS);
             }
-            Effect::Wanted(specs) => assert!(specs.iter().all(|s| *s.name != *NAMES[at])),
-            Effect::Persist(bytes) => nodes[at].kept = Some(bytes),
-            Effect::Disconnect { .. } | Effect::Left | Effect::Joined(_) => {}
+            Output::Want(spec) => assert_ne!(*spec.name, *NAMES[at]),
+            Output::Persist(bytes) => nodes[at].kept = Some(bytes),
+            Output::Release(_) | Output::Left | Output::Joined(_) => {}
+            Output::NeighborUp(name) | Output::NeighborDown(name) => {
+                assert_ne!(*name, *NAMES[at]);
+            }
         }
     }
-    let own = nodes[at].state.members().member(NAMES[at]);
-    assert!(own.is_some(), "a node lost itself");
+    let members = nodes[at].state.members();
+    let own = members.iter().any(|m| *m.name == *NAMES[at]);
+    assert!(own, "a node lost itself");
 }

@@ -179,7 +179,7 @@ impl<H: Host> Link<H> {
         }
         if wrote == Wrote::All && self.session.is_draining() && self.goodbye.is_none() {
             self.goodbye = Some(now);
-            self.outbox.send_urgent(&frame::close(0, "session ended"));
+            self.outbox.send_urgent(&self.session.goodbye());
             again = true;
         }
         if self.small > 1 {

@@ -407,8 +407,11 @@ impl<B: Blob> Receiver<B> {
             }
             Kind::Close => {
                 // Other connections of the session may still bring what was sent before.
-                let (_, why) = frame::parse_close(body).map_err(protocol)?;
-                ctx.session.close_after_flush(CloseReason::Peer(why));
+                let (code, why) = frame::parse_close(body).map_err(protocol)?;
+                ctx.session.close_after_flush(match code {
+                    frame::CLOSE_RELEASED => CloseReason::Released,
+                    _ => CloseReason::Peer(why),
+                });
                 Ok(())
             }
             other => Err(protocol(format!("frame {other:?} inside a session"))),

@@ -17,6 +17,7 @@ use tokio::sync::mpsc;
 use crate::connection::outbox::{Outbox, Wake};
 use crate::connection::sync::{AtomicBool, AtomicUsize, Ordering};
 use crate::limits;
+use crate::wire::frame;
 use crate::wire::handshake::SessionId;
 use crate::wire::hello::Plan;
 use crate::wire::identity::Identity;
@@ -34,6 +35,8 @@ pub enum CloseReason {
     Silent,
     /// The peer broke the protocol or a limit.
     Protocol(String),
+    /// The peer, which lives, needs the session no longer.
+    Released,
     /// A newer session of the same name took its place.
     Replaced,
 }
@@ -46,6 +49,7 @@ impl fmt::Display for CloseReason {
             Self::Lost(why) => write!(f, "connection lost: {why}"),
             Self::Silent => write!(f, "no sign of life from the peer"),
             Self::Protocol(why) => write!(f, "protocol error: {why}"),
+            Self::Released => write!(f, "released by the peer, which lives"),
             Self::Replaced => write!(f, "replaced by a newer session of the same name"),
         }
     }
@@ -101,6 +105,7 @@ pub struct Session {
     remaining: AtomicUsize,
     closing: AtomicBool,
     draining: AtomicBool,
+    released: AtomicBool,
     probed: AtomicBool,
     reason: Mutex<Option<CloseReason>>,
     events: mpsc::UnboundedSender<SessionEvent>,
@@ -186,6 +191,7 @@ impl Session {
             control: parts.control,
             closing: AtomicBool::new(false),
             draining: AtomicBool::new(false),
+            released: AtomicBool::new(false),
             probed: AtomicBool::new(false),
             reason: Mutex::new(None),
             events: parts.events,
@@ -247,6 +253,21 @@ impl Session {
         self.draining.store(true, Ordering::Release);
         for outbox in &self.outboxes {
             outbox.signal();
+        }
+    }
+
+    /// Like [`Session::close_after_flush`], and the peer is told that this node lives and only needs
+    /// the session no longer.
+    pub fn release(&self) {
+        self.released.store(true, Ordering::Release);
+        self.close_after_flush(CloseReason::Local("no longer needed"));
+    }
+
+    /// The frame that says goodbye.
+    pub(crate) fn goodbye(&self) -> Vec<u8> {
+        match self.released.load(Ordering::Acquire) {
+            true => frame::close(frame::CLOSE_RELEASED, "no longer needed"),
+            false => frame::close(frame::CLOSE_ENDED, "session ended"),
         }
     }
 

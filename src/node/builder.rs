@@ -13,6 +13,7 @@ use crate::node::control::MEMBERSHIP_CHANNEL;
 use crate::node::events::{Telling, View};
 use crate::node::host::RustHost;
 use crate::node::mailbox::MAILBOX_BYTES;
+use crate::node::overlay::OverlayConfig;
 use crate::node::registry::Registry;
 use crate::node::runtime::{Config, Runtime, StartError};
 use crate::node::stock::{self, Distribution};
@@ -204,6 +205,12 @@ impl Builder {
     /// How often the membership is told to another member. Default: 10 s.
     pub fn periodic_interval(mut self, interval: Duration) -> Self {
         self.config.periodic_interval = interval;
+        self
+    }
+
+    /// Who keeps links to whom; the same on all nodes of a cluster. Default: [`OverlayConfig::FullMesh`].
+    pub fn overlay(mut self, overlay: OverlayConfig) -> Self {
+        self.config.overlay = overlay;
         self
     }
 

@@ -220,6 +220,12 @@ pub enum Effect {
         /// The session.
         session: u64,
     },
+    /// A wanted node could not be reached at any of its addresses, or refuses. It will be dialled
+    /// again.
+    Unreachable {
+        /// The node.
+        name: Arc<str>,
+    },
     /// An established session may go up.
     Admit {
         /// The node.
@@ -334,19 +340,26 @@ impl Peer {
             && self.successor.is_none()
     }
 
-    /// Puts off the next dial after a failure.
-    fn fail<R: Rng>(&mut self, now: Duration, error: DialError, config: &Config, rng: &mut R) {
+    /// Puts off the next dial after a failure. True if no address is left to be tried at once.
+    fn fail<R: Rng>(
+        &mut self,
+        now: Duration,
+        error: DialError,
+        config: &Config,
+        rng: &mut R,
+    ) -> bool {
         let addresses = self.spec.as_ref().map_or(0, |s| s.listen_addrs.len());
         self.tried += 1;
         self.address = self.address.wrapping_add(1);
         if error == DialError::Unreachable && self.tried < addresses {
             self.not_before = now;
-            return;
+            return false;
         }
         self.tried = 0;
         let pause = config.interval.saturating_mul(1 << self.failures.min(16));
         self.failures = self.failures.saturating_add(1);
         self.not_before = now + pause.min(config.max_backoff) + jitter(config, rng);
+        true
     }
 }
 
@@ -429,8 +442,10 @@ impl State {
             }
             Event::AttemptGone { attempt, name } => self.attempt_gone(attempt, &name),
             Event::DialFailed { name, dial, error } => {
-                if let Some(peer) = end_dial(&mut self.peers, &name, dial) {
-                    peer.fail(now, error, &self.config, rng);
+                if let Some(peer) = end_dial(&mut self.peers, &name, dial)
+                    && peer.fail(now, error, &self.config, rng)
+                {
+                    effects.push(Effect::Unreachable { name });
                 }
             }
             Event::DialNok { name, dial } => {
@@ -614,6 +629,8 @@ impl State {
             effects.push(kill(session.id, reason));
             if matches!(origin, Origin::Dialled(_)) {
                 peer.fail(now, DialError::Rejected, &self.config, rng);
+                let name = name.clone();
+                effects.push(Effect::Unreachable { name });
             }
             return;
         }
@@ -673,6 +690,10 @@ impl State {
         } else {
             // It didn't last: without a pause, two nodes that can't agree would spin.
             peer.fail(now, DialError::Rejected, &self.config, rng);
+            if !old.up && peer.spec.is_some() {
+                let name = name.clone();
+                effects.push(Effect::Unreachable { name });
+            }
         }
         // Whoever waited for a sign of life is judged anew.
         for (attempt, instance) in peer.asking.take().into_iter().flat_map(|a| a.waiting) {

@@ -14,6 +14,7 @@ mod host;
 mod inbound;
 pub mod links;
 pub(crate) mod mailbox;
+pub mod overlay;
 mod persist;
 pub(crate) mod pg;
 pub(crate) mod process;

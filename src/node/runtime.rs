@@ -29,6 +29,7 @@ use crate::distribution::manager::ConnectError;
 use crate::distribution::names::NameError;
 use crate::distribution::tls::TlsError;
 use crate::node::control::Control;
+use crate::node::overlay::OverlayConfig;
 use crate::overlay::NodeSpec;
 use crate::wire::flags::Flags;
 use crate::wire::hello::ChannelSpec;
@@ -59,6 +60,8 @@ pub struct Config {
     pub connection_jitter: Duration,
     /// How often the membership is gossiped (`periodic_interval`).
     pub periodic_interval: Duration,
+    /// Who keeps links to whom.
+    pub overlay: OverlayConfig,
     /// Where the membership is kept; `None`: nowhere.
     pub data_dir: Option<PathBuf>,
     /// Who serves stock peers that dial; `None`: they are refused.
@@ -92,6 +95,7 @@ impl Config {
             connection_interval: Duration::from_secs(1),
             connection_jitter: Duration::from_secs(1),
             periodic_interval: Duration::from_secs(10),
+            overlay: OverlayConfig::default(),
             data_dir: None,
             stock: None,
         }

@@ -8,6 +8,7 @@
 //!
 //! The zone of an IPv6 address has a meaning on its own host only and does not travel.
 
+use std::borrow::Borrow;
 use std::cmp::Ordering;
 use std::hash::{Hash, Hasher};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -30,6 +31,20 @@ impl Contact {
     pub fn new(spec: NodeSpec) -> Result<Self, &'static str> {
         check_spec(&spec)?;
         Ok(Self(Arc::new(as_seen_by_others(spec))))
+    }
+
+    /// A contact by its name alone, which nobody can dial.
+    pub fn named(name: Arc<str>) -> Self {
+        Self(Arc::new(NodeSpec {
+            name,
+            listen_addrs: Vec::new(),
+            channels: Vec::new(),
+        }))
+    }
+
+    /// From a specification that came from a contact.
+    pub(super) fn from_checked(spec: Arc<NodeSpec>) -> Self {
+        Self(spec)
     }
 
     /// Its specification.
@@ -66,6 +81,12 @@ impl Ord for Contact {
 impl Hash for Contact {
     fn hash<H: Hasher>(&self, state: &mut H) {
         self.0.name.hash(state);
+    }
+}
+
+impl Borrow<str> for Contact {
+    fn borrow(&self) -> &str {
+        &self.0.name
     }
 }
 

@@ -19,6 +19,12 @@ pub const HEADER: usize = 5;
 pub const FIRST_FIXED: usize = 12;
 /// Bytes of a MORE frame's body before its payload.
 pub const MORE_FIXED: usize = 4;
+/// Code of a CLOSE frame that ends a session, its sender or both.
+pub const CLOSE_ENDED: u8 = 0;
+
+/// Code of a CLOSE frame by which a node that lives says that it needs the session no longer.
+pub const CLOSE_RELEASED: u8 = 1;
+
 /// Longest text of a CLOSE frame that we send, in bytes.
 pub const MAX_CLOSE_TEXT: usize = 1024;
 /// Longest name of a destination, in bytes.

@@ -3,7 +3,7 @@
 //! Overlay and links are pure; this module is their host. It owns the sockets until a session is
 //! up, the table of sessions, the timers and the file that keeps the membership.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
@@ -32,7 +32,8 @@ use crate::node::complaints::Complaints;
 use crate::node::links;
 use crate::node::persist::Store;
 use crate::node::runtime::{Command, Config, Observer, StartError};
-use crate::overlay::{MemberChannel, NodeSpec, full_mesh};
+use crate::overlay::membership::{self, Input, Membership, Output};
+use crate::overlay::{Contact, Down, MemberChannel, NodeSpec};
 use crate::wire::frame::Dest;
 use crate::wire::handshake::Verdict;
 
@@ -64,7 +65,7 @@ struct Dialled {
 
 /// Work that the state machines ask for, done in order.
 enum Work {
-    Overlay(full_mesh::Event),
+    Overlay(Input),
     Links(links::Event),
 }
 
@@ -74,9 +75,14 @@ pub(crate) struct Control<H: Host> {
     io: Arc<Io<H>>,
     observer: Arc<Mutex<Box<dyn Observer>>>,
     own: NodeSpec,
-    overlay: full_mesh::State,
+    overlay: Box<dyn Membership>,
     links: links::State,
-    periodic: Duration,
+    /// Nodes to which the overlay wants a link.
+    wanted: BTreeMap<Arc<str>, NodeSpec>,
+    /// Whether `wanted` has changed since the links heard of it.
+    rewanted: bool,
+    /// Sessions that the overlay has released: it hears no more of them.
+    parted: HashSet<u64>,
     store: Option<Store>,
     started: Instant,
     work: VecDeque<Work>,
@@ -123,12 +129,9 @@ impl<H: Host> Control<H> {
         listeners: Vec<TcpListener>,
     ) -> Result<Self, StartError> {
         let own = own_spec(&config, &listeners)?;
-        let refuse = |e: full_mesh::Error| StartError::Overlay(e.to_string());
-        let mesh = full_mesh::Config {
-            periodic_interval: config.periodic_interval,
-            ..full_mesh::Config::default()
-        };
-        let overlay = full_mesh::State::new(mesh, own.clone()).map_err(refuse)?;
+        let refuse = |what| StartError::Overlay(format!("own specification: bad {what}"));
+        let contact = Contact::new(own.clone()).map_err(refuse)?;
+        let overlay = config.overlay.build(&config, contact);
         let (judge, judgements) = mpsc::channel(limits::MAX_UNAUTHENTICATED);
         let (authenticated_in, authenticated) = mpsc::channel(limits::MAX_UNAUTHENTICATED);
         let (arrivals_in, arrivals) = mpsc::channel(limits::MAX_UNAUTHENTICATED);
@@ -168,7 +171,9 @@ impl<H: Host> Control<H> {
             own,
             overlay,
             links,
-            periodic: config.periodic_interval,
+            wanted: BTreeMap::new(),
+            rewanted: false,
+            parted: HashSet::new(),
             store: config.data_dir.map(Store::new),
             started: Instant::now(),
             work: VecDeque::new(),
@@ -211,17 +216,18 @@ impl<H: Host> Control<H> {
         let Some(mut inputs) = self.inputs.take() else {
             return;
         };
-        let mut periodic = tokio::time::interval(self.periodic.max(Duration::from_millis(10)));
-        periodic.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        self.overlay(Input::Tick);
         loop {
             self.settle();
-            let deadline = self.links.deadline();
-            let tick = async {
+            let started = self.started;
+            let at = |deadline: Option<Duration>| async move {
                 match deadline {
-                    Some(at) => sleep_until((self.started + at).into()).await,
+                    Some(at) => sleep_until((started + at).into()).await,
                     None => std::future::pending().await,
                 }
             };
+            let links_tick = at(self.links.deadline());
+            let overlay_tick = at(self.overlay.deadline());
             tokio::select! {
                 command = commands.recv() => match command {
                     None | Some(Command::Stop) => break,
@@ -240,8 +246,8 @@ impl<H: Host> Control<H> {
                 Some(request) = inputs.authenticated.recv() => self.authenticated(request),
                 Some(dialled) = inputs.dialled.recv() => self.dialled(dialled),
                 Some(arrival) = inputs.arrivals.recv() => self.arrived(arrival),
-                _ = periodic.tick() => self.overlay(full_mesh::Event::Periodic),
-                () = tick => self.work.push_back(Work::Links(links::Event::Tick)),
+                () = overlay_tick => self.overlay(Input::Tick),
+                () = links_tick => self.work.push_back(Work::Links(links::Event::Tick)),
             }
             while self.tasks.try_join_next().is_some() {}
         }
@@ -252,8 +258,8 @@ impl<H: Host> Control<H> {
         self.started.elapsed()
     }
 
-    fn overlay(&mut self, event: full_mesh::Event) {
-        self.work.push_back(Work::Overlay(event));
+    fn overlay(&mut self, input: Input) {
+        self.work.push_back(Work::Overlay(input));
     }
 
     fn link(&mut self, event: links::Event) {
@@ -263,71 +269,99 @@ impl<H: Host> Control<H> {
     /// Feeds the machines until they want nothing more.
     fn settle(&mut self) {
         let mut rng = rand::rng();
-        while let Some(work) = self.work.pop_front() {
-            let now = self.now();
-            match work {
-                Work::Overlay(event) => {
-                    let mut effects = Vec::new();
-                    match self.overlay.handle(now, event, &mut rng, &mut effects) {
-                        Ok(()) => {}
-                        // Whoever sends what nobody can read has no session; its end is logged.
-                        Err(full_mesh::Error::Message { from, error }) => {
-                            if let Some(session) = self.session(&from) {
-                                let what = format!("membership message: {error}");
-                                session.close(CloseReason::Protocol(what));
-                            }
+        loop {
+            if let Some(work) = self.work.pop_front() {
+                match work {
+                    Work::Overlay(input) => {
+                        if let Err(e) = self.feed(input) {
+                            tracing::warn!(error = %e, "membership");
                         }
-                        Err(e) => tracing::warn!(error = %e, "membership"),
                     }
-                    for effect in effects {
-                        self.do_overlay(effect);
-                    }
-                }
-                Work::Links(event) => {
-                    let mut effects = Vec::new();
-                    self.links.handle(now, event, &mut rng, &mut effects);
-                    for effect in effects {
-                        self.do_links(effect);
+                    Work::Links(event) => {
+                        let mut effects = Vec::new();
+                        let now = self.now();
+                        self.links.handle(now, event, &mut rng, &mut effects);
+                        for effect in effects {
+                            self.do_links(effect);
+                        }
                     }
                 }
+            } else if std::mem::take(&mut self.rewanted) {
+                let wanted = self.wanted.values().cloned().collect();
+                self.link(links::Event::Wanted(wanted));
+            } else {
+                break;
             }
         }
     }
 
-    fn do_overlay(&mut self, effect: full_mesh::Effect) {
-        use full_mesh::Effect;
-        match effect {
-            Effect::Send { to, bytes } => self.send(&to, &bytes),
-            Effect::Wanted(specs) => self.link(links::Event::Wanted(specs)),
-            Effect::Disconnect { name, flush } => {
-                if let Some(session) = self.session(&name) {
-                    let reason = CloseReason::Local("no longer a member");
-                    if flush {
-                        session.close_after_flush(reason);
-                    } else {
-                        session.close(reason);
-                    }
+    /// Feeds the overlay, and does what it says. An error is the user's: what a peer has done
+    /// wrong costs it its session and is logged.
+    fn feed(&mut self, input: Input) -> Result<(), membership::Error> {
+        let from = match &input {
+            Input::Bytes(from, _) => Some(from.clone()),
+            _ => None,
+        };
+        let mut outputs = Vec::new();
+        let now = self.now();
+        let outcome = self
+            .overlay
+            .handle(now, input, &mut rand::rng(), &mut outputs);
+        for output in outputs {
+            self.do_overlay(output);
+        }
+        let (Some(from), Err(error)) = (from, &outcome) else {
+            return outcome;
+        };
+        if let Some(session) = self.session(&from) {
+            // Whoever sends what nobody can read is logged with the end of its session.
+            session.close(match error {
+                membership::Error::Unreadable(_) => CloseReason::Protocol(error.to_string()),
+                _ => CloseReason::Local("it has another overlay"),
+            });
+        }
+        if !matches!(error, membership::Error::Unreadable(_)) && self.complaints.is_new(&from) {
+            tracing::warn!(peer = %from, "{error}");
+        }
+        Ok(())
+    }
+
+    fn do_overlay(&mut self, output: Output) {
+        match output {
+            Output::Send(to, bytes) => self.send(&to, &bytes),
+            Output::Want(spec) => {
+                self.wanted.insert(spec.name.clone(), (*spec).clone());
+                self.rewanted = true;
+            }
+            Output::Release(name) => {
+                self.rewanted |= self.wanted.remove(&name).is_some();
+                if let Some(&number) = self.numbers.get(&name)
+                    && let Some(session) = self.sessions.get(&number)
+                {
+                    self.parted.insert(number);
+                    session.release();
                 }
             }
-            Effect::MembersChanged(members) => {
-                self.observer.lock().members(&members);
-                self.members = members;
+            Output::NeighborUp(_) | Output::NeighborDown(_) => {}
+            Output::MembersChanged => {
+                self.members = self.overlay.members();
+                self.observer.lock().members(&self.members);
             }
-            Effect::Persist(bytes) => {
+            Output::Persist(bytes) => {
                 if let Some(store) = &self.store
                     && let Err(e) = store.save(&bytes)
                 {
                     tracing::error!(error = %e, "the membership could not be saved");
                 }
             }
-            Effect::Left => {
+            Output::Left => {
                 tracing::info!("this node has left its cluster");
                 self.observer.lock().left();
                 for reply in self.leaving.drain(..) {
                     reply(Ok(()));
                 }
             }
-            Effect::Joined(name) => {
+            Output::Joined(name) => {
                 tracing::info!(peer = %name, "joined the cluster");
                 self.observer.lock().joined(&name);
             }
@@ -364,6 +398,7 @@ impl<H: Host> Control<H> {
                 session,
                 reason,
             } => self.end(name, session, reason),
+            Effect::Unreachable { name } => self.overlay(Input::LinkFailed(name)),
             Effect::Close {
                 name,
                 session,
@@ -372,7 +407,10 @@ impl<H: Host> Control<H> {
                 if self.setups.contains_key(&session) && self.complaints.is_new(&name) {
                     tracing::warn!(peer = %name, "session did not come up in time: {reason}");
                 }
-                self.end(name, session, reason);
+                match self.sessions.get(&session) {
+                    Some(up) => up.release(),
+                    None => self.end(name, session, reason),
+                }
             }
         }
     }
@@ -438,7 +476,7 @@ impl<H: Host> Control<H> {
             name: name.clone(),
             session: number,
         });
-        self.overlay(full_mesh::Event::LinkUp(name));
+        self.overlay(Input::LinkUp(name));
     }
 
     fn session_event(&mut self, event: SessionEvent) {
@@ -474,7 +512,13 @@ impl<H: Host> Control<H> {
             observer.session_down(&session, &reason);
             observer.tells_at_once()
         };
-        self.overlay(full_mesh::Event::LinkDown(name.clone()));
+        if !self.parted.remove(&number) {
+            let how = match reason {
+                CloseReason::Released => Down::Planned,
+                _ => Down::Failed,
+            };
+            self.overlay(Input::LinkDown(name.clone(), how));
+        }
         self.untold.insert(name.clone(), number);
         if told {
             self.told(name);
@@ -495,14 +539,11 @@ impl<H: Host> Control<H> {
     fn message(&mut self, message: ControlMessage) {
         let from = message.session.peer.node.clone();
         // What an ended session left behind must not count for its successor.
-        if self
-            .session(&from)
-            .is_some_and(|s| Arc::ptr_eq(s, &message.session) && s.is_open())
-        {
-            self.overlay(full_mesh::Event::Message {
-                from,
-                bytes: message.bytes,
-            });
+        let current = self.numbers.get(&from).copied();
+        let current = current.filter(|number| !self.parted.contains(number));
+        let session = current.and_then(|number| self.sessions.get(&number));
+        if session.is_some_and(|s| Arc::ptr_eq(s, &message.session) && s.is_open()) {
+            self.overlay(Input::Bytes(from, message.bytes));
         }
     }
 
@@ -532,23 +573,23 @@ impl<H: Host> Control<H> {
                 if name == self.own.name {
                     return reply(Err("self_join".into()));
                 }
-                let outcome = self.ask_overlay(full_mesh::Event::Join(spec));
+                let outcome = self.ask_overlay(Input::Join(spec));
                 self.link(links::Event::Hurry(name));
                 reply(outcome);
             }
             Command::Leave(reply) => {
                 self.leaving.push(reply);
-                if let Err(e) = self.ask_overlay(full_mesh::Event::Leave) {
+                if let Err(e) = self.ask_overlay(Input::Leave) {
                     for reply in self.leaving.drain(..) {
                         reply(Err(e.clone()));
                     }
                 }
             }
             Command::Remove(name, reply) => {
-                reply(self.ask_overlay(full_mesh::Event::Remove(name)));
+                reply(self.ask_overlay(Input::Remove(name)));
             }
             Command::Update(specs, reply) => {
-                reply(self.ask_overlay(full_mesh::Event::UpdateMembers(specs)));
+                reply(self.ask_overlay(Input::UpdateMembers(specs)));
             }
             Command::Members(reply) => reply(self.members.clone()),
             Command::Sessions(reply) => {
@@ -573,15 +614,9 @@ impl<H: Host> Control<H> {
     }
 
     /// Handles a user's event at once, so that its error can be told.
-    fn ask_overlay(&mut self, event: full_mesh::Event) -> Result<(), String> {
+    fn ask_overlay(&mut self, input: Input) -> Result<(), String> {
         self.settle();
-        let mut effects = Vec::new();
-        let outcome = self
-            .overlay
-            .handle(self.now(), event, &mut rand::rng(), &mut effects);
-        for effect in effects {
-            self.do_overlay(effect);
-        }
+        let outcome = self.feed(input);
         self.settle();
         outcome.map_err(|e| e.to_string())
     }
@@ -591,7 +626,7 @@ impl<H: Host> Control<H> {
         match store.load() {
             Ok(None) => {}
             Ok(Some(bytes)) => {
-                if let Err(e) = self.ask_overlay(full_mesh::Event::Loaded(bytes)) {
+                if let Err(e) = self.ask_overlay(Input::Loaded(bytes)) {
                     let kept = self.store.as_ref().map(Store::set_aside);
                     tracing::error!(
                         ?kept,

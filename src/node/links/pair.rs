@@ -111,7 +111,7 @@ impl Pair {
                     self.close(session, node);
                     self.arrive(session, node, Step::Closed, Some(5));
                 }
-                Effect::Ping { .. } => {}
+                Effect::Ping { .. } | Effect::Unreachable { .. } => {}
             }
         }
         if let Some(at) = self.nodes[node].deadline() {

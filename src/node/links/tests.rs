@@ -193,7 +193,8 @@ fn pauses_double_up_to_the_longest_and_success_resets_them() {
     host.want(&[spec("z@h", &[1])]);
     let mut dial = 1;
     for expected in [1, 2, 4, 8, 16, 30, 30, 30] {
-        assert_eq!(host.fail("z@h", dial), []);
+        let unreachable = Effect::Unreachable { name: name("z@h") };
+        assert_eq!(host.fail("z@h", dial), [unreachable]);
         let (pause, effects) = host.sleep();
         let expected = Duration::from_secs(expected);
         assert!(
@@ -222,7 +223,8 @@ fn addresses_are_cycled_without_a_pause() {
     assert_eq!(dials(&effects)[0].2, 1);
     assert_eq!(dials(&host.fail("z@h", 1))[0].2, 2);
     assert_eq!(dials(&host.fail("z@h", 2))[0].2, 3);
-    assert_eq!(host.fail("z@h", 3), []);
+    let unreachable = Effect::Unreachable { name: name("z@h") };
+    assert_eq!(host.fail("z@h", 3), [unreachable.clone()]);
     assert_eq!(dials(&host.sleep().1)[0].2, 1);
     // The node itself said no: its other addresses would say the same.
     let (name, error) = (name("z@h"), DialError::Rejected);
@@ -231,7 +233,7 @@ fn addresses_are_cycled_without_a_pause() {
         dial: 4,
         error,
     });
-    assert_eq!(effects, []);
+    assert_eq!(effects, [unreachable]);
 }
 
 #[test]
@@ -506,6 +508,9 @@ impl Model {
                 | Effect::Kill { session, .. }
                 | Effect::Close { session, .. } => {
                     prop_assert!(self.sessions.contains_key(&session));
+                }
+                Effect::Unreachable { name } => {
+                    prop_assert!(!self.dials.contains_key(&name), "{name} is being dialled");
                 }
             }
         }

@@ -42,8 +42,9 @@ use std::time::Duration;
 use rand::Rng;
 use rand::seq::IteratorRandom;
 
-use super::NodeSpec;
-use super::contact::{as_seen_by_others, check_spec};
+use super::codec::Reader;
+use super::contact::check_spec;
+use super::{Contact, Error, NodeSpec, Overlay, Wire};
 use crate::limits::{MAX_CONTROL_BYTES, MAX_MEMBERS};
 
 mod message;
@@ -62,9 +63,9 @@ const MAX_STATE_BYTES: usize = MAX_CONTROL_BYTES - 64;
 /// What a user may set.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Members to which the state goes at each [`Event::Periodic`].
+    /// Members to which the state goes now and then.
     pub fanout: usize,
-    /// How often the host sends [`Event::Periodic`].
+    /// How often the state goes to a few members.
     pub periodic_interval: Duration,
     /// Time after which an unanswered join request is sent again.
     pub join_retry: Duration,
@@ -80,109 +81,28 @@ impl Default for Config {
     }
 }
 
-/// What happens to the overlay.
-#[derive(Clone, Debug)]
-pub enum Event {
-    /// The user wants to join the cluster of this node.
-    Join(NodeSpec),
-    /// The user wants to leave the cluster.
-    Leave,
-    /// The user removes a node from the cluster. For the own name the same as `Leave`.
-    Remove(Arc<str>),
-    /// The user wants exactly these members, and itself: joins the missing and removes the
-    /// others. An empty list means nothing.
-    UpdateMembers(Vec<NodeSpec>),
-    /// A session with this node is up.
-    LinkUp(Arc<str>),
-    /// The session with this node is down. Comes before the next `LinkUp` of the name.
-    LinkDown(Arc<str>),
-    /// A membership message has come from this node.
-    Message {
-        /// The node at the other end of the session.
-        from: Arc<str>,
-        /// What an [`Effect::Send`] there contained.
-        bytes: Vec<u8>,
-    },
-    /// [`Config::periodic_interval`] has passed.
-    Periodic,
-    /// The own addresses or channels have changed.
-    SelfSpec(NodeSpec),
-    /// The content that [`Effect::Persist`] left in an earlier life. At the start only.
-    Loaded(Vec<u8>),
-}
-
-/// What the host is to do, in order.
+/// A message of this protocol. Encoded once for all its receivers, and decoded when it is handled.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Effect {
-    /// Send a membership message over an existing link.
-    Send {
-        /// Receiver.
-        to: Arc<str>,
-        /// The message.
-        bytes: Arc<[u8]>,
-    },
-    /// Keep links to these nodes from now on: the members and those to be joined.
-    Wanted(Vec<NodeSpec>),
-    /// Close the session with a node that is no longer a member.
-    Disconnect {
-        /// The node.
-        name: Arc<str>,
-        /// Whether what is queued for it should be sent first.
-        flush: bool,
-    },
-    /// The members have changed; all of them, the own node among them, in the order of names.
-    MembersChanged(Vec<NodeSpec>),
-    /// Replace the persisted state by this.
-    Persist(Vec<u8>),
-    /// The node has left its cluster, or was removed from it, and is alone.
-    Left,
-    /// The join of this node's cluster has been granted.
-    Joined(Arc<str>),
+pub struct Message(Arc<[u8]>);
+
+impl Wire for Message {
+    fn encode(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.0);
+    }
+
+    fn decode(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        let bytes = reader.rest();
+        if bytes.len() > MAX_CONTROL_BYTES {
+            return Err(DecodeError::TooLarge(bytes.len()));
+        }
+        reader.take(bytes.len()).map(|bytes| Self(bytes.into()))
+    }
 }
 
-/// Why an event was refused. It has then changed nothing.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Error {
-    /// A peer's message can't be read.
-    #[error("membership message from {from}: {error}")]
-    Message {
-        /// The peer.
-        from: Arc<str>,
-        /// What is wrong.
-        error: DecodeError,
-    },
-    /// The persisted state can't be read.
-    #[error("persisted membership: {0}")]
-    Load(DecodeError),
-    /// A specification is one that other nodes would not accept.
-    #[error("node specification of {name:?}: bad {what}")]
-    Spec {
-        /// The node.
-        name: Arc<str>,
-        /// The field.
-        what: &'static str,
-    },
-    /// The own specification has another name.
-    #[error("this node is {own:?}, not {other:?}")]
-    Renamed {
-        /// The own name.
-        own: Arc<str>,
-        /// The name in the specification.
-        other: Arc<str>,
-    },
-    /// A node can't join itself.
-    #[error("a node can not join itself")]
-    SelfJoin,
-    /// The merged state would be too large.
-    #[error("a cluster of {members} entries in {bytes} bytes is too large")]
-    TooLarge {
-        /// Members and tombstones.
-        members: usize,
-        /// Encoded size.
-        bytes: usize,
-    },
-}
+type Event = super::Event<Contact, Message>;
+type Effect = super::Effect<Contact, Message>;
 
+#[derive(Debug)]
 struct Pending {
     spec: NodeSpec,
     /// When the request was last sent over the present link.
@@ -190,16 +110,22 @@ struct Pending {
 }
 
 /// One node's view of the mesh.
+#[derive(Debug)]
 pub struct State {
     config: Config,
     own: Arc<NodeSpec>,
     members: Members,
     pending: BTreeMap<Arc<str>, Pending>,
-    linked: BTreeSet<Arc<str>>,
+    linked: BTreeSet<Contact>,
     /// The pending joins have changed, so the wanted links may have.
     relink: bool,
-    wanted: Vec<NodeSpec>,
+    /// Members with a link may be others than `neighbors`.
+    reconsider: bool,
+    wanted: BTreeMap<Arc<str>, Contact>,
+    neighbors: BTreeSet<Contact>,
     visible: Vec<Arc<NodeSpec>>,
+    /// When the state goes to a few members next.
+    periodic: Option<Duration>,
 }
 
 /// Who hears of a change.
@@ -211,11 +137,11 @@ enum Audience<'a> {
 
 impl State {
     /// A node alone, which is `own`.
-    pub fn new(config: Config, own: NodeSpec) -> Result<Self, Error> {
-        let own = Arc::new(checked(own)?);
+    pub fn new(config: Config, own: Contact) -> Self {
+        let own = own.spec().clone();
         let mut members = Members::default();
         members.insert(own.name.clone(), Entry::present(1, 1, own.clone()));
-        Ok(Self {
+        Self {
             config,
             visible: vec![own.clone()],
             own,
@@ -223,56 +149,29 @@ impl State {
             pending: BTreeMap::new(),
             linked: BTreeSet::new(),
             relink: false,
-            wanted: Vec::new(),
-        })
+            reconsider: false,
+            wanted: BTreeMap::new(),
+            neighbors: BTreeSet::new(),
+            periodic: None,
+        }
     }
 
-    /// The present state.
-    pub fn members(&self) -> &Members {
+    /// The present state, tombstones included.
+    pub fn state(&self) -> &Members {
         &self.members
-    }
-
-    /// Handles one event. `now` is the time since some fixed moment.
-    pub fn handle<R: Rng>(
-        &mut self,
-        now: Duration,
-        event: Event,
-        rng: &mut R,
-        effects: &mut Vec<Effect>,
-    ) -> Result<(), Error> {
-        let changed = match event {
-            Event::Join(spec) => self.join(now, spec, effects)?,
-            Event::Leave => self.leave(effects),
-            Event::Remove(name) => self.remove(&[name], effects),
-            Event::UpdateMembers(specs) => self.update(now, specs, effects)?,
-            Event::LinkUp(name) => self.link_up(now, name, effects),
-            Event::LinkDown(name) => self.link_down(&name),
-            Event::Message { from, bytes } => self.message(from, &bytes, effects)?,
-            Event::Periodic => self.periodic(now, rng, effects),
-            Event::SelfSpec(spec) => self.self_spec(spec, effects)?,
-            Event::Loaded(bytes) => self.load(&bytes, effects)?,
-        };
-        if changed {
-            let file = message::encode_file(&self.own.name, &self.members);
-            effects.push(Effect::Persist(file));
-            self.show_members(effects);
-        }
-        if std::mem::take(&mut self.relink) || changed {
-            self.show_wanted(effects);
-        }
-        Ok(())
     }
 
     fn join(
         &mut self,
         now: Duration,
-        spec: NodeSpec,
+        contact: &Contact,
         effects: &mut Vec<Effect>,
     ) -> Result<bool, Error> {
-        if spec.name == self.own.name {
+        if *contact.name() == self.own.name {
             return Err(Error::SelfJoin);
         }
-        check(&spec)?;
+        check(contact.spec())?;
+        let spec = (**contact.spec()).clone();
         let name = spec.name.clone();
         let asked = None;
         self.pending.insert(name.clone(), Pending { spec, asked });
@@ -283,7 +182,7 @@ impl State {
 
     /// Sends the request of a pending join, if there is a link to send it over.
     fn ask(&mut self, now: Duration, name: &Arc<str>, effects: &mut Vec<Effect>) {
-        if !self.linked.contains(name) {
+        if !self.linked.contains(&**name) {
             return;
         }
         if let Some(pending) = self.pending.get_mut(name) {
@@ -304,14 +203,6 @@ impl State {
 
     /// Begins the epoch after the one in which this node was removed.
     fn be_alone(&mut self, effects: &mut Vec<Effect>) {
-        for name in std::mem::take(&mut self.linked) {
-            // A node with a pending join is about to be spoken to, whatever cluster it is in.
-            if self.pending.contains_key(&name) {
-                self.linked.insert(name);
-            } else if self.members.get(&name).is_some() {
-                effects.push(Effect::Disconnect { name, flush: true });
-            }
-        }
         let epoch = self.members.get(&self.own.name).map_or(0, |e| e.epoch);
         self.members = Members::default();
         let entry = Entry::present(next(epoch), 1, self.own.clone());
@@ -337,51 +228,48 @@ impl State {
         true
     }
 
-    /// Tells those that were removed, and closes their sessions.
-    fn part_from(&mut self, gone: &[Arc<str>], knows: Option<&str>, effects: &mut Vec<Effect>) {
+    /// Tells those that were removed; their links go because they are not wanted any longer.
+    fn part_from(&self, gone: &[Arc<str>], knows: Option<&str>, effects: &mut Vec<Effect>) {
         for name in gone {
-            if self.pending.contains_key(name) || !self.linked.contains(name) {
-                continue;
-            }
-            if knows != Some(name) {
+            if !self.pending.contains_key(name) && knows != Some(name) {
                 self.send(name, Kind::State, effects);
             }
-            self.linked.remove(name);
-            let (name, flush) = (name.clone(), true);
-            effects.push(Effect::Disconnect { name, flush });
         }
     }
 
     fn update(
         &mut self,
         now: Duration,
-        specs: Vec<NodeSpec>,
+        contacts: &[Contact],
         effects: &mut Vec<Effect>,
     ) -> Result<bool, Error> {
-        specs.iter().try_for_each(check)?;
-        if specs.is_empty() {
+        contacts.iter().try_for_each(|c| check(c.spec()))?;
+        if contacts.is_empty() {
             return Ok(false);
         }
-        let names: BTreeSet<Arc<str>> = specs.iter().map(|s| s.name.clone()).collect();
+        let names: BTreeSet<&Arc<str>> = contacts.iter().map(Contact::name).collect();
         let absent: Vec<Arc<str>> = self
             .members
             .present()
             .map(|s| &s.name)
             .chain(self.pending.keys())
-            .filter(|name| !names.contains(*name) && **name != self.own.name)
+            .filter(|name| !names.contains(name) && **name != self.own.name)
             .cloned()
             .collect();
         let changed = self.remove(&absent, effects);
-        for spec in specs {
-            if spec.name != self.own.name && self.members.member(&spec.name).is_none() {
-                self.join(now, spec, effects)?;
+        for contact in contacts {
+            let name = contact.name();
+            if *name != self.own.name && self.members.member(name).is_none() {
+                self.join(now, contact, effects)?;
             }
         }
         Ok(changed)
     }
 
-    fn link_up(&mut self, now: Duration, name: Arc<str>, effects: &mut Vec<Effect>) -> bool {
-        self.linked.insert(name.clone());
+    fn link_up(&mut self, now: Duration, peer: Contact, effects: &mut Vec<Effect>) -> bool {
+        let name = peer.name().clone();
+        self.linked.replace(peer);
+        self.reconsider = true;
         if self.pending.contains_key(&name) {
             self.ask(now, &name, effects);
         } else if self.members.member(&name).is_some() {
@@ -392,13 +280,14 @@ impl State {
 
     fn link_down(&mut self, name: &str) -> bool {
         self.linked.remove(name);
+        self.reconsider = true;
         if let Some(pending) = self.pending.get_mut(name) {
             pending.asked = None;
         }
         false
     }
 
-    fn periodic<R: Rng>(&mut self, now: Duration, rng: &mut R, effects: &mut Vec<Effect>) -> bool {
+    fn periodic(&mut self, now: Duration, rng: &mut dyn Rng, effects: &mut Vec<Effect>) {
         let retry = self.config.join_retry;
         let due = |p: &Pending| p.asked.is_none_or(|at| now.saturating_sub(at) >= retry);
         let unanswered: Vec<Arc<str>> = self
@@ -413,22 +302,22 @@ impl State {
         let few = self
             .linked
             .iter()
-            .filter(|name| self.members.member(name).is_some())
+            .filter(|peer| self.members.member(peer.name()).is_some())
             .sample(rng, self.config.fanout);
-        let bytes = self.encoded(Kind::State);
+        let message = self.encoded(Kind::State);
         for to in few {
-            let (to, bytes) = (to.clone(), bytes.clone());
-            effects.push(Effect::Send { to, bytes });
+            let (to, message) = (to.clone(), message.clone());
+            effects.push(Effect::Send { to, message });
         }
-        false
     }
 
-    fn self_spec(&mut self, spec: NodeSpec, effects: &mut Vec<Effect>) -> Result<bool, Error> {
-        if spec.name != self.own.name {
-            let (own, other) = (self.own.name.clone(), spec.name);
+    fn self_changed(&mut self, to: &Contact, effects: &mut Vec<Effect>) -> Result<bool, Error> {
+        if *to.name() != self.own.name {
+            let (own, other) = (self.own.name.clone(), to.name().clone());
             return Err(Error::Renamed { own, other });
         }
-        self.own = Arc::new(checked(spec)?);
+        check(to.spec())?;
+        self.own = to.spec().clone();
         let changed = assert_own(&self.own, &mut self.members);
         if changed {
             self.gossip(Audience::All, effects);
@@ -443,15 +332,12 @@ impl State {
 
     fn message(
         &mut self,
-        from: Arc<str>,
+        peer: &Contact,
         bytes: &[u8],
         effects: &mut Vec<Effect>,
     ) -> Result<bool, Error> {
-        let (kind, mut theirs) =
-            message::decode_message(bytes).map_err(|error| Error::Message {
-                from: from.clone(),
-                error,
-            })?;
+        let (kind, mut theirs) = message::decode_message(bytes).map_err(Error::Message)?;
+        let from = peer.name().clone();
         if from == self.own.name {
             return Ok(false);
         }
@@ -474,7 +360,7 @@ impl State {
                 if self.members != theirs && self.members.member(&from).is_some() {
                     self.send(&from, Kind::State, effects);
                 }
-                effects.push(Effect::Joined(from));
+                effects.push(Effect::Joined(peer.clone()));
                 Ok(changed)
             }
             Kind::Joined | Kind::State | Kind::Reply => {
@@ -486,7 +372,7 @@ impl State {
                 }
                 let changed = self.take(&theirs, Audience::AllBut(&from), effects)?;
                 // Still linked: neither of us has left the other's cluster by what we learned.
-                if kind != Kind::Reply && self.linked.contains(&from) && self.members != theirs {
+                if kind != Kind::Reply && self.linked.contains(&*from) && self.members != theirs {
                     self.send(&from, Kind::Reply, effects);
                 }
                 Ok(changed)
@@ -524,9 +410,8 @@ impl State {
             truth.insert(from.clone(), entry.clone());
         }
         if !truth.is_empty() {
-            let to = from.clone();
-            let bytes = message::encode_message(Kind::Reply, &truth).into();
-            effects.push(Effect::Send { to, bytes });
+            let message = Message(message::encode_message(Kind::Reply, &truth).into());
+            self.send_message(from, message, effects);
         }
     }
 
@@ -581,54 +466,142 @@ impl State {
     }
 
     fn gossip(&self, audience: Audience<'_>, effects: &mut Vec<Effect>) {
-        let bytes = self.encoded(Kind::State);
+        let message = self.encoded(Kind::State);
         for to in &self.linked {
-            let has_it = matches!(audience, Audience::AllBut(name) if name == &**to);
-            if !has_it && self.members.member(to).is_some() {
-                let (to, bytes) = (to.clone(), bytes.clone());
-                effects.push(Effect::Send { to, bytes });
+            let has_it = matches!(audience, Audience::AllBut(name) if *name == **to.name());
+            if !has_it && self.members.member(to.name()).is_some() {
+                let (to, message) = (to.clone(), message.clone());
+                effects.push(Effect::Send { to, message });
             }
         }
     }
 
-    fn send(&self, to: &Arc<str>, kind: Kind, effects: &mut Vec<Effect>) {
-        let (to, bytes) = (to.clone(), self.encoded(kind));
-        effects.push(Effect::Send { to, bytes });
+    fn send(&self, to: &str, kind: Kind, effects: &mut Vec<Effect>) {
+        self.send_message(to, self.encoded(kind), effects);
     }
 
-    fn encoded(&self, kind: Kind) -> Arc<[u8]> {
-        message::encode_message(kind, &self.members).into()
+    fn send_message(&self, to: &str, message: Message, effects: &mut Vec<Effect>) {
+        if let Some(to) = self.linked.get(to) {
+            let to = to.clone();
+            effects.push(Effect::Send { to, message });
+        }
+    }
+
+    fn encoded(&self, kind: Kind) -> Message {
+        Message(message::encode_message(kind, &self.members).into())
     }
 
     fn show_members(&mut self, effects: &mut Vec<Effect>) {
         if !self.members.present().eq(&self.visible) {
             self.visible = self.members.present().cloned().collect();
-            let list = self.visible.iter().map(|s| (**s).clone()).collect();
-            effects.push(Effect::MembersChanged(list));
+            effects.push(Effect::MembersChanged);
         }
     }
 
     fn show_wanted(&mut self, effects: &mut Vec<Effect>) {
-        let mut wanted: BTreeMap<&Arc<str>, NodeSpec> = self
+        let mut wanted: BTreeMap<Arc<str>, Contact> = self
             .members
             .present()
             .filter(|s| s.name != self.own.name)
-            .map(|s| (&s.name, (**s).clone()))
+            .map(|s| (s.name.clone(), Contact::from_checked(s.clone())))
             .collect();
         for (name, pending) in &self.pending {
             // The user's addresses come first: they may be newer than the cluster's.
             let mut spec = pending.spec.clone();
-            for addr in wanted.get(name).into_iter().flat_map(|s| &s.listen_addrs) {
+            let known = wanted.get(name).into_iter();
+            for addr in known.flat_map(|c| &c.spec().listen_addrs) {
                 if !spec.listen_addrs.contains(addr) {
                     spec.listen_addrs.push(*addr);
                 }
             }
-            wanted.insert(name, spec);
+            wanted.insert(name.clone(), Contact::from_checked(Arc::new(spec)));
         }
-        if !wanted.values().eq(&self.wanted) {
-            self.wanted = wanted.into_values().collect();
-            effects.push(Effect::Wanted(self.wanted.clone()));
+        for (name, contact) in &wanted {
+            let known = self.wanted.get(name);
+            if known.is_none_or(|k| k.spec() != contact.spec()) {
+                effects.push(Effect::Want(contact.clone()));
+            }
         }
+        for (name, contact) in std::mem::replace(&mut self.wanted, wanted) {
+            if !self.wanted.contains_key(&name) {
+                self.linked.remove(&*name);
+                effects.push(Effect::Release(contact));
+            }
+        }
+    }
+
+    fn show_neighbors(&mut self, effects: &mut Vec<Effect>) {
+        let now: BTreeSet<Contact> = self
+            .linked
+            .iter()
+            .filter(|peer| self.members.member(peer.name()).is_some())
+            .cloned()
+            .collect();
+        for gone in self.neighbors.difference(&now) {
+            effects.push(Effect::NeighborDown(gone.clone()));
+        }
+        for new in now.difference(&self.neighbors) {
+            effects.push(Effect::NeighborUp(new.clone()));
+        }
+        self.neighbors = now;
+    }
+}
+
+impl Overlay for State {
+    type Peer = Contact;
+    type Message = Message;
+
+    fn handle(
+        &mut self,
+        now: Duration,
+        event: Event,
+        rng: &mut dyn Rng,
+        effects: &mut Vec<Effect>,
+    ) -> Result<(), Error> {
+        let changed = match event {
+            Event::Join(contact) => self.join(now, &contact, effects)?,
+            Event::Leave => self.leave(effects),
+            Event::Remove(peer) => self.remove(&[peer.name().clone()], effects),
+            Event::UpdateMembers(contacts) => self.update(now, &contacts, effects)?,
+            Event::LinkUp(peer) => self.link_up(now, peer, effects),
+            // The host dials again by itself.
+            Event::LinkFailed(_) => false,
+            Event::LinkDown(peer, _) => self.link_down(peer.name()),
+            Event::Message { from, message } => self.message(&from, &message.0, effects)?,
+            Event::Tick => false,
+            Event::SelfChanged(contact) => self.self_changed(&contact, effects)?,
+            Event::Loaded(bytes) => self.load(&bytes, effects)?,
+        };
+        if self.periodic.is_some_and(|at| now >= at) {
+            self.periodic(now, rng, effects);
+            self.periodic = None;
+        }
+        let interval = self.config.periodic_interval;
+        self.periodic.get_or_insert(now + interval);
+        if changed {
+            let file = message::encode_file(&self.own.name, &self.members);
+            effects.push(Effect::Persist(file));
+            self.show_members(effects);
+        }
+        if std::mem::take(&mut self.relink) || changed {
+            self.show_wanted(effects);
+        }
+        if std::mem::take(&mut self.reconsider) || changed {
+            self.show_neighbors(effects);
+        }
+        Ok(())
+    }
+
+    fn deadline(&self) -> Option<Duration> {
+        self.periodic
+    }
+
+    fn members(&self) -> Vec<Contact> {
+        self.visible
+            .iter()
+            .cloned()
+            .map(Contact::from_checked)
+            .collect()
     }
 }
 
@@ -650,9 +623,4 @@ fn assert_own(own: &Arc<NodeSpec>, members: &mut Members) -> bool {
 fn check(spec: &NodeSpec) -> Result<(), Error> {
     let name = spec.name.clone();
     check_spec(spec).map_err(|what| Error::Spec { name, what })
-}
-
-fn checked(spec: NodeSpec) -> Result<NodeSpec, Error> {
-    check(&spec)?;
-    Ok(as_seen_by_others(spec))
 }

@@ -9,6 +9,7 @@ use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 
 use super::*;
+use crate::overlay::Down;
 
 type Id = usize;
 
@@ -34,7 +35,7 @@ struct Host {
     life: u32,
     port: u16,
     disk: Option<Vec<u8>>,
-    wanted: Vec<NodeSpec>,
+    wanted: BTreeMap<Arc<str>, Contact>,
     side: u8,
     left: u32,
     joined: Vec<Arc<str>>,
@@ -45,6 +46,8 @@ struct Link {
     id: u64,
     /// When the last message of each direction arrives; later ones arrive later.
     busy: [u64; 2],
+    /// The end that has released it, of the lesser id first, hears no more of it.
+    released: [bool; 2],
 }
 
 struct Net {
@@ -75,8 +78,16 @@ fn spec(id: Id, port: u16) -> NodeSpec {
     }
 }
 
+fn contact(id: Id, port: u16) -> Contact {
+    Contact::new(spec(id, port)).unwrap()
+}
+
+fn plain(contact: &Contact) -> NodeSpec {
+    (**contact.spec()).clone()
+}
+
 fn fresh(id: Id, port: u16) -> State {
-    State::new(Config::default(), spec(id, port)).unwrap()
+    State::new(Config::default(), contact(id, port))
 }
 
 impl Net {
@@ -88,7 +99,7 @@ impl Net {
                 life: 0,
                 port: 1,
                 disk: None,
-                wanted: Vec::new(),
+                wanted: BTreeMap::new(),
                 side: 0,
                 left: 0,
                 joined: Vec::new(),
@@ -137,24 +148,33 @@ impl Net {
         for effect in effects {
             let host = &mut self.hosts[id];
             match effect {
-                Effect::Send { to, bytes } => self.send(id, super::simulation::id(&to), bytes),
-                Effect::Wanted(list) => host.wanted = list,
-                Effect::Disconnect { name, .. } => {
-                    let other = super::simulation::id(&name);
-                    if let Some(link) = self.links.get(&(id.min(other), id.max(other))) {
-                        // Behind what is queued.
-                        let delay = link.busy[usize::from(id > other)].saturating_sub(self.now);
+                Effect::Send { to, message } => {
+                    self.send(id, super::simulation::id(to.name()), message.0);
+                }
+                Effect::Want(peer) => {
+                    host.wanted.insert(peer.name().clone(), peer);
+                }
+                Effect::Release(peer) => {
+                    host.wanted.remove(peer.name());
+                    let other = super::simulation::id(peer.name());
+                    if let Some(link) = self.links.get_mut(&(id.min(other), id.max(other))) {
+                        // Behind what is queued. Nothing of it concerns this end any longer.
+                        let side = usize::from(id > other);
+                        link.released[side] = true;
+                        let delay = link.busy[side].saturating_sub(self.now);
                         let link = link.id;
                         self.after(delay + 1, Step::Close { link });
                     }
                 }
-                Effect::MembersChanged(list) => {
+                Effect::NeighborUp(_) | Effect::NeighborDown(_) => {}
+                Effect::MembersChanged => {
+                    let list: Vec<NodeSpec> = host.state.members().iter().map(plain).collect();
                     assert_ne!(list, host.shown, "seed {}", self.seed);
                     host.shown = list;
                 }
                 Effect::Persist(bytes) => host.disk = Some(bytes),
                 Effect::Left => host.left += 1,
-                Effect::Joined(name) => host.joined.push(name),
+                Effect::Joined(peer) => host.joined.push(peer.name().clone()),
             }
         }
     }
@@ -185,8 +205,8 @@ impl Net {
             let host = &net.hosts[b];
             let addr = spec(b, host.port).listen_addrs[0];
             a.wanted
-                .iter()
-                .any(|s| s.name == name(b) && s.listen_addrs.contains(&addr))
+                .get(&name(b))
+                .is_some_and(|c| c.spec().listen_addrs.contains(&addr))
         };
         for a in 0..self.hosts.len() {
             for b in a + 1..self.hosts.len() {
@@ -198,9 +218,17 @@ impl Net {
                     false if wanted && self.rng.random_bool(0.7) => {
                         self.count += 1;
                         let id = self.count;
-                        self.links.insert((a, b), Link { id, busy: [0, 0] });
-                        self.event(a, Event::LinkUp(name(b)));
-                        self.event(b, Event::LinkUp(name(a)));
+                        self.links.insert(
+                            (a, b),
+                            Link {
+                                id,
+                                busy: [0, 0],
+                                released: [false, false],
+                            },
+                        );
+                        let (x, y) = (self.contact(a), self.contact(b));
+                        self.event(a, Event::LinkUp(y));
+                        self.event(b, Event::LinkUp(x));
                     }
                     _ => {}
                 }
@@ -209,9 +237,19 @@ impl Net {
     }
 
     fn close(&mut self, a: Id, b: Id) {
-        self.links.remove(&(a, b));
-        self.event(a, Event::LinkDown(name(b)));
-        self.event(b, Event::LinkDown(name(a)));
+        let Some(link) = self.links.remove(&(a, b)) else {
+            return;
+        };
+        for (end, other, side) in [(a, b, 0), (b, a, 1)] {
+            let how = match link.released[1 - side] {
+                true => Down::Planned,
+                false => Down::Failed,
+            };
+            if !link.released[side] {
+                let other = self.contact(other);
+                self.event(end, Event::LinkDown(other, how));
+            }
+        }
     }
 
     fn run(&mut self, millis: u64) {
@@ -232,9 +270,11 @@ impl Net {
                     bytes,
                 } => {
                     let pair = (from.min(to), from.max(to));
-                    if self.links.get(&pair).is_some_and(|l| l.id == link) {
-                        let (from, bytes) = (name(from), bytes.to_vec());
-                        self.event(to, Event::Message { from, bytes });
+                    let side = usize::from(to > from);
+                    let link = self.links.get(&pair).filter(|l| l.id == link);
+                    if link.is_some_and(|l| !l.released[side]) {
+                        let (from, message) = (self.contact(from), Message(bytes));
+                        self.event(to, Event::Message { from, message });
                     }
                 }
                 Step::Close { link } => {
@@ -253,8 +293,10 @@ impl Net {
                 }
                 Step::Periodic(id, life) => {
                     if self.hosts[id].life == life {
-                        self.event(id, Event::Periodic);
-                        self.after(10_000, Step::Periodic(id, life));
+                        self.event(id, Event::Tick);
+                        let next = self.hosts[id].state.deadline().map(|at| at.as_millis());
+                        let delay = next.map_or(10_000, |at| (at as u64).saturating_sub(self.now));
+                        self.after(delay.max(1), Step::Periodic(id, life));
                     }
                 }
             }
@@ -262,9 +304,13 @@ impl Net {
         self.now = end;
     }
 
+    fn contact(&self, id: Id) -> Contact {
+        contact(id, self.hosts[id].port)
+    }
+
     fn join(&mut self, id: Id, other: Id) {
-        let port = self.hosts[other].port;
-        self.event(id, Event::Join(spec(other, port)));
+        let other = self.contact(other);
+        self.event(id, Event::Join(other));
     }
 
     fn crash(&mut self, id: Id) {
@@ -295,7 +341,7 @@ impl Net {
     fn view(&self, id: Id) -> BTreeSet<Id> {
         let state = &self.hosts[id].state;
         state
-            .members()
+            .state()
             .present()
             .map(|s| super::simulation::id(&s.name))
             .collect()
@@ -326,11 +372,11 @@ impl Net {
         for id in 0..self.hosts.len() {
             for other in self.view(id) {
                 let (seed, a, b) = (self.seed, &self.hosts[id], &self.hosts[other]);
-                let (a, b) = (a.state.members(), b.state.members());
+                let (a, b) = (a.state.state(), b.state.state());
                 assert_eq!(a, b, "seed {seed}: states of {id} and {other}");
             }
             let host = &self.hosts[id];
-            assert!(host.state.members().present().map(|s| &**s).eq(&host.shown));
+            assert!(host.state.state().present().map(|s| &**s).eq(&host.shown));
         }
     }
 }
@@ -426,7 +472,7 @@ fn a_leave_is_seen_by_all_and_the_node_can_come_back() {
 fn removal_of_a_live_node_makes_it_alone() {
     for seed in 0..20 {
         let mut net = cluster(seed, 4);
-        net.event(0, Event::Remove(name(3)));
+        net.event(0, Event::Remove(contact(3, 1)));
         net.settle();
         net.expect(&[&[0, 1, 2], &[3]]);
         assert_eq!(net.hosts[3].left, 1);
@@ -441,7 +487,7 @@ fn removal_of_a_node_that_is_down_wins_over_its_disk() {
         net.crash(3);
         net.settle();
         net.expect(&[&[0, 1, 2, 3]]);
-        net.event(1, Event::Remove(name(3)));
+        net.event(1, Event::Remove(contact(3, 1)));
         net.settle();
         net.expect(&[&[0, 1, 2]]);
         net.start(3, true, 1);
@@ -504,15 +550,15 @@ fn a_member_with_another_address_is_found() {
         net.settle();
         net.expect(&[&[0, 1, 2, 3]]);
         for host in &net.hosts {
-            assert_eq!(**host.state.members().member(&name(2)).unwrap(), spec(2, 7));
+            assert_eq!(**host.state.state().member(&name(2)).unwrap(), spec(2, 7));
         }
         assert_eq!(net.links.len(), 6);
         // While running, too.
         net.hosts[1].port = 9;
-        net.event(1, Event::SelfSpec(spec(1, 9)));
+        net.event(1, Event::SelfChanged(contact(1, 9)));
         net.settle();
         for host in &net.hosts {
-            assert_eq!(**host.state.members().member(&name(1)).unwrap(), spec(1, 9));
+            assert_eq!(**host.state.state().member(&name(1)).unwrap(), spec(1, 9));
         }
     }
 }
@@ -532,7 +578,7 @@ fn a_node_without_a_disk_is_brought_back() {
         net.expect(&[&[0, 1, 2, 3]]);
         // Forgetful, removed, and joining again: the removal must not catch up with it.
         net.crash(2);
-        net.event(0, Event::Remove(name(2)));
+        net.event(0, Event::Remove(contact(2, 1)));
         net.settle();
         net.start(2, false, 1);
         net.join(2, 3);
@@ -549,7 +595,7 @@ fn update_members_joins_and_removes() {
     net.expect(&[&[0, 1, 2]]);
     net.event(2, Event::Leave);
     net.settle();
-    net.event(0, Event::UpdateMembers(vec![spec(2, 1), spec(0, 1)]));
+    net.event(0, Event::UpdateMembers(vec![contact(2, 1), contact(0, 1)]));
     net.settle();
     net.expect(&[&[0, 2], &[1]]);
 }
@@ -575,7 +621,7 @@ fn chaos_ends_in_agreement() {
             match net.rng.random_range(0..20) {
                 0..=7 if a != b => net.join(a, b),
                 8 => net.event(a, Event::Leave),
-                9 => net.event(a, Event::Remove(name(b))),
+                9 => net.event(a, Event::Remove(contact(b, 1))),
                 10..=12 if net.hosts[a].up => net.crash(a),
                 13..=15 if !net.hosts[a].up => net.start(a, true, 1),
                 16 if !net.hosts[a].up => {
@@ -626,15 +672,15 @@ proptest::proptest! {
         let kinds = [Kind::Join, Kind::Joined, Kind::State, Kind::Reply];
         let mut rng = SmallRng::seed_from_u64(1);
         let name = |id: usize| -> Arc<str> { format!("n{id}@h").into() };
-        let own = |id| NodeSpec { name: name(id), ..spec(id, 1) };
+        let peer = |id| Contact::new(NodeSpec { name: name(id), ..spec(id, 1) }).unwrap();
         let mut states: Vec<State> =
-            (0..3).map(|id| State::new(Config::default(), own(id)).unwrap()).collect();
+            (0..3).map(|id| State::new(Config::default(), peer(id))).collect();
         let mut events: std::collections::VecDeque<(usize, Event)> = linked
             .into_iter()
-            .map(|(to, peer)| (to, Event::LinkUp(name(peer))))
+            .map(|(to, other)| (to, Event::LinkUp(peer(other))))
             .chain(lies.into_iter().map(|(to, from, kind, members)| {
-                let bytes = message::encode_message(kinds[kind], &members);
-                (to, Event::Message { from: name(from), bytes })
+                let message = Message(message::encode_message(kinds[kind], &members).into());
+                (to, Event::Message { from: peer(from), message })
             }))
             .collect();
         let mut handled = 0;
@@ -644,15 +690,15 @@ proptest::proptest! {
             let mut effects = Vec::new();
             states[at].handle(Duration::ZERO, event, &mut rng, &mut effects).unwrap();
             for effect in effects {
-                if let Effect::Send { to, bytes } = effect
-                    && let Some(to) = (0..3).find(|id| name(*id) == to)
+                if let Effect::Send { to, message } = effect
+                    && let Some(to) = (0..3).find(|id| name(*id) == *to.name())
                 {
-                    let (from, bytes) = (name(at), bytes.to_vec());
-                    events.push_back((to, Event::Message { from, bytes }));
+                    let from = peer(at);
+                    events.push_back((to, Event::Message { from, message }));
                 }
             }
             let state = &states[at];
-            proptest::prop_assert!(state.members().member(&state.own.name).is_some());
+            proptest::prop_assert!(state.state().member(&state.own.name).is_some());
         }
     }
 }

@@ -1,0 +1,68 @@
+//! Which overlay a node runs.
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::node::runtime::Config;
+use crate::overlay::membership::{Framed, Membership};
+use crate::overlay::{Contact, Overlay, full_mesh};
+
+/// Makes the overlay of a node, which is given.
+type Make = dyn Fn(Contact) -> Box<dyn Membership> + Send + Sync;
+
+/// The overlay of a node: who keeps links to whom. All nodes of a cluster have the same.
+#[derive(Clone, Default)]
+#[non_exhaustive]
+pub enum OverlayConfig {
+    /// Every node has a link to every other. The default.
+    #[default]
+    FullMesh,
+    /// One of the user's own; see [`OverlayConfig::custom`].
+    #[doc(hidden)]
+    Custom(&'static str, Arc<Make>),
+}
+
+impl fmt::Debug for OverlayConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl OverlayConfig {
+    /// An overlay of your own: `make` is called with the own node, once it listens. Nodes whose overlays have
+    /// different names refuse each other.
+    ///
+    /// `name` has at most 65,535 bytes.
+    pub fn custom<O, F>(name: &'static str, make: F) -> Self
+    where
+        O: Overlay<Peer = Contact> + 'static,
+        F: Fn(Contact) -> O + Send + Sync + 'static,
+    {
+        let framed = move |own: Contact| -> Box<dyn Membership> {
+            Box::new(Framed::new(name, own.clone(), make(own)))
+        };
+        Self::Custom(name, Arc::new(framed))
+    }
+
+    /// The name by which nodes tell overlays apart.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::FullMesh => "full_mesh",
+            Self::Custom(name, _) => name,
+        }
+    }
+
+    pub(crate) fn build(&self, config: &Config, own: Contact) -> Box<dyn Membership> {
+        match self {
+            Self::FullMesh => {
+                let mesh = full_mesh::Config {
+                    periodic_interval: config.periodic_interval,
+                    ..full_mesh::Config::default()
+                };
+                let overlay = full_mesh::State::new(mesh, own.clone());
+                Box::new(Framed::new(self.name(), own, overlay))
+            }
+            Self::Custom(_, make) => make(own),
+        }
+    }
+}
