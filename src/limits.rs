@@ -177,8 +177,14 @@ pub const MAX_CONNECTIONS: usize = 1024;
 /// Largest membership message, in bytes.
 pub const MAX_CONTROL_BYTES: usize = 1 << 20;
 
-/// Membership messages that may wait for the node's control task.
-pub const MAX_CONTROL_BACKLOG: usize = 64;
+/// Messages for the node itself that may wait for its control plane, in bytes, plus one message.
+pub const INLET_BYTES: usize = 16 << 20;
+
+/// Largest message by which a broadcast travels, in bytes: the payload and what is around it.
+pub const MAX_BROADCAST_MESSAGE_BYTES: usize = MAX_BROADCAST_BYTES + (4 << 10);
+
+/// Bytes of broadcasts that may wait for room towards one neighbour.
+pub const BROADCAST_BACKLOG_BYTES: usize = 32 << 20;
 
 /// A connection is bulk after a frame over this many bytes, and served by a bulk I/O thread.
 pub const BULK_FRAME_BYTES: usize = 64 << 10;

@@ -95,6 +95,8 @@ pub trait Blob: Send + 'static {
 pub struct Incoming<'a, B> {
     /// The process or name that it is for.
     pub dest: Dest<'a>,
+    /// The node that it is from, if that is not the session's peer: a broadcast.
+    pub origin: Option<&'a Arc<str>>,
     /// The encoded term, elided if validation found blobs.
     pub term: &'a [u8],
     /// What validation learnt about the term.

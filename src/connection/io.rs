@@ -157,6 +157,7 @@ impl<H: Host> Waker for Wakers<H> {
 
 /// The I/O threads of a node.
 pub struct Io<H: Host> {
+    host: Arc<H>,
     mailboxes: Arc<[Mailbox<H>]>,
     ordinary: usize,
     shared: Arc<Shared>,
@@ -237,6 +238,7 @@ impl<H: Host> Io<H> {
             })?);
         }
         Ok(Self {
+            host,
             mailboxes,
             ordinary,
             shared,
@@ -249,6 +251,11 @@ impl<H: Host> Io<H> {
     /// Bytes queued over all connections.
     pub fn queued(&self) -> u64 {
         self.shared.ceiling.used()
+    }
+
+    /// What the node is embedded in.
+    pub(crate) fn host(&self) -> &Arc<H> {
+        &self.host
     }
 
     /// Makes the outbox of a new connection.

@@ -4,7 +4,8 @@
 //! [`stock`] is where connections of stock peers leave for [`crate::distribution`];
 //! [`session`] holds what the connections of one peer share; [`io`] owns the sockets of
 //! established sessions on dedicated threads, because a tokio hop costs 10–25 µs at the median on
-//! this path; [`outbox`] is where senders on any thread meet the I/O thread of a connection;
+//! this path; [`outbox`] is where senders on any thread meet the I/O thread of a connection; [`inlet`] is where
+//! messages for the node itself wait for its control plane;
 //! [`handover`] keeps order and bounds when another thread delivers;
 //! [`pool`] keeps memory for large binaries warm;
 //! [`host`] is what the node is embedded in, a VM or a program.
@@ -15,6 +16,7 @@ pub mod drive;
 pub mod establish;
 pub mod handover;
 pub mod host;
+pub mod inlet;
 pub mod io;
 mod link;
 pub mod listen;

@@ -15,14 +15,34 @@ use std::sync::Arc;
 use rustix::net::RecvFlags;
 
 use crate::connection::host::{Blob, Delivery, Host, Incoming, Source};
+use crate::connection::inlet::{ControlMessage, Subject};
 use crate::connection::outbox::Outbox;
-use crate::connection::session::{CloseReason, ControlMessage, PROBE_ID, Session};
+use crate::connection::session::{CloseReason, PROBE_ID, Session};
 use crate::limits;
 use crate::wire::frame::{self, Dest, DestBuf, Head, Kind};
 use crate::wire::term::{AtomGate, Facts, Form, TermLimits, scan};
 
 /// Name that membership messages are sent to.
-pub const CONTROL_NAME: &str = "partisan_membership";
+pub const MEMBERSHIP_NAME: &str = "partisan_membership";
+
+/// Name that broadcasts on their way are sent to.
+pub const BROADCAST_NAME: &str = "partisan_broadcast";
+
+/// What messages to this name are about, if they are for the node itself and not for a process.
+pub fn subject(name: &str) -> Option<Subject> {
+    match name {
+        MEMBERSHIP_NAME => Some(Subject::Membership),
+        BROADCAST_NAME => Some(Subject::Broadcast),
+        _ => None,
+    }
+}
+
+fn subject_of(dest: Dest<'_>) -> Option<Subject> {
+    match dest {
+        Dest::Name(name) => subject(name),
+        Dest::Pid { .. } => None,
+    }
+}
 
 /// Bytes read at once while only small messages arrive.
 const READ_BYTES: usize = 256 << 10;
@@ -183,7 +203,7 @@ impl<B: Blob> Receiver<B> {
             return Ok((Turn::Stalled, read));
         }
         if let Some(message) = self.stalled.take() {
-            self.deliver_assembled(message, ctx);
+            self.deliver_assembled(message, ctx)?;
             self.flush(ctx);
             if self.is_stalled() {
                 return Ok((Turn::Stalled, read));
@@ -433,12 +453,25 @@ impl<B: Blob> Receiver<B> {
         let limits = ctx.limits.term;
         let facts = scan(term, Form::Whole, &limits, &mut Gate(ctx)).map_err(protocol)?;
         facts.common().map_err(protocol)?;
-        if head.dest == Dest::Name(CONTROL_NAME) {
-            return control(term, ctx);
+        let subject = subject_of(head.dest);
+        if let Some(subject) = subject
+            && control(subject, term, ctx)?
+        {
+            return Ok(());
+        }
+        if subject.is_some() {
+            self.stalled = Some(Assembled {
+                dest: head.dest.into(),
+                term: term.to_vec(),
+                facts,
+                blobs: Vec::new(),
+            });
+            return Ok(());
         }
         let mut blobs = Vec::new();
         let message = Incoming {
             dest: head.dest,
+            origin: None,
             term,
             facts: &facts,
             blobs: &mut blobs,
@@ -613,20 +646,23 @@ impl<B: Blob> Receiver<B> {
         message: Assembled<B>,
         ctx: &mut Context<'_, H>,
     ) -> Result<(), CloseReason> {
-        if message.dest.as_dest() == Dest::Name(CONTROL_NAME) {
-            return control(&message.term, ctx);
-        }
-        self.deliver_assembled(message, ctx);
-        Ok(())
+        self.deliver_assembled(message, ctx)
     }
 
     fn deliver_assembled<H: Host<Blob = B>>(
         &mut self,
         mut message: Assembled<B>,
         ctx: &mut Context<'_, H>,
-    ) {
+    ) -> Result<(), CloseReason> {
+        if let Some(subject) = subject_of(message.dest.as_dest()) {
+            if !control(subject, &message.term, ctx)? {
+                self.stalled = Some(message);
+            }
+            return Ok(());
+        }
         let incoming = Incoming {
             dest: message.dest.as_dest(),
+            origin: None,
             term: &message.term,
             facts: &message.facts,
             blobs: &mut message.blobs,
@@ -640,6 +676,7 @@ impl<B: Blob> Receiver<B> {
             Delivery::NoProcess => self.undelivered += 1,
             Delivery::Undecodable => self.undecodable += 1,
         }
+        Ok(())
     }
 }
 
@@ -688,24 +725,71 @@ fn parse_head<B>(
     Ok((used.saturating_sub(before), Some(phase)))
 }
 
-fn control<H: Host>(term: &[u8], ctx: &mut Context<'_, H>) -> Result<(), CloseReason> {
+/// Passes a message to the control plane. False if it has to wait: the connection is resumed then.
+fn control<H: Host>(
+    subject: Subject,
+    term: &[u8],
+    ctx: &mut Context<'_, H>,
+) -> Result<bool, CloseReason> {
+    let limit = match subject {
+        Subject::Membership => limits::MAX_CONTROL_BYTES,
+        Subject::Broadcast => limits::MAX_BROADCAST_MESSAGE_BYTES,
+    };
     let bytes = match term {
-        [131, 109, _, _, _, _, bytes @ ..] if bytes.len() <= limits::MAX_CONTROL_BYTES => bytes,
+        [131, 109, _, _, _, _, bytes @ ..] if bytes.len() <= limit => bytes,
         _ => {
             return Err(protocol(
-                "membership message is not a binary within its limit",
+                "message to the node itself is not a binary within its limit",
             ));
         }
     };
     let message = ControlMessage {
         session: ctx.session.clone(),
+        subject,
         bytes: bytes.to_vec(),
     };
-    if ctx.session.control.try_send(message).is_err() {
-        // Membership gossip repeats itself; a flood of it must not grow a queue.
-        tracing::debug!(peer = %ctx.session.peer.node, "membership message dropped: too many");
+    Ok(ctx.session.inlet.offer(message, ctx.outbox).is_ok())
+}
+
+/// Delivers a term that `session` has brought inside of another message to the process of this name.
+/// It is validated like every message; `origin` is the node that it is from.
+///
+/// # Errors
+/// Why it was not delivered.
+pub(crate) fn deliver_aside<H: Host>(
+    host: &H,
+    thread: &mut H::Thread,
+    (session, outbox): (&Arc<Session>, &Arc<Outbox>),
+    limits: &ReceiveLimits,
+    origin: &Arc<str>,
+    (name, term): (&str, &[u8]),
+) -> Result<(), String> {
+    let mut ctx = Context {
+        host,
+        thread,
+        session,
+        outbox,
+        limits,
+    };
+    let facts =
+        scan(term, Form::Whole, &limits.term, &mut Gate(&mut ctx)).map_err(|e| e.to_string())?;
+    facts.common().map_err(|e| e.to_string())?;
+    let message = Incoming {
+        dest: Dest::Name(name),
+        origin: Some(origin),
+        term,
+        facts: &facts,
+        blobs: &mut Vec::new(),
+    };
+    let delivery = host.deliver(ctx.thread, session, outbox, message);
+    host.flush(ctx.thread, session, outbox);
+    match delivery {
+        Delivery::Done => Ok(()),
+        // Who doesn't take part in a broadcast has nobody under its name.
+        Delivery::NoProcess => Ok(()),
+        Delivery::Undecodable => Err("it can not be decoded here".into()),
+        Delivery::Full => Err("the mailbox is full".into()),
     }
-    Ok(())
 }
 
 struct Read {

@@ -14,6 +14,7 @@ use std::time::SystemTime;
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
+use crate::connection::inlet::Inlet;
 use crate::connection::outbox::{Outbox, Wake};
 use crate::connection::sync::{AtomicBool, AtomicUsize, Ordering};
 use crate::limits;
@@ -67,15 +68,8 @@ pub enum SessionEvent {
     },
     /// The peer has answered a [`Session::probe`].
     Alive(Arc<Session>),
-}
-
-/// A message for the control plane of this node.
-#[derive(Debug)]
-pub struct ControlMessage {
-    /// The session that it came by.
-    pub session: Arc<Session>,
-    /// Payload: the bytes of the binary that the message is.
-    pub bytes: Vec<u8>,
+    /// A message of the control plane that waited for room has been granted it.
+    Room(Arc<Session>),
 }
 
 /// One connection of a session as `connections/0` shows it.
@@ -101,7 +95,7 @@ pub struct Session {
     pub connections: Vec<ConnectionInfo>,
     pub(crate) outboxes: Vec<Arc<Outbox>>,
     pub(crate) new_atoms: NewAtoms,
-    pub(crate) control: mpsc::Sender<ControlMessage>,
+    pub(crate) inlet: Arc<Inlet>,
     remaining: AtomicUsize,
     closing: AtomicBool,
     draining: AtomicBool,
@@ -171,7 +165,7 @@ pub struct Parts {
     /// The peer's budget of new atoms.
     pub new_atoms: NewAtoms,
     /// Where messages for the control plane go.
-    pub control: mpsc::Sender<ControlMessage>,
+    pub inlet: Arc<Inlet>,
     /// Where the session's end is told. At most one event per session and probe.
     pub events: mpsc::UnboundedSender<SessionEvent>,
 }
@@ -188,7 +182,7 @@ impl Session {
             remaining: AtomicUsize::new(parts.outboxes.len()),
             outboxes: parts.outboxes,
             new_atoms: parts.new_atoms,
-            control: parts.control,
+            inlet: parts.inlet,
             closing: AtomicBool::new(false),
             draining: AtomicBool::new(false),
             released: AtomicBool::new(false),

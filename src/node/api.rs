@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
+use bytes::Bytes;
 use thiserror::Error;
 
 use crate::connection::receive::ReceiveLimits;
@@ -23,7 +24,7 @@ use crate::node::stock::{Distribution, Stock};
 use crate::overlay::NodeSpec;
 use crate::signals::{Event, Local};
 use crate::wire::identity::Identity;
-use crate::wire::term::Pid;
+use crate::wire::term::{Pid, Term};
 
 /// Why the cluster cannot be changed.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -373,6 +374,23 @@ impl Node {
     pub async fn remove(&self, node: impl Into<Arc<str>>) -> Result<(), ClusterError> {
         let node = node.into();
         self.change(|reply| Command::Remove(node, reply)).await
+    }
+
+    /// Sends a message to whoever is registered under a name on every other node that the overlay
+    /// reaches: along a tree (Plumtree) of which each node knows its neighbours only, and which mends itself.
+    ///
+    /// A message comes at most once; [`Message::from`](crate::Message::from) is this node. Messages may overtake each
+    /// other. A mailbox that is full does not get it, and neither does a node that is away for longer than the minute for
+    /// which its neighbours keep it.
+    ///
+    /// Returns when the message is queued.
+    ///
+    /// # Errors
+    /// If the term is too large, 8 MiB with the name, or the node has stopped.
+    pub async fn broadcast(&self, name: &str, term: &Term) -> Result<(), ClusterError> {
+        let (name, term) = (Arc::from(name), Bytes::from(term.to_external()));
+        self.change(|reply| Command::Broadcast(name, term, reply))
+            .await
     }
 
     /// The members of the cluster, this node among them.

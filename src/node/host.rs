@@ -176,10 +176,10 @@ impl Host for RustHost {
         let skeleton = Bytes::copy_from_slice(message.term);
         match Term::from_scanned(skeleton, whole, message.facts) {
             Ok(term) => {
-                let from = session.peer.node.clone();
+                let from = message.origin.unwrap_or(&session.peer.node).clone();
                 slot.put(Message {
                     from,
-                    session: Some(session.id),
+                    session: message.origin.is_none().then_some(session.id),
                     sender: None,
                     term,
                     notice: None,

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::RwLock;
 
-use crate::connection::receive::CONTROL_NAME;
+use crate::connection::receive::subject;
 use crate::limits::MAX_ATOM_CHARS;
 use crate::node::mailbox::RegisterError;
 use crate::node::requests::REQUESTS_NAME;
@@ -22,7 +22,7 @@ pub(crate) const SERVICE_NAMES: [&str; 2] = ["net_kernel", "rex"];
 /// True if users may send to the name. Frames of Partisan sessions have room for 255 bytes only.
 pub(crate) fn is_free_name(name: &str) -> bool {
     let fits = name.len() <= MAX_ATOM_CHARS || name.chars().count() <= MAX_ATOM_CHARS;
-    !name.is_empty() && fits && name != CONTROL_NAME
+    !name.is_empty() && fits && subject(name).is_none()
 }
 
 struct Alias {

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use bytes::Bytes;
 use parking_lot::Mutex;
 use rand::RngExt;
 use thiserror::Error;
@@ -181,6 +182,8 @@ pub enum Command {
     Remove(Arc<str>, Reply<Result<(), String>>),
     /// Have exactly these members.
     Update(Vec<NodeSpec>, Reply<Result<(), String>>),
+    /// Broadcast an encoded term to the processes that are registered under a name, on all other nodes.
+    Broadcast(Arc<str>, Bytes, Reply<Result<(), String>>),
     /// The members, this node among them.
     Members(Reply<Vec<NodeSpec>>),
     /// The sessions that are up.

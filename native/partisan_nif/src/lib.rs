@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::UNIX_EPOCH;
 
 use partisan::connection::outbox::Pressure;
-use partisan::connection::receive::CONTROL_NAME;
+use partisan::connection::receive::subject;
 use partisan::connection::session::Session;
 use partisan::node::runtime::Command;
 use partisan::overlay::NodeSpec;
@@ -161,7 +161,7 @@ fn sending<'a>(
     let Some(dest) = DestTerm::decode(dest) else {
         return badarg();
     };
-    if dest.as_dest() == Dest::Name(CONTROL_NAME) {
+    if matches!(dest.as_dest(), Dest::Name(name) if subject(name).is_some()) {
         // Nodes' own; a peer would end the session over anything else there.
         return badarg();
     }

@@ -8,25 +8,24 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::sleep_until;
 
+use crate::broadcast::Event;
 use crate::connection::door::Door;
 use crate::connection::establish::{
     Authenticated, Desk, Failure, Judgement, Local, Pending, Permit, Ready,
 };
 use crate::connection::host::Host;
+use crate::connection::inlet::{ControlMessage, Inlet, Subject};
 use crate::connection::io::Io;
 use crate::connection::listen::{self, Arrival};
 use crate::connection::outbox::{Outgoing, Pressure, Sent, Wake};
-use crate::connection::receive::CONTROL_NAME;
-use crate::connection::session::{
-    self, CloseReason, ControlMessage, NewAtoms, Session, SessionEvent,
-};
+use crate::connection::receive::{MEMBERSHIP_NAME, ReceiveLimits};
+use crate::connection::session::{self, CloseReason, NewAtoms, Session, SessionEvent};
 use crate::limits;
 use crate::node::complaints::Complaints;
 use crate::node::links;
@@ -37,6 +36,9 @@ use crate::overlay::{Contact, Down, MemberChannel, NodeSpec};
 use crate::wire::frame::Dest;
 use crate::wire::handshake::Verdict;
 
+use broadcast::{Spread, binary_term};
+
+mod broadcast;
 mod setup;
 
 /// Channel of the membership messages.
@@ -100,11 +102,16 @@ pub(crate) struct Control<H: Host> {
     judged: HashMap<u64, Arc<str>>,
     dials: HashMap<u64, AbortHandle>,
     members: Vec<NodeSpec>,
+    spread: Spread,
+    /// What a broadcast may hold when it is delivered here.
+    receive: ReceiveLimits,
+    /// What the host keeps for this thread, once it delivers.
+    thread: Option<H::Thread>,
     leaving: Vec<crate::node::runtime::Reply<Result<(), String>>>,
     desk: Desk,
     tasks: JoinSet<()>,
     dialled: mpsc::Sender<Dialled>,
-    control: mpsc::Sender<ControlMessage>,
+    inlet: Arc<Inlet>,
     events: mpsc::UnboundedSender<SessionEvent>,
     complaints: Complaints,
     inputs: Option<Inputs>,
@@ -116,7 +123,7 @@ struct Inputs {
     authenticated: mpsc::Receiver<Authenticated>,
     arrivals: mpsc::Receiver<Arrival>,
     dialled: mpsc::Receiver<Dialled>,
-    control: mpsc::Receiver<ControlMessage>,
+    control: mpsc::UnboundedReceiver<ControlMessage>,
     events: mpsc::UnboundedReceiver<SessionEvent>,
 }
 
@@ -136,7 +143,7 @@ impl<H: Host> Control<H> {
         let (authenticated_in, authenticated) = mpsc::channel(limits::MAX_UNAUTHENTICATED);
         let (arrivals_in, arrivals) = mpsc::channel(limits::MAX_UNAUTHENTICATED);
         let (dialled_in, dialled) = mpsc::channel(limits::MAX_UNAUTHENTICATED);
-        let (control_in, control) = mpsc::channel(limits::MAX_CONTROL_BACKLOG);
+        let (inlet, control) = Inlet::new();
         let (events_in, events) = mpsc::unbounded_channel();
         let desk = Desk {
             judge,
@@ -165,6 +172,9 @@ impl<H: Host> Control<H> {
         });
         let mut this = Self {
             members: vec![own.clone()],
+            spread: Spread::new(own.name.clone()),
+            receive: config.io.limits.clone(),
+            thread: None,
             local,
             io,
             observer,
@@ -191,7 +201,7 @@ impl<H: Host> Control<H> {
             desk,
             tasks,
             dialled: dialled_in,
-            control: control_in,
+            inlet,
             events: events_in,
             complaints: Complaints::default(),
             inputs: Some(Inputs {
@@ -228,6 +238,7 @@ impl<H: Host> Control<H> {
             };
             let links_tick = at(self.links.deadline());
             let overlay_tick = at(self.overlay.deadline());
+            let broadcast_tick = at(self.spread.deadline());
             tokio::select! {
                 command = commands.recv() => match command {
                     None | Some(Command::Stop) => break,
@@ -247,6 +258,7 @@ impl<H: Host> Control<H> {
                 Some(dialled) = inputs.dialled.recv() => self.dialled(dialled),
                 Some(arrival) = inputs.arrivals.recv() => self.arrived(arrival),
                 () = overlay_tick => self.overlay(Input::Tick),
+                () = broadcast_tick => self.spread_on(Event::Tick),
                 () = links_tick => self.work.push_back(Work::Links(links::Event::Tick)),
             }
             while self.tasks.try_join_next().is_some() {}
@@ -342,7 +354,8 @@ impl<H: Host> Control<H> {
                     session.release();
                 }
             }
-            Output::NeighborUp(_) | Output::NeighborDown(_) => {}
+            Output::NeighborUp(name) => self.spread_on(Event::NeighborUp(name)),
+            Output::NeighborDown(name) => self.spread_on(Event::NeighborDown(name)),
             Output::MembersChanged => {
                 self.members = self.overlay.members();
                 self.observer.lock().members(&self.members);
@@ -451,7 +464,7 @@ impl<H: Host> Control<H> {
             connections: ready.connections,
             outboxes,
             new_atoms,
-            control: self.control.clone(),
+            inlet: self.inlet.clone(),
             events: self.events.clone(),
         }));
         let spec = self.members.iter().find(|m| m.name == name);
@@ -481,6 +494,7 @@ impl<H: Host> Control<H> {
 
     fn session_event(&mut self, event: SessionEvent) {
         let (session, ended) = match event {
+            SessionEvent::Room(session) => return self.room(&session),
             SessionEvent::Alive(session) => (session, None),
             SessionEvent::Ended { session, reason } => (session, Some(reason)),
         };
@@ -501,6 +515,7 @@ impl<H: Host> Control<H> {
         self.sessions.remove(&number);
         if self.numbers.get(&name) == Some(&number) {
             self.numbers.remove(&name);
+            self.forget_backlog(&name);
         }
         if matches!(reason, CloseReason::Protocol(_)) {
             tracing::warn!(peer = %name, "session has ended: {reason}");
@@ -537,13 +552,17 @@ impl<H: Host> Control<H> {
     }
 
     fn message(&mut self, message: ControlMessage) {
+        self.inlet.taken(message.bytes.len());
         let from = message.session.peer.node.clone();
         // What an ended session left behind must not count for its successor.
         let current = self.numbers.get(&from).copied();
         let current = current.filter(|number| !self.parted.contains(number));
         let session = current.and_then(|number| self.sessions.get(&number));
         if session.is_some_and(|s| Arc::ptr_eq(s, &message.session) && s.is_open()) {
-            self.overlay(Input::Bytes(from, message.bytes));
+            match message.subject {
+                Subject::Membership => self.overlay(Input::Bytes(from, message.bytes)),
+                Subject::Broadcast => self.broadcast_message(&message.session, &message.bytes),
+            }
         }
     }
 
@@ -555,12 +574,8 @@ impl<H: Host> Control<H> {
             .route(MEMBERSHIP_CHANNEL, 0)
             .or_else(|| session.outbox(0));
         let Some(outbox) = route else { return };
-        let mut term = Vec::with_capacity(bytes.len() + 6);
-        term.extend_from_slice(&[131, 109]);
-        term.extend_from_slice(&(bytes.len() as u32).to_be_bytes());
-        term.extend_from_slice(bytes);
-        let term = Bytes::from(term);
-        let message = Outgoing::of(Dest::Name(CONTROL_NAME), &term, &[], false);
+        let term = binary_term(bytes);
+        let message = Outgoing::of(Dest::Name(MEMBERSHIP_NAME), &term, &[], false);
         if outbox.send(MEMBERSHIP_SENDER, message, Pressure::Refuse) != Sent::Queued {
             tracing::debug!(peer = %to, "membership message not sent: no room");
         }
@@ -591,6 +606,7 @@ impl<H: Host> Control<H> {
             Command::Update(specs, reply) => {
                 reply(self.ask_overlay(Input::UpdateMembers(specs)));
             }
+            Command::Broadcast(name, term, reply) => reply(self.broadcast(&name, &term)),
             Command::Members(reply) => reply(self.members.clone()),
             Command::Sessions(reply) => {
                 reply(

@@ -132,7 +132,7 @@ impl Rig {
             connections: Vec::new(),
             outboxes: vec![outbox.clone()],
             new_atoms: NewAtoms::default(),
-            control: mpsc::channel(1).0,
+            inlet: Inlet::new().0,
             events: mpsc::unbounded_channel().0,
         }));
         let now = Instant::now();

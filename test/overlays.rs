@@ -1,0 +1,89 @@
+//! Overlays and broadcasts of Rust nodes, over real sockets.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use partisan::{Node, Term, Value};
+use tokio::task::JoinSet;
+
+#[allow(dead_code)]
+#[path = "rust_nodes/support.rs"]
+mod support;
+
+use support::*;
+
+/// What a node broadcasts: a number, and bytes that are told by it.
+fn news(number: usize) -> Value {
+    const SIZES: [usize; 5] = [0, 64, 3_000, 70_000, 1 << 20];
+    let size = SIZES[number % SIZES.len()];
+    let bytes: Vec<u8> = (0..size).map(|i| ((i + number) % 251) as u8).collect();
+    Value::tuple([Value::from(number as i64), Value::binary(bytes)])
+}
+
+/// Receives until this node has all news of all others; each once and unharmed.
+async fn collect(node: &Node, others: BTreeSet<Arc<str>>, count: usize) {
+    let mut mailbox = node.register("news").unwrap();
+    let mut missing: BTreeSet<(Arc<str>, usize)> = others
+        .into_iter()
+        .flat_map(|name| (0..count).map(move |n| (name.clone(), n)))
+        .collect();
+    while !missing.is_empty() {
+        let message = mailbox.recv().await.unwrap();
+        let value = message.term.decode();
+        let number = value.as_tuple().unwrap()[0].as_i64().unwrap() as usize;
+        assert!(value == news(number), "{number} is damaged");
+        let fresh = missing.remove(&(message.from.clone(), number));
+        assert!(fresh, "{number} of {} came twice", message.from);
+    }
+    // Nothing comes a second time.
+    let more = tokio::time::timeout(Duration::from_millis(300), mailbox.recv()).await;
+    assert!(more.is_err(), "{more:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn broadcasts_reach_every_node_of_a_full_mesh_once() {
+    const NODES: usize = 5;
+    const COUNT: usize = 40;
+    within(async {
+        let nodes: Vec<Node> = (0..NODES)
+            .map(|n| builder(&format!("news_{n}")).start().unwrap())
+            .collect();
+        for node in &nodes[1..] {
+            join(node, &nodes[0]).await;
+        }
+        for (a, b) in nodes.iter().flat_map(|a| nodes.iter().map(move |b| (a, b))) {
+            assert!(a.name() == b.name() || a.connected(b.name()).await);
+        }
+        let names: BTreeSet<Arc<str>> = nodes.iter().map(|n| n.name().into()).collect();
+        let mut readers = JoinSet::new();
+        for node in &nodes {
+            let mut others = names.clone();
+            others.remove(node.name());
+            let node = node.clone();
+            readers.spawn(async move { collect(&node, others, COUNT).await });
+        }
+        // Mailboxes first: a broadcast to nobody is lost.
+        while nodes.iter().any(|n| n.registered().is_empty()) {
+            tokio::task::yield_now().await;
+        }
+        for number in 0..COUNT {
+            for node in &nodes {
+                let term: Term = news(number).encode().unwrap();
+                node.broadcast("news", &term).await.unwrap();
+            }
+        }
+        while let Some(reader) = readers.join_next().await {
+            reader.unwrap();
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_broadcast_has_a_largest_size() {
+    let node = builder("large").start().unwrap();
+    let term = Value::binary(vec![0; 9 << 20]).encode().unwrap();
+    let error = node.broadcast("news", &term).await.unwrap_err();
+    assert!(error.to_string().contains("too large"), "{error}");
+}
