@@ -13,7 +13,7 @@ use crate::point::{Point, Site};
 use crate::record::Store;
 use crate::run::{QUICK_TARGET, TARGET};
 use crate::session::{Settings, Task, run_all};
-use crate::{bars, children, plan, plots, process, rust_end, stock, summary};
+use crate::{bars, children, plan, plots, process, rust_end, stock, summary, swarm};
 
 /// Measures Partisan beside Distributed Erlang and others. Delivery is verified in every run.
 #[derive(Debug, Parser)]
@@ -76,6 +76,37 @@ enum Command {
         #[arg(long, default_value = "")]
         only: String,
     },
+    /// A thousand Rust nodes in a HyParView overlay, of which a third is killed.
+    Swarm {
+        /// Nodes.
+        #[arg(long, default_value_t = 1024)]
+        nodes: usize,
+        /// Processes that they are in.
+        #[arg(long, default_value_t = 16)]
+        processes: usize,
+        /// Processes that are killed.
+        #[arg(long, default_value_t = 5)]
+        kill: usize,
+        /// Decides who joins whom.
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        /// Milliseconds between shuffles.
+        #[arg(long, default_value_t = 10_000)]
+        shuffle: u64,
+        /// Seconds for which the idle nodes are watched.
+        #[arg(long, default_value_t = 30)]
+        idle: u64,
+    },
+    /// A process of `swarm`.
+    #[command(hide = true)]
+    SwarmMember {
+        /// Number of its first node.
+        first: usize,
+        /// How many nodes.
+        count: usize,
+        /// Milliseconds between shuffles.
+        shuffle: u64,
+    },
     /// An end of `stock` in Rust.
     #[command(hide = true)]
     StockEnd {
@@ -128,11 +159,44 @@ pub(crate) fn run() -> Result<bool> {
             stock::run_end(kind, name, *listen, peers)?;
             return Ok(true);
         }
+        Command::SwarmMember {
+            first,
+            count,
+            shuffle,
+        } => {
+            swarm::run_member(*first, *count, Duration::from_millis(*shuffle))?;
+            return Ok(true);
+        }
         _ => {}
     }
     children::end_on_signals()?;
     match command {
-        Command::RustEnd { .. } | Command::StockEnd { .. } => Ok(true),
+        Command::RustEnd { .. } | Command::StockEnd { .. } | Command::SwarmMember { .. } => {
+            Ok(true)
+        }
+        Command::Swarm {
+            nodes,
+            processes,
+            kill,
+            seed,
+            shuffle,
+            idle,
+        } => {
+            anyhow::ensure!(
+                kill < processes && nodes >= 2 * processes,
+                "more processes than are killed, and two nodes in each, at least"
+            );
+            swarm::run(&swarm::Plan {
+                nodes,
+                processes,
+                kill,
+                seed,
+                shuffle: Duration::from_millis(shuffle),
+                idle: Duration::from_secs(idle),
+                patience: Duration::from_secs(120),
+            })?;
+            Ok(true)
+        }
         Command::Stock {
             sizes,
             senders,

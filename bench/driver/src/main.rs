@@ -21,6 +21,7 @@ mod site;
 mod stats;
 mod stock;
 mod summary;
+mod swarm;
 mod table;
 
 use std::process::ExitCode;
