@@ -12,9 +12,9 @@ use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::AbortHandle;
 use tokio::time::sleep_until;
-use tokio_rustls::TlsConnector;
 
 use crate::connection::establish::{EstablishError, Local};
+use crate::connection::tls::TlsConnector;
 use crate::distribution::dial::{DialError, StockArrival, StockJudgement, Stocked, Stream, dial};
 use crate::distribution::link::{self, Inbound, Link, LinkError};
 use crate::distribution::names::{NameForm, ResolveError, Resolver};
