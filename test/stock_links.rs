@@ -16,6 +16,8 @@ use tokio::task::JoinSet;
 mod doors;
 #[path = "stock_links/frozen.rs"]
 mod frozen;
+#[path = "stock_links/last_words.rs"]
+mod last_words;
 #[path = "stock_links/names.rs"]
 mod names;
 #[path = "stock_links/rules.rs"]
