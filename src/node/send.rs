@@ -78,11 +78,7 @@ impl<'a> Destination<'a> {
     fn at_node(&self) -> Option<Dest<'a>> {
         match *self {
             Self::Name { name, .. } => Some(Dest::Name(name)),
-            Self::Pid(pid) => Some(Dest::Pid {
-                id: pid.id,
-                serial: pid.serial,
-                creation: pid.creation,
-            }),
+            Self::Pid(pid) => Some(pid.into()),
             Self::Alias(_) => None,
         }
     }
