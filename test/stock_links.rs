@@ -20,6 +20,8 @@ mod frozen;
 mod last_words;
 #[path = "stock_links/names.rs"]
 mod names;
+#[path = "nodes/mod.rs"]
+mod nodes;
 #[path = "stock_links/rules.rs"]
 mod rules;
 #[path = "stock/mod.rs"]
