@@ -122,6 +122,7 @@ impl<P: Peer> HyParView<P> {
             Ok(at) => self.up[at] = peer.clone(),
             Err(at) => self.up.insert(at, peer.clone()),
         }
+        self.history.linked(&peer);
         let mut at = 0;
         while let Some(attempt) = self.attempts.get(at) {
             let before = self.attempts.len();
@@ -147,6 +148,7 @@ impl<P: Peer> HyParView<P> {
                 return;
             }
             Goal::Probe(_) => {
+                self.vain_probes = 0;
                 let message = self.probe_message(false);
                 self.finish(at, Some(message), fx);
                 return;

@@ -95,9 +95,11 @@ impl<P> Refill<P> {
 
     /// The view is full.
     pub(super) fn done(&mut self) {
-        let settle = self.settle;
-        *self = Self::default();
-        self.settle = settle;
+        *self = Self {
+            settle: self.settle,
+            hint: self.hint.take(),
+            ..Self::default()
+        };
     }
 }
 
