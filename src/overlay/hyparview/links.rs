@@ -122,7 +122,6 @@ impl<P: Peer> HyParView<P> {
             Ok(at) => self.up[at] = peer.clone(),
             Err(at) => self.up.insert(at, peer.clone()),
         }
-        self.history.linked(&peer);
         let mut at = 0;
         while let Some(attempt) = self.attempts.get(at) {
             let before = self.attempts.len();
@@ -139,6 +138,8 @@ impl<P: Peer> HyParView<P> {
     /// The link of this attempt is up: says what it was made for.
     fn arrived(&mut self, now: Duration, at: usize, fx: Fx<'_, P>) {
         let peer = self.attempts[at].peer.clone();
+        // Not so of whoever has dialled us: it may be after something else, in another cluster.
+        self.history.linked(&peer);
         let me = self.own.clone();
         let full = self.is_full();
         let message = match &mut self.attempts[at].goal {

@@ -218,7 +218,6 @@ impl<P: Peer> HyParView<P> {
     }
 
     /// Somebody wants to be a neighbour.
-    #[expect(clippy::too_many_arguments, reason = "the fields of the message")]
     pub(super) fn on_neighbor(
         &mut self,
         now: Duration,
@@ -321,7 +320,10 @@ impl<P: Peer> HyParView<P> {
                 self.add_active(now, from, rng, fx);
             }
             // It takes for granted what nobody has asked for: it hears that it is wrong.
-            None => self.release_unused(&from, fx),
+            None => {
+                self.release_unused(&from, fx);
+                return;
+            }
         }
         self.integrate(known, &mut Vec::new(), rng);
         self.run_refill(now, rng, fx);
@@ -336,13 +338,14 @@ impl<P: Peer> HyParView<P> {
         rng: &mut dyn Rng,
         fx: Fx<'_, P>,
     ) {
-        self.integrate(known, &mut Vec::new(), rng);
+        let mut asked = false;
         let mut at = 0;
         while let Some(attempt) = self.attempts.get_mut(at) {
             if attempt.peer != from || attempt.stage != Stage::Asked {
                 at += 1;
                 continue;
             }
+            asked = true;
             match &mut attempt.goal {
                 Goal::Join { granted } => {
                     *granted = true;
@@ -359,6 +362,10 @@ impl<P: Peer> HyParView<P> {
             }
             self.attempts.remove(at);
         }
+        if !asked {
+            return;
+        }
+        self.integrate(known, &mut Vec::new(), rng);
         self.release_unused(&from, fx);
         self.joined_by_others(fx);
         self.run_refill(now, rng, fx);

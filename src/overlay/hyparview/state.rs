@@ -32,6 +32,8 @@ pub struct HyParView<P> {
     pub(super) samples: Samples<P>,
     /// What the last shuffle offered: the first to make room for what it brings.
     pub(super) offered: Vec<P>,
+    /// The last shuffle has not been answered.
+    pub(super) awaited: bool,
     pub(super) departed: Vec<(P, Duration)>,
     /// The user has left and not joined again.
     pub(super) gone: bool,
@@ -66,6 +68,7 @@ impl<P: Peer> HyParView<P> {
             attempts: Vec::new(),
             samples: Samples::default(),
             offered: Vec::new(),
+            awaited: false,
             departed: Vec::new(),
             gone: false,
             refill: Default::default(),
@@ -141,7 +144,7 @@ impl<P: Peer> HyParView<P> {
             Message::Refuse { reason, known } => {
                 self.on_refuse(now, from, reason, known, rng, fx);
             }
-            Message::Evict { known } => {
+            Message::Evict { known } if self.is_active(&from) => {
                 self.refill.hint(known.first().cloned());
                 self.integrate(known, &mut Vec::new(), rng);
             }
@@ -153,8 +156,8 @@ impl<P: Peer> HyParView<P> {
             Message::Probe { origin, ttl, seen } => {
                 self.on_probe(now, from, origin, ttl, seen, rng, fx);
             }
-            // Somebody speaks for another.
-            Message::Join { .. } | Message::Neighbor { .. } => {}
+            // Somebody speaks for another, or gives up what it does not have.
+            Message::Join { .. } | Message::Neighbor { .. } | Message::Evict { .. } => {}
         }
     }
 
