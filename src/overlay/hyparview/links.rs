@@ -31,6 +31,8 @@ pub(super) enum Goal<P> {
     Probe(u8),
     /// To move a link to a random place.
     Mix,
+    /// To see whether it lives, and say hello.
+    Check,
 }
 
 /// How far an attempt is.
@@ -90,6 +92,12 @@ impl<P: Peer> HyParView<P> {
                     fx.push(Effect::Send { to: peer, message });
                     return true;
                 }
+                Goal::Check => {
+                    let me = self.own.clone();
+                    let message = Message::Hello { me };
+                    fx.push(Effect::Send { to: peer, message });
+                    return true;
+                }
                 _ => {}
             }
         }
@@ -132,7 +140,7 @@ impl<P: Peer> HyParView<P> {
                 at += 1;
             }
         }
-        self.run_refill(now, rng, fx);
+        self.pursue(now, rng, fx);
     }
 
     /// The link of this attempt is up: says what it was made for.
@@ -159,6 +167,10 @@ impl<P: Peer> HyParView<P> {
                 self.finish(at, Some(message), fx);
                 return;
             }
+            Goal::Check => {
+                self.finish(at, Some(Message::Hello { me }), fx);
+                return;
+            }
             // Another was faster.
             Goal::Ask if full => {
                 self.finish(at, None, fx);
@@ -167,9 +179,11 @@ impl<P: Peer> HyParView<P> {
             Goal::Join { .. } => Message::Join { me },
             Goal::Ask => Message::Neighbor {
                 me,
-                priority: match self.active.is_empty() {
-                    true => Priority::High,
-                    false => Priority::Low,
+                priority: match self.active.len() {
+                    0 => Priority::High,
+                    // One alone is soon none, if nobody else has a free place.
+                    1 if self.refill.is_hard() => Priority::High,
+                    _ => Priority::Low,
                 },
                 near: match self.refill.lenient() {
                     true => Vec::new(),

@@ -102,6 +102,7 @@ fn said(fx: &Fx, peer: u32) -> Option<&'static str> {
             Message::Shuffle { .. } => "shuffle",
             Message::ShuffleReply { .. } => "reply",
             Message::Probe { .. } => "probe",
+            Message::Hello { .. } => "hello",
         }),
         _ => None,
     })
@@ -375,6 +376,44 @@ fn names_are_taken_from_neighbours_and_from_those_who_were_asked() {
 }
 
 #[test]
+fn two_failures_at_once_set_off_a_look_through_the_passive_view() {
+    let mut node = one();
+    node.neighbours(1..=5);
+    node.names(10..=25);
+    let mut fx = node.tell(Event::LinkDown(Id(1), Down::Failed));
+    node.neighbours(30..=30);
+    node.now += Duration::from_secs(6);
+    fx.extend(node.tell(Event::LinkDown(Id(2), Down::Failed)));
+    node.neighbours(31..=31);
+    assert_eq!(wants(&fx).len(), 2, "one for each free place");
+    fx.extend(node.tell(Event::LinkDown(Id(3), Down::Failed)));
+    node.neighbours(32..=32);
+    let mut greeted = 0;
+    while let Some(id) = wants(&fx).first().copied() {
+        fx = fx.split_off(1 + fx.iter().position(|e| *e == Effect::Want(Id(id))).unwrap());
+        if id % 2 == 0 {
+            let answer = node.tell(Event::LinkUp(Id(id)));
+            greeted += usize::from(said(&answer, id) == Some("hello") && released(&answer, id));
+            fx.extend(answer);
+        } else {
+            fx.extend(node.tell(Event::LinkFailed(Id(id))));
+        }
+    }
+    assert!(greeted >= 6, "{greeted}");
+    let dead = (10..=25)
+        .filter(|id| id % 2 == 1 && node.passive(*id))
+        .count();
+    assert_eq!(dead, 0);
+
+    let mut alone = one();
+    alone.tell(Event::LinkUp(Id(7)));
+    assert_eq!(
+        said(&alone.hear(7, Message::Hello { me: Id(7) }), 7),
+        Some("ask high")
+    );
+}
+
+#[test]
 fn silence_ends_an_attempt() {
     let mut node = one();
     node.neighbours(1..=5);
@@ -591,6 +630,7 @@ fn message() -> impl Strategy<Value = Message<Id>> {
         }),
         ids().prop_map(|known| Message::ShuffleReply { known }),
         (id(), ttl, ids()).prop_map(|(origin, ttl, seen)| Message::Probe { origin, ttl, seen }),
+        id().prop_map(|me| Message::Hello { me }),
     ]
 }
 
