@@ -21,6 +21,9 @@ use crate::limits::{
 use crate::overlay::Peer;
 use crate::overlay::codec::DecodeError;
 
+/// Roots that are heard of within this time may be under way at the same time.
+const SHAPER_TIME: Duration = Duration::from_secs(2);
+
 /// What is to be asked of each neighbour at the end of an event.
 type Grafts<P> = BTreeMap<u16, Vec<Want<P>>>;
 
@@ -36,6 +39,8 @@ pub struct Plumtree<P> {
     pub(super) seen: Seen,
     pub(super) cache: Cache<P>,
     pub(super) missing: Missing<P>,
+    /// The root whose broadcasts give the common tree its shape, and when the last one came.
+    shaper: Option<(u64, u64)>,
     /// When the next batch of announcements leaves.
     flush: Option<u64>,
     /// Who has sent something before it was a neighbour.
@@ -63,6 +68,7 @@ impl<P: Peer> Plumtree<P> {
                 micros(config.cache_time),
             ),
             missing: Missing::new(),
+            shaper: None,
             flush: None,
             strangers: BTreeSet::new(),
             config,
@@ -103,7 +109,7 @@ impl<P: Peer> Plumtree<P> {
         let orphans: Vec<u32> = self
             .missing
             .iter()
-            .filter(|(_, m)| !m.was_asked() && self.expected(m.key, m.of.common).is_none())
+            .filter(|(_, m)| !m.was_asked() && !self.is_expected(m.key, m.of.common, None))
             .map(|(at, _)| at)
             .collect();
         for at in orphans {
@@ -111,11 +117,35 @@ impl<P: Peer> Plumtree<P> {
         }
     }
 
-    /// The neighbour that sends the broadcasts of this root unasked, as far as is known.
-    fn expected(&self, key: u64, common: bool) -> Option<u16> {
-        let via = self.seen.via(self.seen.find(key)?)?;
-        let row = self.trees.find(key, common)?;
-        self.trees.is_eager(row, via).then_some(via)
+    /// Whether broadcasts of this root are expected from an eager neighbour other than `slot`.
+    fn is_expected(&self, key: u64, common: bool, slot: Option<u16>) -> bool {
+        let Some(row) = self.trees.find(key, common) else {
+            return false;
+        };
+        match self.seen.find(key).map(|at| self.seen.via(at)) {
+            // Their way to this node was lost.
+            Some(None) => false,
+            Some(Some(via)) if !common => Some(via) != slot && self.trees.is_eager(row, via),
+            // Any link of the common tree may bring them: it may have another shape by now.
+            _ => common && slots(self.trees.row(row).iter().copied()).any(|s| Some(s) != slot),
+        }
+    }
+
+    /// Whether duplicates of this root prune. In a tree that many roots share, those that are under
+    /// way at the same time would cut a cycle in several places, and the pieces would then be grafted
+    /// in several places, without end. So of the roots heard of lately only one cuts: that with the
+    /// lowest key, on which nodes agree without a word.
+    fn shapes(&mut self, key: u64, common: bool, now: u64) -> bool {
+        if !common {
+            return true;
+        }
+        match &mut self.shaper {
+            Some((shaper, at)) if *shaper < key && now < *at + micros(SHAPER_TIME) => false,
+            shaper => {
+                *shaper = Some((key, now));
+                true
+            }
+        }
     }
 
     fn broadcast(&mut self, payload: Bytes, now: u64, out: &mut Out<P>) -> Result<(), Error> {
@@ -144,6 +174,7 @@ impl<P: Peer> Plumtree<P> {
                 .trees
                 .create(self.own_key, of.clone(), self.links.present()),
         };
+        self.shapes(self.own_key, of.common, now);
         if self.trees.row(row).iter().all(|word| *word == 0) {
             self.trees.set_all(row, self.links.present());
         }
@@ -174,7 +205,9 @@ impl<P: Peer> Plumtree<P> {
         let key = key_of(&of.root, of.life);
         let known = self.seen.find(key);
         if key == self.own_key || known.is_some_and(|at| self.seen.has(at, sequence)) {
-            self.duplicate(slot, key, known, of, out);
+            if self.shapes(key, of.common, now) {
+                self.duplicate(slot, key, known, of, out);
+            }
             return;
         }
         if known.is_none()
@@ -208,7 +241,11 @@ impl<P: Peer> Plumtree<P> {
             }
         };
         self.trees.touch(row);
-        self.adopt((row, at), slot, hops, waiting.as_ref(), &of, now, out);
+        if self.shapes(key, of.common, now) {
+            self.adopt((row, at), slot, hops, waiting.as_ref(), &of, now, out);
+        } else {
+            self.seen.set_via(at, slot);
+        }
         let id = (key, of, sequence);
         self.pass_on(row, Some(slot), announcers, id, hops, payload, now, out);
     }
@@ -238,7 +275,7 @@ impl<P: Peer> Plumtree<P> {
         }
         let asked = waiting.is_some_and(|w| w.was_asked());
         let via = self.seen.via(at);
-        if via.is_some_and(|via| self.trees.is_eager(row, via)) {
+        if !of.common && via.is_some_and(|via| self.trees.is_eager(row, via)) {
             // The tree stands: this came while a PRUNE was under way, or was asked for.
             if !asked {
                 self.send(slot, Message::Prune(of.clone()), out);
@@ -372,10 +409,7 @@ impl<P: Peer> Plumtree<P> {
                 let at = self.missing.insert(id, announcer, now, due);
                 // If the very neighbour that it is expected from announces it, it takes the
                 // link to be lazy.
-                if self
-                    .expected(key, have.of.common)
-                    .is_none_or(|via| via == slot)
-                {
+                if !self.is_expected(key, have.of.common, Some(slot)) {
                     self.ask(at, now, grafts);
                 }
             }
@@ -404,12 +438,17 @@ impl<P: Peer> Plumtree<P> {
         let known = self.seen.find(missing.key);
         // An old one that was lost somewhere says nothing about the tree as it is now.
         let newest = known.is_none_or(|at| missing.sequence > self.seen.top(at));
-        let eager = newest || self.expected(missing.key, missing.of.common).is_none();
+        let (key, common) = (missing.key, missing.of.common);
+        let eager = newest || !self.is_expected(key, common, None);
         if eager && let Some(at) = known {
             self.seen.set_via(at, slot);
         }
-        if eager && let Some(row) = self.trees.find(missing.key, missing.of.common) {
+        if eager && let Some(row) = self.trees.find(key, common) {
             self.trees.set(row, slot, true);
+            if common {
+                // One new link is enough for all roots that a lost one has brought.
+                self.seen.set_lost_via(slot);
+            }
         }
         let wants = grafts.entry(slot).or_default();
         if let Some(last) = wants.last_mut()
