@@ -1,0 +1,1 @@
+//! The simulator with the smallest protocols.
