@@ -240,3 +240,63 @@ pub const WRITE_IN_PLACE_BYTES: usize = 8 << 10;
 
 /// A message to a stock node of at most this many bytes is copied when it is sent.
 pub const SMALL_MESSAGE_BYTES: usize = 2 << 10;
+
+/// Largest payload of a broadcast, in bytes.
+pub const MAX_BROADCAST_BYTES: usize = 8 << 20;
+
+/// Largest number of a broadcast of one root and life. What is left of 64 bits in the table of
+/// those that have come.
+pub const MAX_BROADCAST_SEQUENCE: u64 = (1 << 46) - 1;
+
+/// Most links that a broadcast may pass: a chain of the largest cluster.
+pub const MAX_BROADCAST_HOPS: u32 = 16_384;
+
+/// Most neighbours that broadcasts are sent to. Their slots fit the 15 bits that the table of
+/// roots has for one.
+pub const MAX_BROADCAST_NEIGHBORS: usize = 16_384;
+
+/// Trees of single roots that a node keeps; beyond it roots share one.
+pub const MAX_BROADCAST_TREES: usize = 1024;
+
+/// Roots, with their lives, of which a node knows what has come. 16 bytes each.
+pub const MAX_BROADCAST_ROOTS: usize = 1 << 16;
+
+/// Roots that a neighbour may introduce at once, and how many more each second.
+pub const NEW_BROADCAST_ROOTS: (u64, u64) = (1 << 14, 256);
+
+/// Ranges of numbers of one root that have come beyond a gap; with more the lowest gap is given up.
+pub const MAX_BROADCAST_GAPS: usize = 64;
+
+/// Roots with gaps.
+pub const MAX_BROADCAST_GAPPED: usize = 4096;
+
+/// A gap is given up after this time: no cache has what is missing.
+pub const BROADCAST_GAP_TIME: Duration = Duration::from_secs(120);
+
+/// Payloads kept for neighbours that ask for them: how many, how many bytes, how long.
+pub const MAX_BROADCAST_CACHE: usize = 4096;
+
+/// Bytes of payloads kept so, and of their entries.
+pub const BROADCAST_CACHE_BYTES: usize = 32 << 20;
+
+/// How long a payload is kept so.
+pub const BROADCAST_CACHE_TIME: Duration = Duration::from_secs(60);
+
+/// Bytes of kept payloads that a neighbour may ask for at once, and how many more each second.
+pub const BROADCAST_RESENDS: (u64, u64) = (64 << 20, 16 << 20);
+
+/// Broadcasts that were announced and have not come, of all neighbours.
+pub const MAX_BROADCAST_MISSING: usize = 16_384;
+
+/// Such broadcasts that one neighbour was the first to announce: all that its cache may have.
+pub const MAX_BROADCAST_MISSING_OF_PEER: usize = 4096;
+
+/// Neighbours kept in mind that have announced the same missing broadcast.
+pub const MAX_BROADCAST_ANNOUNCERS: usize = 8;
+
+/// Most broadcasts that one message announces or asks for.
+pub const MAX_BROADCAST_IDS: usize = 1024;
+
+/// Nodes that have sent broadcast messages before they were neighbours, kept in mind so that they
+/// are asked to repeat what they have announced.
+pub const MAX_BROADCAST_STRANGERS: usize = 64;

@@ -13,6 +13,13 @@ use rand::Rng;
 use crate::overlay::codec::DecodeError;
 use crate::overlay::{Peer, Wire};
 
+pub mod flood;
+pub mod plumtree;
+mod seen;
+
+pub use flood::Flood;
+pub use plumtree::Plumtree;
+
 /// What tells one broadcast from all others.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Id<P> {

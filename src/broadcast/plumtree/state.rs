@@ -1,0 +1,633 @@
+//! The state machine.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use bytes::Bytes;
+use rand::Rng;
+
+use super::Config;
+use super::cache::Cache;
+use super::links::{Links, push_range};
+use super::messages::{Have, Message, Of, Want};
+use super::missing::{Announcer, Entry, Missing};
+use super::trees::{Row, Trees, set_bit, slots};
+use crate::broadcast::seen::{At, Seen, key_of};
+use crate::broadcast::{Broadcast, Effect, Error, Event};
+use crate::limits::{
+    MAX_BROADCAST_BYTES, MAX_BROADCAST_CACHE, MAX_BROADCAST_HOPS, MAX_BROADCAST_IDS,
+    MAX_BROADCAST_MISSING_OF_PEER, MAX_BROADCAST_SEQUENCE, MAX_BROADCAST_STRANGERS,
+};
+use crate::overlay::Peer;
+use crate::overlay::codec::DecodeError;
+
+/// What is to be asked of each neighbour at the end of an event.
+type Grafts<P> = BTreeMap<u16, Vec<Want<P>>>;
+
+/// Plumtree, as one node runs it.
+pub struct Plumtree<P> {
+    pub(super) config: Config,
+    pub(super) own: P,
+    pub(super) life: u64,
+    own_key: u64,
+    sequence: u64,
+    pub(super) links: Links<P>,
+    pub(super) trees: Trees<P>,
+    pub(super) seen: Seen,
+    pub(super) cache: Cache<P>,
+    pub(super) missing: Missing<P>,
+    /// When the next batch of announcements leaves.
+    flush: Option<u64>,
+    /// Who has sent something before it was a neighbour.
+    pub(super) strangers: BTreeSet<P>,
+}
+
+type Out<P> = Vec<Effect<P, Message<P>>>;
+
+fn micros(time: Duration) -> u64 {
+    time.as_micros() as u64
+}
+
+impl<P: Peer> Plumtree<P> {
+    /// A node without neighbours. `life` is greater than in all earlier lives of `own`.
+    pub fn new(config: Config, own: P, life: u64) -> Self {
+        Self {
+            own_key: key_of(&own, life),
+            sequence: 0,
+            links: Links::new(),
+            trees: Trees::new(config.max_trees),
+            seen: Seen::new(config.max_roots),
+            cache: Cache::new(
+                config.cache_entries,
+                config.cache_bytes,
+                micros(config.cache_time),
+            ),
+            missing: Missing::new(),
+            flush: None,
+            strangers: BTreeSet::new(),
+            config,
+            own,
+            life,
+        }
+    }
+
+    fn send(&self, slot: u16, message: Message<P>, out: &mut Out<P>) {
+        if let Some(link) = self.links.get(slot) {
+            let to = link.peer.clone();
+            out.push(Effect::Send { to, message });
+        }
+    }
+
+    fn neighbor_up(&mut self, peer: P, now: u64, out: &mut Out<P>) {
+        if peer == self.own || self.links.slot(&peer).is_some() {
+            return;
+        }
+        let again = self.strangers.remove(&peer);
+        let Some(slot) = self.links.add(peer) else {
+            return;
+        };
+        self.trees.widen(self.links.width());
+        if let Some(row) = self.trees.find(self.own_key, false) {
+            self.trees.set(row, slot, true);
+        }
+        self.announce_all(slot, again, now, out);
+    }
+
+    fn neighbor_down(&mut self, peer: &P, now: u64, grafts: &mut Grafts<P>) {
+        let Some(slot) = self.links.remove(peer) else {
+            return;
+        };
+        self.trees.clear_slot(slot);
+        self.seen.forget_via(slot);
+        self.missing.forget(slot, now);
+        let orphans: Vec<u32> = self
+            .missing
+            .iter()
+            .filter(|(_, m)| !m.was_asked() && self.expected(m.key, m.of.common).is_none())
+            .map(|(at, _)| at)
+            .collect();
+        for at in orphans {
+            self.ask(at, now, grafts);
+        }
+    }
+
+    /// The neighbour that sends the broadcasts of this root unasked, as far as is known.
+    fn expected(&self, key: u64, common: bool) -> Option<u16> {
+        let via = self.seen.via(self.seen.find(key)?)?;
+        let row = self.trees.find(key, common)?;
+        self.trees.is_eager(row, via).then_some(via)
+    }
+
+    fn broadcast(&mut self, payload: Bytes, now: u64, out: &mut Out<P>) -> Result<(), Error> {
+        if payload.len() > MAX_BROADCAST_BYTES {
+            return Err(Error::TooLarge {
+                bytes: payload.len(),
+                limit: MAX_BROADCAST_BYTES,
+            });
+        }
+        if self.sequence >= MAX_BROADCAST_SEQUENCE {
+            return Err(Error::Message(DecodeError::Bad("number of a broadcast")));
+        }
+        self.sequence += 1;
+        let own_tree = self.trees.find(self.own_key, false).is_some();
+        // All nodes see the broadcasts of all roots, so if there is no room here there is none
+        // elsewhere.
+        let disuse = 8 * self.config.max_trees as u64;
+        let of = Of {
+            root: self.own.clone(),
+            life: self.life,
+            common: self.config.common_tree || !own_tree && !self.trees.has_room(disuse),
+        };
+        let row = match self.trees.find(self.own_key, of.common) {
+            Some(row) => row,
+            None => self
+                .trees
+                .create(self.own_key, of.clone(), self.links.present()),
+        };
+        if self.trees.row(row).iter().all(|word| *word == 0) {
+            self.trees.set_all(row, self.links.present());
+        }
+        self.pass_on(
+            row,
+            None,
+            &[],
+            (self.own_key, of, self.sequence),
+            0,
+            payload,
+            now,
+            out,
+        );
+        Ok(())
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the fields of one message")]
+    fn gossip(
+        &mut self,
+        slot: u16,
+        of: Of<P>,
+        sequence: u64,
+        hops: u16,
+        payload: Bytes,
+        now: u64,
+        out: &mut Out<P>,
+    ) {
+        let key = key_of(&of.root, of.life);
+        let known = self.seen.find(key);
+        if key == self.own_key || known.is_some_and(|at| self.seen.has(at, sequence)) {
+            self.duplicate(slot, key, known, of, out);
+            return;
+        }
+        if known.is_none()
+            && !self
+                .links
+                .get_mut(slot)
+                .is_some_and(|l| l.may_introduce(now))
+        {
+            return;
+        }
+        let history = MAX_BROADCAST_CACHE as u64;
+        let at = self.seen.insert(key, sequence, history, now);
+        let waiting = self.missing.find(key, sequence);
+        let waiting = waiting.and_then(|m| self.take_missing(m));
+        let announcers = waiting.as_ref().map_or(&[][..], |w| w.announcers());
+        out.push(Effect::Deliver {
+            id: of.id(sequence),
+            payload: payload.clone(),
+            hops: hops.into(),
+        });
+        let row = match self.trees.find(key, of.common) {
+            Some(row) => row,
+            None => {
+                // Those who have announced it take this link to be lazy.
+                let mut eager = self.links.present().to_vec();
+                for announcer in announcers {
+                    set_bit(&mut eager, announcer.slot, false);
+                }
+                set_bit(&mut eager, slot, true);
+                self.trees.create(key, of.clone(), &eager)
+            }
+        };
+        self.trees.touch(row);
+        self.adopt((row, at), slot, hops, waiting.as_ref(), &of, now, out);
+        let id = (key, of, sequence);
+        self.pass_on(row, Some(slot), announcers, id, hops, payload, now, out);
+    }
+
+    /// Decides from which neighbour the next broadcast of this root is expected.
+    #[expect(clippy::too_many_arguments, reason = "the fields of one message")]
+    fn adopt(
+        &mut self,
+        (row, at): (Row, At),
+        slot: u16,
+        hops: u16,
+        waiting: Option<&Entry<P>>,
+        of: &Of<P>,
+        now: u64,
+        out: &mut Out<P>,
+    ) {
+        if self.trees.is_eager(row, slot) {
+            self.seen.set_via(at, slot);
+            if let Some(better) = waiting.and_then(|w| self.better(w, slot, hops, now)) {
+                self.trees.set(row, better, true);
+                self.trees.set(row, slot, false);
+                self.seen.set_via(at, better);
+                self.send(better, stay_eager(of), out);
+                self.send(slot, Message::Prune(of.clone()), out);
+            }
+            return;
+        }
+        let asked = waiting.is_some_and(|w| w.was_asked());
+        let via = self.seen.via(at);
+        if via.is_some_and(|via| self.trees.is_eager(row, via)) {
+            // The tree stands: this came while a PRUNE was under way, or was asked for.
+            if !asked {
+                self.send(slot, Message::Prune(of.clone()), out);
+            }
+        } else {
+            self.trees.set(row, slot, true);
+            self.seen.set_via(at, slot);
+            self.send(slot, stay_eager(of), out);
+        }
+    }
+
+    /// An announcer that would have been so much better than the sender that it shall take its
+    /// place.
+    fn better(&self, waiting: &Entry<P>, slot: u16, hops: u16, now: u64) -> Option<u16> {
+        if waiting.was_asked() {
+            return None;
+        }
+        let others = || waiting.announcers().iter().filter(|a| a.slot != slot);
+        let nearest = others().min_by_key(|a| a.hops)?;
+        if hops
+            >= nearest
+                .hops
+                .saturating_add(1)
+                .saturating_add(self.config.optimise_hops)
+        {
+            return Some(nearest.slot);
+        }
+        let lag = micros(self.config.optimise_lag);
+        let late = now.saturating_sub(waiting.since) >= lag;
+        let first = others().next()?;
+        (late && !waiting.of.common).then_some(first.slot)
+    }
+
+    fn duplicate(&mut self, slot: u16, key: u64, at: Option<At>, of: Of<P>, out: &mut Out<P>) {
+        if let Some(row) = self.trees.find(key, of.common) {
+            let expected = at.and_then(|at| self.seen.via(at)) == Some(slot);
+            if expected && self.trees.is_eager(row, slot) {
+                return;
+            }
+            self.trees.set(row, slot, false);
+        }
+        self.send(slot, Message::Prune(of), out);
+    }
+
+    /// Sends a new payload to eager neighbours, and promises to announce it to lazy ones, but not
+    /// to those who have it.
+    #[expect(clippy::too_many_arguments, reason = "the fields of one message")]
+    fn pass_on(
+        &mut self,
+        row: Row,
+        from: Option<u16>,
+        have: &[Announcer],
+        (key, of, sequence): (u64, Of<P>, u64),
+        hops: u16,
+        payload: Bytes,
+        now: u64,
+        out: &mut Out<P>,
+    ) {
+        let far = u32::from(hops) >= MAX_BROADCAST_HOPS;
+        let has_it = |slot| Some(slot) == from || have.iter().any(|a| a.slot == slot);
+        for slot in slots(self.trees.row(row).iter().copied()) {
+            if let Some(link) = self.links.get(slot)
+                && !has_it(slot)
+                && !far
+            {
+                out.push(Effect::Send {
+                    to: link.peer.clone(),
+                    message: Message::Gossip {
+                        of: of.clone(),
+                        sequence,
+                        hops: hops + 1,
+                        payload: payload.clone(),
+                    },
+                });
+            }
+        }
+        let mut promised = false;
+        for word in 0..self.links.present().len() {
+            let eager = self.trees.row(row).get(word).copied().unwrap_or(0);
+            let lazy = self.links.present()[word] & !eager;
+            for slot in slots([lazy]).map(|s| s + 64 * word as u16) {
+                if let Some(link) = self.links.get_mut(slot)
+                    && !has_it(slot)
+                    && !far
+                {
+                    link.announce(&of, sequence, hops);
+                    promised = true;
+                    if link.outbox_ids >= MAX_BROADCAST_IDS {
+                        let (to, have) = (link.peer.clone(), std::mem::take(&mut link.outbox));
+                        link.outbox_ids = 0;
+                        let message = Message::Announce { again: false, have };
+                        out.push(Effect::Send { to, message });
+                    }
+                }
+            }
+        }
+        if promised && self.flush.is_none() {
+            self.flush = Some(now + micros(self.config.announce_delay));
+        }
+        self.cache.insert((key, of, sequence), hops, payload, now);
+    }
+
+    fn announced(&mut self, slot: u16, have: Vec<Have<P>>, now: u64, grafts: &mut Grafts<P>) {
+        for have in have {
+            let key = key_of(&have.of.root, have.of.life);
+            if key == self.own_key {
+                continue;
+            }
+            let known = self.seen.find(key);
+            let announcer = Announcer {
+                slot,
+                hops: have.hops,
+            };
+            for sequence in have.first..have.first + u64::from(have.count) {
+                if known.is_some_and(|at| self.seen.has(at, sequence)) {
+                    continue;
+                }
+                if let Some(at) = self.missing.find(key, sequence) {
+                    self.missing.add(at, announcer);
+                    continue;
+                }
+                let Some(link) = self.links.get_mut(slot) else {
+                    return;
+                };
+                if link.owns >= MAX_BROADCAST_MISSING_OF_PEER || self.missing.is_full() {
+                    return;
+                }
+                link.owns += 1;
+                let due = now + micros(self.config.graft_after);
+                let id = (key, have.of.clone(), sequence);
+                let at = self.missing.insert(id, announcer, now, due);
+                // If the very neighbour that it is expected from announces it, it takes the
+                // link to be lazy.
+                if self
+                    .expected(key, have.of.common)
+                    .is_none_or(|via| via == slot)
+                {
+                    self.ask(at, now, grafts);
+                }
+            }
+        }
+    }
+
+    fn take_missing(&mut self, at: u32) -> Option<Entry<P>> {
+        let entry = self.missing.remove(at)?;
+        if let Some(link) = entry.owner().and_then(|slot| self.links.get_mut(slot)) {
+            link.owns = link.owns.saturating_sub(1);
+        }
+        Some(entry)
+    }
+
+    /// Asks the next announcer for a missing broadcast, or gives it up.
+    fn ask(&mut self, at: u32, now: u64, grafts: &mut Grafts<P>) {
+        let due = now + micros(self.config.graft_next);
+        let Some(announcer) = self.missing.ask(at, due) else {
+            self.take_missing(at);
+            return;
+        };
+        let Some(missing) = self.missing.get(at) else {
+            return;
+        };
+        let slot = announcer.slot;
+        let known = self.seen.find(missing.key);
+        // An old one that was lost somewhere says nothing about the tree as it is now.
+        let newest = known.is_none_or(|at| missing.sequence > self.seen.top(at));
+        let eager = newest || self.expected(missing.key, missing.of.common).is_none();
+        if eager && let Some(at) = known {
+            self.seen.set_via(at, slot);
+        }
+        if eager && let Some(row) = self.trees.find(missing.key, missing.of.common) {
+            self.trees.set(row, slot, true);
+        }
+        let wants = grafts.entry(slot).or_default();
+        if let Some(last) = wants.last_mut()
+            && last.first + u64::from(last.count) == missing.sequence
+            && last.eager == eager
+            && usize::from(last.count) < MAX_BROADCAST_IDS
+            && last.of == missing.of
+        {
+            last.count += 1;
+            return;
+        }
+        wants.push(Want {
+            of: missing.of.clone(),
+            eager,
+            first: missing.sequence,
+            count: 1,
+        });
+    }
+
+    fn graft(&mut self, slot: u16, wants: Vec<Want<P>>, now: u64, out: &mut Out<P>) {
+        for want in wants {
+            let key = key_of(&want.of.root, want.of.life);
+            if want.eager {
+                let known = key == self.own_key || self.seen.find(key).is_some();
+                let row = match self.trees.find(key, want.of.common) {
+                    None if known => Some(self.trees.create(
+                        key,
+                        want.of.clone(),
+                        self.links.present(),
+                    )),
+                    row => row,
+                };
+                if let Some(row) = row {
+                    self.trees.set(row, slot, true);
+                }
+            }
+            for sequence in want.first..want.first + u64::from(want.count) {
+                let Some(entry) = self.cache.get(key, sequence) else {
+                    continue;
+                };
+                let Some(link) = self.links.get_mut(slot) else {
+                    return;
+                };
+                if !link.may_have(entry.payload.len(), now) {
+                    return;
+                }
+                out.push(Effect::Send {
+                    to: link.peer.clone(),
+                    message: Message::Gossip {
+                        of: entry.of.clone(),
+                        sequence,
+                        hops: entry.hops + 1,
+                        payload: entry.payload.clone(),
+                    },
+                });
+            }
+        }
+    }
+
+    /// Announces all that is in the cache.
+    fn announce_all(&mut self, slot: u16, mut again: bool, now: u64, out: &mut Out<P>) {
+        let cost = self.cache.len() * 64;
+        let Some(link) = self.links.get_mut(slot) else {
+            return;
+        };
+        if !link.may_have(cost, now) {
+            return;
+        }
+        let mut all: Vec<_> = self
+            .cache
+            .iter()
+            .filter(|e| u32::from(e.hops) < MAX_BROADCAST_HOPS)
+            .map(|e| (&e.of.root, e.of.life, e.sequence, &e.of, e.hops))
+            .collect();
+        all.sort_unstable_by_key(|e| (e.0, e.1, e.2));
+        for part in all.chunks(MAX_BROADCAST_IDS) {
+            let mut have = Vec::new();
+            for (_, _, sequence, of, hops) in part {
+                push_range(&mut have, of, *sequence, *hops);
+            }
+            let message = Message::Announce { again, have };
+            self.send(slot, message, out);
+            again = false;
+        }
+        if again {
+            let have = Vec::new();
+            self.send(slot, Message::Announce { again, have }, out);
+        }
+    }
+
+    fn message(
+        &mut self,
+        from: P,
+        message: Message<P>,
+        now: u64,
+        grafts: &mut Grafts<P>,
+        out: &mut Out<P>,
+    ) -> Result<(), Error> {
+        message.check().map_err(Error::Message)?;
+        let Some(slot) = self.links.slot(&from) else {
+            if self.strangers.len() >= MAX_BROADCAST_STRANGERS {
+                self.strangers.pop_first();
+            }
+            self.strangers.insert(from);
+            return Ok(());
+        };
+        match message {
+            Message::Gossip {
+                of,
+                sequence,
+                hops,
+                payload,
+            } => self.gossip(slot, of, sequence, hops, payload, now, out),
+            Message::Announce { again, have } => {
+                if again {
+                    self.announce_all(slot, false, now, out);
+                }
+                self.announced(slot, have, now, grafts);
+            }
+            Message::Graft(wants) => self.graft(slot, wants, now, out),
+            Message::Prune(of) => {
+                let key = key_of(&of.root, of.life);
+                if let Some(row) = self.trees.find(key, of.common) {
+                    self.trees.set(row, slot, false);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn tick(&mut self, now: u64, grafts: &mut Grafts<P>, out: &mut Out<P>) {
+        if self.flush.is_some_and(|at| at <= now) {
+            self.flush = None;
+            for link in self.links.iter_mut() {
+                if !link.outbox.is_empty() {
+                    link.outbox_ids = 0;
+                    let (to, have) = (link.peer.clone(), std::mem::take(&mut link.outbox));
+                    let message = Message::Announce { again: false, have };
+                    out.push(Effect::Send { to, message });
+                }
+            }
+        }
+        while let Some(at) = self.missing.next_due(now) {
+            self.ask(at, now, grafts);
+        }
+        if self.cache.deadline().is_some_and(|at| at <= now) {
+            self.cache.expire(now);
+        }
+        self.seen.expire(now);
+    }
+}
+
+fn stay_eager<P: Clone>(of: &Of<P>) -> Message<P> {
+    Message::Graft(vec![Want {
+        of: of.clone(),
+        eager: true,
+        first: 0,
+        count: 0,
+    }])
+}
+
+impl<P: Peer> Broadcast for Plumtree<P> {
+    type Peer = P;
+    type Message = Message<P>;
+
+    fn handle(
+        &mut self,
+        now: Duration,
+        event: Event<P, Message<P>>,
+        _rng: &mut dyn Rng,
+        effects: &mut Out<P>,
+    ) -> Result<(), Error> {
+        let now = micros(now);
+        let mut grafts = Grafts::new();
+        let done = match event {
+            Event::NeighborUp(peer) => {
+                self.neighbor_up(peer, now, effects);
+                Ok(())
+            }
+            Event::NeighborDown(peer) => {
+                self.neighbor_down(&peer, now, &mut grafts);
+                Ok(())
+            }
+            Event::Broadcast(payload) => self.broadcast(payload, now, effects),
+            Event::Message { from, message } => {
+                self.message(from, message, now, &mut grafts, effects)
+            }
+            Event::Tick => Ok(()),
+        };
+        self.tick(now, &mut grafts, effects);
+        for (slot, mut wants) in grafts {
+            // Each of them names at least one.
+            while !wants.is_empty() {
+                let mut ids = 0;
+                let fits = |want: &&Want<P>| {
+                    ids += usize::from(want.count);
+                    ids <= MAX_BROADCAST_IDS
+                };
+                let n = wants.iter().take_while(fits).count().max(1);
+                let rest = wants.split_off(n);
+                self.send(slot, Message::Graft(wants), effects);
+                wants = rest;
+            }
+        }
+        done
+    }
+
+    fn deadline(&self) -> Option<Duration> {
+        let due = [
+            self.flush,
+            self.missing.deadline(),
+            self.cache.deadline(),
+            self.seen.deadline(),
+        ];
+        due.into_iter().flatten().min().map(Duration::from_micros)
+    }
+
+    fn carries_payload(message: &Message<P>) -> bool {
+        matches!(message, Message::Gossip { .. })
+    }
+}
