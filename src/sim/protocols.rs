@@ -8,10 +8,10 @@ use super::figures::Figures;
 use super::graph::Graph;
 use super::peer::SimPeer;
 use super::scenario::{Phase, Scenario, ScenarioError};
-use super::simple::{Rumors, Trees};
+use super::simple::Trees;
 use super::workload::{self, SeedResult};
 use super::world::Protocols;
-use crate::broadcast::Broadcast;
+use crate::broadcast::{Broadcast, Flood, Plumtree, plumtree};
 use crate::overlay::Overlay;
 
 /// Makes overlays.
@@ -84,16 +84,61 @@ impl<A: Overlays, B: Broadcasts> Protocols for Pair<A, B> {
     }
 }
 
+/// The table `[overlay]`.
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(tag = "protocol", rename_all = "kebab-case", deny_unknown_fields)]
 enum OverlayConfig {
     Tree {},
 }
 
+/// The table `[broadcast]`. What it doesn't say is as the protocol's own defaults have it.
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(tag = "protocol", rename_all = "kebab-case", deny_unknown_fields)]
 enum BroadcastConfig {
-    Rumor {},
+    Flood {},
+    Plumtree {
+        announce_delay_ms: Option<f64>,
+        graft_after_ms: Option<f64>,
+        graft_next_ms: Option<f64>,
+        optimise_hops: Option<u16>,
+        optimise_lag_ms: Option<f64>,
+        common_tree: Option<bool>,
+        max_trees: Option<usize>,
+        cache_entries: Option<usize>,
+        cache_seconds: Option<f64>,
+    },
+}
+
+/// Makes [`Flood`]s.
+#[derive(Clone, Debug)]
+pub(crate) struct Floods;
+
+impl Broadcasts for Floods {
+    type Broadcast = Flood<SimPeer>;
+
+    fn make(&self, node: SimPeer, _now: Duration, life: u64) -> Flood<SimPeer> {
+        Flood::new(node, life)
+    }
+
+    fn table_bytes(&self, broadcast: &Flood<SimPeer>) -> usize {
+        broadcast.table_bytes()
+    }
+}
+
+/// Makes [`Plumtree`]s.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Plumtrees(pub(crate) plumtree::Config);
+
+impl Broadcasts for Plumtrees {
+    type Broadcast = Plumtree<SimPeer>;
+
+    fn make(&self, node: SimPeer, _now: Duration, life: u64) -> Plumtree<SimPeer> {
+        Plumtree::new(self.0.clone(), node, life)
+    }
+
+    fn table_bytes(&self, broadcast: &Plumtree<SimPeer>) -> usize {
+        broadcast.table_bytes()
+    }
 }
 
 /// What gets the graphs that are measured.
@@ -110,7 +155,7 @@ impl Chosen {
     /// Reads them.
     pub(crate) fn new(overlay: toml::Table, broadcast: toml::Table) -> Result<Self, ScenarioError> {
         let bad = |what: &str, error: toml::de::Error| {
-            ScenarioError::Bad(format!("{what}: {}", error.message()))
+            ScenarioError::Bad(format!("[{what}]: {}", error.message()))
         };
         Ok(Self {
             overlay: overlay.try_into().map_err(|error| bad("overlay", error))?,
@@ -135,8 +180,56 @@ impl Chosen {
         dump: Dump<'_>,
     ) -> SeedResult {
         match self.broadcast {
-            BroadcastConfig::Rumor {} => run(overlays, Rumors, scenario, seed, dump),
+            BroadcastConfig::Flood {} => run(overlays, Floods, scenario, seed, dump),
+            BroadcastConfig::Plumtree { .. } => {
+                let broadcasts = Plumtrees(self.broadcast.plumtree());
+                run(overlays, broadcasts, scenario, seed, dump)
+            }
         }
+    }
+}
+
+/// Replaces a default by what the scenario says.
+fn set<T, U>(value: &mut T, given: Option<U>, as_it: impl Fn(U) -> T) {
+    if let Some(given) = given {
+        *value = as_it(given);
+    }
+}
+
+fn ms(value: f64) -> Duration {
+    seconds(value / 1e3)
+}
+
+fn seconds(value: f64) -> Duration {
+    Duration::try_from_secs_f64(value).unwrap_or_default()
+}
+
+impl BroadcastConfig {
+    fn plumtree(self) -> plumtree::Config {
+        let mut config = plumtree::Config::default();
+        if let Self::Plumtree {
+            announce_delay_ms,
+            graft_after_ms,
+            graft_next_ms,
+            optimise_hops,
+            optimise_lag_ms,
+            common_tree,
+            max_trees,
+            cache_entries,
+            cache_seconds,
+        } = self
+        {
+            set(&mut config.announce_delay, announce_delay_ms, ms);
+            set(&mut config.graft_after, graft_after_ms, ms);
+            set(&mut config.graft_next, graft_next_ms, ms);
+            set(&mut config.optimise_hops, optimise_hops, |hops| hops);
+            set(&mut config.optimise_lag, optimise_lag_ms, ms);
+            set(&mut config.common_tree, common_tree, |common| common);
+            set(&mut config.max_trees, max_trees, |trees| trees);
+            set(&mut config.cache_entries, cache_entries, |entries| entries);
+            set(&mut config.cache_time, cache_seconds, seconds);
+        }
+        config
     }
 }
 
@@ -150,7 +243,7 @@ fn run<A: Overlays, B: Broadcasts>(
     let pair = Pair {
         overlays,
         broadcasts,
-        max_table_bytes: usize::MAX,
+        max_table_bytes: scenario.max_table_bytes,
     };
     workload::run(scenario, pair, seed, dump)
 }

@@ -52,6 +52,9 @@ pub struct Scenario {
     /// Whether all messages are encoded and decoded.
     #[serde(default)]
     pub(crate) through_bytes: bool,
+    /// What a node's tables may take at most.
+    #[serde(default = "table_bytes")]
+    pub(crate) max_table_bytes: usize,
     /// Sources of shortest paths; 0: all nodes.
     #[serde(default)]
     pub(crate) path_sources: usize,
@@ -66,6 +69,10 @@ pub struct Scenario {
 
 fn one() -> u64 {
     1
+}
+
+fn table_bytes() -> usize {
+    16 << 20
 }
 
 fn ten() -> f64 {

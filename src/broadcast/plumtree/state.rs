@@ -25,6 +25,7 @@ use crate::overlay::codec::DecodeError;
 type Grafts<P> = BTreeMap<u16, Vec<Want<P>>>;
 
 /// Plumtree, as one node runs it.
+#[derive(Clone)]
 pub struct Plumtree<P> {
     pub(super) config: Config,
     pub(super) own: P,
