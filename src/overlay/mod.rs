@@ -11,6 +11,7 @@ pub mod codec;
 pub mod contact;
 pub mod contract;
 pub mod full_mesh;
+pub mod hyparview;
 
 pub use contact::{Contact, MAX_ADDRS};
 pub use contract::{Down, Effect, Effects, Error, Event, Overlay, Peer, Wire};

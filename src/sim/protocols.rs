@@ -6,13 +6,14 @@ use serde::Deserialize;
 
 use super::figures::Figures;
 use super::graph::Graph;
-use super::peer::SimPeer;
+use super::peer::{PEER_BYTES, SimPeer};
 use super::scenario::{Phase, Scenario, ScenarioError};
 use super::simple::Trees;
 use super::workload::{self, SeedResult};
 use super::world::Protocols;
 use crate::broadcast::{Broadcast, Flood, Plumtree, plumtree};
 use crate::overlay::Overlay;
+use crate::overlay::hyparview::{self, HyParView};
 
 /// Makes overlays.
 pub(crate) trait Overlays: Clone + Send + Sync {
@@ -89,6 +90,21 @@ impl<A: Overlays, B: Broadcasts> Protocols for Pair<A, B> {
 #[serde(tag = "protocol", rename_all = "kebab-case", deny_unknown_fields)]
 enum OverlayConfig {
     Tree {},
+    Hyparview {
+        active: Option<usize>,
+        passive: Option<usize>,
+        active_walk: Option<u8>,
+        passive_walk: Option<u8>,
+        active_shuffled: Option<usize>,
+        passive_shuffled: Option<usize>,
+        shuffle_seconds: Option<f64>,
+        request_timeout_ms: Option<f64>,
+        patience_ms: Option<f64>,
+        settle_ms: Option<f64>,
+        history: Option<usize>,
+        /// 0: nothing is persisted.
+        persist_seconds: Option<f64>,
+    },
 }
 
 /// The table `[broadcast]`. What it doesn't say is as the protocol's own defaults have it.
@@ -107,6 +123,31 @@ enum BroadcastConfig {
         cache_entries: Option<usize>,
         cache_seconds: Option<f64>,
     },
+}
+
+/// Makes [`HyParView`]s.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct HyParViews(pub(crate) hyparview::Config);
+
+impl Overlays for HyParViews {
+    type Overlay = HyParView<SimPeer>;
+
+    fn make(&self, node: SimPeer, _now: Duration, _life: u64) -> HyParView<SimPeer> {
+        HyParView::new(self.0.clone(), node)
+    }
+
+    fn max_neighbors(&self) -> usize {
+        self.0.active
+    }
+
+    fn degree(&self) -> usize {
+        self.0.active
+    }
+
+    fn table_bytes(&self, overlay: &HyParView<SimPeer>) -> usize {
+        let names = overlay.active().len() + overlay.passive().len() + overlay.history().count();
+        names * PEER_BYTES
+    }
 }
 
 /// Makes [`Flood`]s.
@@ -169,6 +210,10 @@ impl Chosen {
     pub(crate) fn run(self, scenario: &Scenario, seed: u64, dump: Dump<'_>) -> SeedResult {
         match self.overlay {
             OverlayConfig::Tree {} => self.with(Trees, scenario, seed, dump),
+            OverlayConfig::Hyparview { .. } => {
+                let overlays = HyParViews(self.overlay.hyparview());
+                self.with(overlays, scenario, seed, dump)
+            }
         }
     }
 
@@ -202,6 +247,43 @@ fn ms(value: f64) -> Duration {
 
 fn seconds(value: f64) -> Duration {
     Duration::try_from_secs_f64(value).unwrap_or_default()
+}
+
+impl OverlayConfig {
+    fn hyparview(self) -> hyparview::Config {
+        let mut config = hyparview::Config::default();
+        if let Self::Hyparview {
+            active,
+            passive,
+            active_walk,
+            passive_walk,
+            active_shuffled,
+            passive_shuffled,
+            shuffle_seconds,
+            request_timeout_ms,
+            patience_ms,
+            settle_ms,
+            history,
+            persist_seconds,
+        } = self
+        {
+            set(&mut config.active, active, |active| active);
+            set(&mut config.passive, passive, |passive| passive);
+            set(&mut config.active_walk, active_walk, |steps| steps);
+            set(&mut config.passive_walk, passive_walk, |steps| steps);
+            set(&mut config.active_shuffled, active_shuffled, |n| n);
+            set(&mut config.passive_shuffled, passive_shuffled, |n| n);
+            set(&mut config.shuffle_interval, shuffle_seconds, seconds);
+            set(&mut config.request_timeout, request_timeout_ms, ms);
+            set(&mut config.patience, patience_ms, ms);
+            set(&mut config.settle, settle_ms, ms);
+            set(&mut config.history, history, |history| history);
+            set(&mut config.persist_interval, persist_seconds, |interval| {
+                (interval > 0.0).then(|| seconds(interval))
+            });
+        }
+        config
+    }
 }
 
 impl BroadcastConfig {
