@@ -152,6 +152,8 @@ pub(crate) struct Churn {
     pub(crate) silent: f64,
     /// Which part of the phase has churn; nothing happens in the rest.
     pub(crate) until: f64,
+    /// Whether those who broadcast don't stop.
+    pub(crate) spare_roots: bool,
 }
 
 impl Default for Churn {
@@ -162,6 +164,7 @@ impl Default for Churn {
             persisted: 0.5,
             silent: 0.0,
             until: 1.0,
+            spare_roots: false,
         }
     }
 }

@@ -22,6 +22,7 @@ enum Action {
     Fail {
         silent: bool,
         persisted: bool,
+        spare_roots: bool,
         down: u64,
     },
     Restart {
@@ -34,7 +35,8 @@ enum Action {
         percent: u32,
     },
     Cast {
-        root: Option<u32>,
+        /// Whose turn it is; none: any node's.
+        turn: Option<usize>,
         bytes: u32,
     },
     /// Look whether all are in one component.
@@ -289,6 +291,7 @@ impl<P: Protocols> Course<P> {
             let action = Action::Fail {
                 silent: chance(&mut self.rng, churn.silent),
                 persisted: chance(&mut self.rng, churn.persisted),
+                spare_roots: churn.spare_roots,
                 down: nanos(least + (most - least) * unit(&mut self.rng)),
             };
             self.plan(at, action);
@@ -319,16 +322,13 @@ impl<P: Protocols> Course<P> {
             self.take_roots(broadcasts.roots);
         }
         for number in 0..broadcasts.count {
-            let root = match broadcasts.from {
+            let turn = match broadcasts.from {
                 scenario::From::Random => None,
-                scenario::From::Roots => {
-                    let turn = number % broadcasts.roots.min(self.roots.len()).max(1);
-                    self.roots.get(turn).copied()
-                }
+                scenario::From::Roots => Some(number % broadcasts.roots),
             };
             let bytes = broadcasts.bytes as u32;
             let at = begun + nanos(gap * number as f64);
-            self.plan(at, Action::Cast { root, bytes });
+            self.plan(at, Action::Cast { turn, bytes });
         }
     }
 
@@ -345,6 +345,16 @@ impl<P: Protocols> Course<P> {
         }
     }
 
+    // Whose turn it is; somebody else takes the place of a root that has stopped.
+    fn root(&mut self, turn: usize) -> Option<u32> {
+        let place = turn % self.roots.len().max(1);
+        let root = *self.roots.get(place)?;
+        if !self.world.is_up(root) {
+            self.roots[place] = self.any_live()?;
+        }
+        Some(self.roots[place])
+    }
+
     fn any_live(&mut self) -> Option<u32> {
         let live = self.world.live();
         match live.len() {
@@ -358,9 +368,13 @@ impl<P: Protocols> Course<P> {
             Action::Fail {
                 silent,
                 persisted,
+                spare_roots,
                 down,
             } => {
-                let live = self.world.live();
+                let mut live = self.world.live();
+                if spare_roots {
+                    live.retain(|node| !self.roots.contains(node));
+                }
                 if live.len() > 2 {
                     let node = live[below(&mut self.rng, live.len())];
                     self.world.crash(node, silent);
@@ -389,9 +403,12 @@ impl<P: Protocols> Course<P> {
                     one_way,
                 });
             }
-            Action::Cast { root, bytes } => {
-                let root = root.filter(|root| self.world.is_up(*root));
-                if let Some(root) = root.or_else(|| self.any_live()) {
+            Action::Cast { turn, bytes } => {
+                let root = match turn {
+                    None => self.any_live(),
+                    Some(turn) => self.root(turn),
+                };
+                if let Some(root) = root {
                     self.world.cast(root, bytes as usize);
                 }
             }
