@@ -89,6 +89,7 @@ impl<P: Peer> HyParView<P> {
         };
         fx.push(Effect::Send { to, message });
         self.perhaps_probe(now, rng, fx);
+        self.perhaps_mix(now, rng, fx);
         if !self.is_full() {
             self.refill.wake(now + pause * 4);
         }

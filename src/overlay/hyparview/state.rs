@@ -38,6 +38,8 @@ pub struct HyParView<P> {
     /// The user has left and not joined again.
     pub(super) gone: bool,
     pub(super) refill: super::refill::Refill<P>,
+    /// Shuffles since the last join, as far as they matter.
+    pub(super) age: u8,
     pub(super) next_shuffle: Option<Duration>,
     pub(super) last_eviction: Option<Duration>,
     pub(super) history_dials: Bucket,
@@ -64,6 +66,7 @@ impl<P: Peer> HyParView<P> {
             departed: Vec::new(),
             gone: false,
             refill: Default::default(),
+            age: 0,
             next_shuffle: None,
             last_eviction: None,
             history_dials: Bucket::new(HISTORY_DIALS_AT_ONCE),
@@ -133,7 +136,10 @@ impl<P: Peer> HyParView<P> {
             Message::Refuse { reason, known } => {
                 self.on_refuse(now, from, reason, known, rng, fx);
             }
-            Message::Evict { known } => self.integrate(known, &mut Vec::new(), rng),
+            Message::Evict { known } => {
+                self.refill.hint(known.first().cloned());
+                self.integrate(known, &mut Vec::new(), rng);
+            }
             Message::Left => self.on_left(now, from, rng, fx),
             Message::Shuffle { origin, ttl, known } => {
                 self.on_shuffle(now, from, origin, ttl, known, rng, fx);
@@ -182,21 +188,21 @@ impl<P: Peer> HyParView<P> {
         true
     }
 
-    /// Makes room in a full view for a newcomer.
+    /// Makes room in a full view. Whom that costs the place hears where there may be another: `hint`.
     pub(super) fn make_room(
         &mut self,
         now: Duration,
-        newcomer: &P,
+        hint: &P,
         rng: &mut dyn Rng,
         fx: Fx<'_, P>,
-    ) {
+    ) -> Option<P> {
         if !self.is_full() {
-            return;
+            return None;
         }
         self.last_eviction = Some(now);
         let at = rng.random_range(0..self.active.len());
         let peer = self.active[at].peer.clone();
-        let mut known = vec![newcomer.clone()];
+        let mut known = vec![hint.clone()];
         known.extend(self.some_passive(self.config.passive_shuffled, rng));
         let message = Message::Evict { known };
         fx.push(Effect::Send {
@@ -205,7 +211,8 @@ impl<P: Peer> HyParView<P> {
         });
         self.drop_active(&peer, fx);
         self.release_unused(&peer, fx);
-        self.add_passive(peer, &mut Vec::new(), rng);
+        self.add_passive(peer.clone(), &mut Vec::new(), rng);
+        Some(peer)
     }
 
     /// Whether a neighbour may be given up for a newcomer so soon after the last.
