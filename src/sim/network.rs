@@ -352,8 +352,8 @@ impl<F> Network<F> {
                 let own = self.end(link, end);
                 if own.state == State::Dialing && own.attempt == tag {
                     self.counts.failed_dials += 1;
-                    self.lost(link, end);
                     let [node, peer] = self.named(link, end);
+                    self.lost(link, end);
                     out.push((node, Upcall::LinkFailed(peer)));
                 }
             }
@@ -377,12 +377,12 @@ impl<F> Network<F> {
             Kind::Fin => match self.end(link, end).state {
                 State::Idle | State::Dialing => self.reset(link, end),
                 state => {
+                    let [node, peer] = self.named(link, end);
                     self.transmit(link, end, Kind::FinAck, 0, HANDSHAKE_BYTES);
                     if state != State::Closing {
                         self.lost(link, end);
                     }
                     if state == State::Up {
-                        let [node, peer] = self.named(link, end);
                         out.push((node, Upcall::LinkDown(peer, Down::Planned)));
                     }
                 }

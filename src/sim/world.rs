@@ -567,7 +567,7 @@ impl<P: Protocols> World<P> {
             // One that has passed must not stop the clock.
             let at = match at > now {
                 true => at.as_nanos() as u64,
-                false => self.net.now + 1000,
+                false => self.net.now + SECOND / 1000,
             };
             if at < own.timer {
                 own.timer = at;

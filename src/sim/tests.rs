@@ -1,1 +1,0 @@
-//! The simulator with the smallest protocols.
