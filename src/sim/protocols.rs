@@ -4,12 +4,10 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::figures::Figures;
-use super::graph::Graph;
 use super::peer::{PEER_BYTES, SimPeer};
-use super::scenario::{Phase, Scenario, ScenarioError};
+use super::scenario::{Scenario, ScenarioError};
 use super::simple::Trees;
-use super::workload::{self, SeedResult};
+use super::workload::{self, Dump, SeedResult};
 use super::world::Protocols;
 use crate::broadcast::{Broadcast, Flood, Plumtree, plumtree};
 use crate::overlay::Overlay;
@@ -181,9 +179,6 @@ impl Broadcasts for Plumtrees {
         broadcast.table_bytes()
     }
 }
-
-/// What gets the graphs that are measured.
-pub(crate) type Dump<'a> = &'a mut dyn FnMut(&Phase, &Graph, &[u32], &Figures);
 
 /// The protocols that a scenario's tables name.
 #[derive(Clone, Copy, Debug)]

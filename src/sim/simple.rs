@@ -63,10 +63,8 @@ impl Overlay for Tree {
                 self.neighbors.insert(peer);
                 effects.extend([Effect::Want(peer), Effect::NeighborUp(peer)]);
             }
-            Event::LinkDown(peer, _) => {
-                if self.neighbors.remove(&peer) {
-                    effects.push(Effect::NeighborDown(peer));
-                }
+            Event::LinkDown(peer, _) if self.neighbors.remove(&peer) => {
+                effects.push(Effect::NeighborDown(peer));
             }
             Event::Message { message, .. } if message.0 != 0 => {
                 return Err(Error::Message(DecodeError::Bad("greeting")));

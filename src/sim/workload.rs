@@ -43,6 +43,9 @@ enum Action {
     Look,
 }
 
+/// Gets the graph of each phase that measures it, with the numbers of its nodes.
+pub(crate) type Dump<'a> = &'a mut dyn FnMut(&Phase, &Graph, &[u32], &Figures);
+
 /// What came of one phase with one seed.
 #[derive(Clone, Debug)]
 pub(crate) struct PhaseResult {
@@ -75,13 +78,12 @@ pub(crate) struct SeedResult {
     pub(crate) violation_count: u64,
 }
 
-/// Runs a scenario with one seed. `dump` gets the graph of each phase that measures it, with the numbers
-/// of its nodes.
+/// Runs a scenario with one seed.
 pub(crate) fn run<P: Protocols>(
     scenario: &Scenario,
     protocols: P,
     seed: u64,
-    dump: &mut dyn FnMut(&Phase, &Graph, &[u32], &Figures),
+    dump: Dump<'_>,
 ) -> SeedResult {
     let options = Options {
         through_bytes: scenario.through_bytes,
@@ -90,7 +92,7 @@ pub(crate) fn run<P: Protocols>(
     let network = scenario.network.clone();
     let mut course = Course {
         world: World::new(protocols, scenario.nodes, network, options, seed),
-        rng: SmallRng::seed_from_u64(seed ^ 0x0077_6f72_6b),
+        rng: SmallRng::seed_from_u64(seed ^ 0x776f_726b),
         agenda: BTreeMap::new(),
         entries: 0,
         roots: Vec::new(),
@@ -163,12 +165,7 @@ impl<P: Protocols> Course<P> {
         }
     }
 
-    fn phase(
-        &mut self,
-        phase: &Phase,
-        scenario: &Scenario,
-        dump: &mut dyn FnMut(&Phase, &Graph, &[u32], &Figures),
-    ) -> PhaseResult {
+    fn phase(&mut self, phase: &Phase, scenario: &Scenario, dump: Dump<'_>) -> PhaseResult {
         let before = Before::new(&self.world);
         let length = nanos(phase.length(scenario.cycle));
         let end = before.at + length;
