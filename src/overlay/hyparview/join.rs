@@ -14,7 +14,10 @@ use crate::overlay::contract::{Effect, Peer};
 const PROBE_TRIES: u8 = 8;
 
 /// Out of so many cycles a node probes once for each pair of equal walk ends among its last.
-const PROBE_CYCLES: usize = 8;
+const PROBE_CYCLES: usize = 16;
+
+/// So many halvings of that pace at most, one for each probe that reaches nobody.
+const VAIN_PROBES: u8 = 4;
 
 /// Shuffles with full views after which a node that has joined moves a link.
 const MIX_AGES: [u8; 2] = [3, 6];
@@ -140,13 +143,15 @@ impl<P: Peer> HyParView<P> {
     /// Now and then looks for another component, the more often the smaller the own one seems to be.
     pub(super) fn perhaps_probe(&mut self, now: Duration, rng: &mut dyn Rng, fx: Fx<'_, P>) {
         let twice = self.samples.repeated();
-        if twice > 0 && rng.random_range(0..PROBE_CYCLES) < twice {
+        let cycles = PROBE_CYCLES << self.vain_probes;
+        if twice > 0 && rng.random_range(0..cycles) < twice {
             self.probe(now, 0, rng, fx);
         }
     }
 
     pub(super) fn probe(&mut self, now: Duration, tries: u8, rng: &mut dyn Rng, fx: Fx<'_, P>) {
         if tries >= PROBE_TRIES {
+            self.vain_probes = (self.vain_probes + 1).min(VAIN_PROBES);
             return;
         }
         for _ in 0..PROBE_TRIES {

@@ -31,6 +31,8 @@ pub(super) enum Goal<P> {
     Probe(u8),
     /// To move a link to a random place.
     Mix,
+    /// To see whether it lives, and say hello.
+    Check,
 }
 
 /// How far an attempt is.
@@ -90,6 +92,12 @@ impl<P: Peer> HyParView<P> {
                     fx.push(Effect::Send { to: peer, message });
                     return true;
                 }
+                Goal::Check => {
+                    let me = self.own.clone();
+                    let message = Message::Hello { me };
+                    fx.push(Effect::Send { to: peer, message });
+                    return true;
+                }
                 _ => {}
             }
         }
@@ -132,12 +140,14 @@ impl<P: Peer> HyParView<P> {
                 at += 1;
             }
         }
-        self.run_refill(now, rng, fx);
+        self.pursue(now, rng, fx);
     }
 
     /// The link of this attempt is up: says what it was made for.
     fn arrived(&mut self, now: Duration, at: usize, fx: Fx<'_, P>) {
         let peer = self.attempts[at].peer.clone();
+        // Not so of whoever has dialled us: it may be after something else, in another cluster.
+        self.history.linked(&peer);
         let me = self.own.clone();
         let full = self.is_full();
         let message = match &mut self.attempts[at].goal {
@@ -147,6 +157,7 @@ impl<P: Peer> HyParView<P> {
                 return;
             }
             Goal::Probe(_) => {
+                self.vain_probes = 0;
                 let message = self.probe_message(false);
                 self.finish(at, Some(message), fx);
                 return;
@@ -154,6 +165,10 @@ impl<P: Peer> HyParView<P> {
             Goal::Mix => {
                 let message = self.probe_message(true);
                 self.finish(at, Some(message), fx);
+                return;
+            }
+            Goal::Check => {
+                self.finish(at, Some(Message::Hello { me }), fx);
                 return;
             }
             // Another was faster.
@@ -164,9 +179,11 @@ impl<P: Peer> HyParView<P> {
             Goal::Join { .. } => Message::Join { me },
             Goal::Ask => Message::Neighbor {
                 me,
-                priority: match self.active.is_empty() {
-                    true => Priority::High,
-                    false => Priority::Low,
+                priority: match self.active.len() {
+                    0 => Priority::High,
+                    // One alone is soon none, if nobody else has a free place.
+                    1 if self.refill.is_hard() => Priority::High,
+                    _ => Priority::Low,
                 },
                 near: match self.refill.lenient() {
                     true => Vec::new(),

@@ -20,13 +20,14 @@
 //! * A node asks only those to become its neighbours who have no neighbour in common with it, as long
 //!   as there are others. Names come in bunches of neighbours, so without this the graph is full of
 //!   triangles, along which broadcast makes no way.
+//! * After a crash of many a node looks through its whole passive view (see `refill`).
 //! * A *history* of a few hundred names serves where the passive view is used up.
 //! * *Islands*: some nodes may have only each other as neighbours, all with full views, and would
 //!   never notice. The ends of shuffles are a random sample of a node's component; if among the last
 //!   sixteen some are the same, the component is likely to be small. (Of `n` nodes about `120 / n` pairs are.)
 //!   Then the node now and then sends a *probe* to a node that it remembers, with the names it has seen. From
 //!   there the probe goes on a random walk, and ends without effect as soon as somebody on the way knows
-//!   one of the names. If nobody does, the last node becomes a neighbour of the first. About 15
+//!   one of the names. If nobody does, the last node becomes a neighbour of the first. About seven
 //!   nodes of any component probe in a cycle, whether it has a thousand members or a million: so
 //!   two large components merge as well, and nobody knows how large they are.
 //!

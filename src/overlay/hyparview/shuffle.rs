@@ -13,6 +13,9 @@ use crate::overlay::contract::{Effect, Peer};
 /// Ends of walks that a node remembers.
 const SAMPLES: usize = 16;
 
+/// Names are saved after so many shuffles even if the neighbours remain the same.
+const SAVE_CYCLES: u8 = 100;
+
 /// Where the last walks have ended: a random sample of the own component, of which the same come
 /// again the more often the smaller it is.
 #[derive(Clone)]
@@ -71,6 +74,8 @@ impl<P: Peer> HyParView<P> {
     pub(super) fn shuffle(&mut self, now: Duration, rng: &mut dyn Rng, fx: Fx<'_, P>) {
         let pause = self.config.shuffle_interval;
         self.next_shuffle = Some(now + pause.mul_f64(rng.random_range(0.9..1.1)));
+        self.unsaved = self.unsaved.saturating_add(1);
+        self.changed |= self.unsaved >= SAVE_CYCLES;
         let Some(to) = self.next_step(&self.own, None, rng) else {
             self.refill.wake(now);
             return;
@@ -82,6 +87,7 @@ impl<P: Peer> HyParView<P> {
             .collect();
         known.extend(self.some_passive(self.config.passive_shuffled, rng));
         self.offered.clone_from(&known);
+        self.awaited = true;
         let message = Message::Shuffle {
             origin: self.own.clone(),
             ttl: self.config.active_walk,
@@ -132,9 +138,14 @@ impl<P: Peer> HyParView<P> {
     }
 
     pub(super) fn on_shuffle_reply(&mut self, from: P, known: Vec<P>, rng: &mut dyn Rng) {
+        // Names that nobody has asked for would crowd out others.
+        if !std::mem::take(&mut self.awaited) && !self.is_active(&from) {
+            return;
+        }
         let mut offered = std::mem::take(&mut self.offered);
         self.integrate(known, &mut offered, rng);
         self.offered = offered;
+        self.history.linked(&from);
         self.samples.push(from);
     }
 

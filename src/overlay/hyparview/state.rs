@@ -34,18 +34,28 @@ pub struct HyParView<P> {
     pub(super) samples: Samples<P>,
     /// What the last shuffle offered: the first to make room for what it brings.
     pub(super) offered: Vec<P>,
+    /// The last shuffle has not been answered.
+    pub(super) awaited: bool,
     pub(super) departed: Vec<(P, Duration)>,
     /// The user has left and not joined again.
     pub(super) gone: bool,
     pub(super) refill: super::refill::Refill<P>,
     /// Shuffles since the last join, as far as they matter.
     pub(super) age: u8,
+    /// Probes in turn that have reached nobody.
+    pub(super) vain_probes: u8,
+    /// Shuffles since the state was last worth being saved.
+    pub(super) unsaved: u8,
     pub(super) next_shuffle: Option<Duration>,
+    pub(super) last_failure: Option<Duration>,
+    /// Members of the passive view that may have died with others.
+    pub(super) unchecked: Vec<P>,
     pub(super) last_eviction: Option<Duration>,
     pub(super) history_dials: Bucket,
     strangers: Window,
     next_save: Option<Duration>,
-    changed: bool,
+    /// What is worth being saved has changed.
+    pub(super) changed: bool,
 }
 
 type Fx<'a, P> = &'a mut Vec<Effect<P, Message<P>>>;
@@ -63,11 +73,16 @@ impl<P: Peer> HyParView<P> {
             attempts: Vec::new(),
             samples: Samples::default(),
             offered: Vec::new(),
+            awaited: false,
             departed: Vec::new(),
             gone: false,
             refill: Default::default(),
             age: 0,
+            vain_probes: 0,
+            unsaved: 0,
             next_shuffle: None,
+            last_failure: None,
+            unchecked: Vec::new(),
             last_eviction: None,
             history_dials: Bucket::new(HISTORY_DIALS_AT_ONCE),
             strangers: Window::default(),
@@ -136,7 +151,7 @@ impl<P: Peer> HyParView<P> {
             Message::Refuse { reason, known } => {
                 self.on_refuse(now, from, reason, known, rng, fx);
             }
-            Message::Evict { known } => {
+            Message::Evict { known } if self.is_active(&from) => {
                 self.refill.hint(known.first().cloned());
                 self.integrate(known, &mut Vec::new(), rng);
             }
@@ -148,8 +163,12 @@ impl<P: Peer> HyParView<P> {
             Message::Probe { origin, ttl, seen } => {
                 self.on_probe(now, from, origin, ttl, seen, rng, fx);
             }
-            // Somebody speaks for another.
-            Message::Join { .. } | Message::Neighbor { .. } => {}
+            Message::Hello { me } if me == from => self.on_hello(now, me, rng, fx),
+            // Somebody speaks for another, or gives up what it does not have.
+            Message::Join { .. }
+            | Message::Neighbor { .. }
+            | Message::Evict { .. }
+            | Message::Hello { .. } => {}
         }
     }
 
@@ -234,33 +253,34 @@ impl<P: Peer> HyParView<P> {
                 Down::Planned => self.add_passive(peer, &mut Vec::new(), rng),
                 Down::Failed => {
                     self.history.unreachable(&peer);
+                    self.suspect(now);
                     // Those whom walks ended at may be gone too, or out of reach.
                     self.samples.clear();
+                    self.vain_probes = 0;
                 }
             }
             self.refill.lost(now);
         }
-        self.run_refill(now, rng, fx);
+        self.pursue(now, rng, fx);
     }
 
     fn leave(&mut self, fx: Fx<'_, P>) {
         for peer in self.active().cloned().collect::<Vec<_>>() {
             let message = Message::Left;
-            fx.push(Effect::Send {
-                to: peer.clone(),
-                message,
-            });
+            let to = peer.clone();
+            fx.push(Effect::Send { to, message });
             self.drop_active(&peer, fx);
-            fx.push(Effect::Release(peer));
+            self.release_unused(&peer, fx);
         }
-        for attempt in std::mem::take(&mut self.attempts) {
-            fx.push(Effect::Release(attempt.peer));
+        while !self.attempts.is_empty() {
+            self.finish(0, None, fx);
         }
-        self.up.clear();
         self.passive.clear();
         self.history.clear();
         self.samples.clear();
+        self.age = 0;
         self.offered.clear();
+        self.unchecked.clear();
         self.refill = Default::default();
         self.next_shuffle = None;
         self.gone = true;
@@ -285,7 +305,7 @@ impl<P: Peer> HyParView<P> {
         if lost {
             self.refill.lost(now);
         }
-        self.run_refill(now, rng, fx);
+        self.pursue(now, rng, fx);
     }
 
     fn update_members(&mut self, now: Duration, peers: Vec<P>, rng: &mut dyn Rng, fx: Fx<'_, P>) {
@@ -305,7 +325,7 @@ impl<P: Peer> HyParView<P> {
             self.history.heard(&peer);
             self.add_passive(peer, &mut Vec::new(), rng);
         }
-        self.run_refill(now, rng, fx);
+        self.pursue(now, rng, fx);
     }
 
     fn load(&mut self, now: Duration, bytes: &[u8], rng: &mut dyn Rng) -> Result<(), Error> {
@@ -328,6 +348,7 @@ impl<P: Peer> HyParView<P> {
         let file = encode_file(&self.own, [&self.passive, linked, heard]);
         fx.push(Effect::Persist(file));
         self.changed = false;
+        self.unsaved = 0;
         self.next_save = None;
     }
 
@@ -336,7 +357,7 @@ impl<P: Peer> HyParView<P> {
         if self.next_shuffle.is_some_and(|at| at <= now) {
             self.shuffle(now, rng, fx);
         }
-        self.run_refill(now, rng, fx);
+        self.pursue(now, rng, fx);
         if self.next_save.is_some_and(|at| at <= now) {
             self.save(fx);
         }
@@ -355,10 +376,9 @@ impl<P: Peer> Overlay for HyParView<P> {
         fx: &mut Effects<Self>,
     ) -> Result<(), Error> {
         match event {
-            Event::Join(peer) | Event::Remove(peer) if peer == self.own => {
-                return Err(Error::SelfJoin);
-            }
+            Event::Join(peer) if peer == self.own => return Err(Error::SelfJoin),
             Event::Join(peer) => self.join(now, peer, fx),
+            Event::Remove(peer) if peer == self.own => self.leave(fx),
             Event::Leave => self.leave(fx),
             Event::Remove(_) => {
                 return Err(Error::Unsupported {
@@ -372,7 +392,7 @@ impl<P: Peer> Overlay for HyParView<P> {
             Event::LinkDown(peer, down) => self.link_down(now, peer, down, rng, fx),
             Event::LinkFailed(peer) => {
                 self.abandon(now, &peer, true, rng, fx);
-                self.run_refill(now, rng, fx);
+                self.pursue(now, rng, fx);
             }
             Event::Message { from, message } => self.message(now, from, message, rng, fx),
             Event::Tick => self.tick(now, rng, fx),
