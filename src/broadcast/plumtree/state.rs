@@ -21,6 +21,9 @@ use crate::limits::{
 use crate::overlay::Peer;
 use crate::overlay::codec::DecodeError;
 
+/// Roots that are heard of within this time may be under way at the same time.
+const SHAPER_TIME: Duration = Duration::from_secs(2);
+
 /// What is to be asked of each neighbour at the end of an event.
 type Grafts<P> = BTreeMap<u16, Vec<Want<P>>>;
 
@@ -37,10 +40,32 @@ pub struct Plumtree<P> {
     pub(super) seen: Seen,
     pub(super) cache: Cache<P>,
     pub(super) missing: Missing<P>,
+    /// The root whose broadcasts give the common tree its shape, and when the last one came.
+    shaper: Option<(u64, u64)>,
     /// When the next batch of announcements leaves.
     flush: Option<u64>,
     /// Who has sent something before it was a neighbour.
     pub(super) strangers: BTreeSet<P>,
+}
+
+/// A broadcast that this node has.
+struct Item<P> {
+    key: u64,
+    of: Of<P>,
+    sequence: u64,
+    hops: u16,
+    payload: Bytes,
+}
+
+/// Neighbours that need no payload.
+#[derive(Clone, Copy, Default)]
+struct Spared<'a> {
+    /// The one that has sent it.
+    from: Option<u16>,
+    /// Those that have announced it.
+    have: &'a [Announcer],
+    /// The one that it was expected from, although it came from elsewhere: it gets an announcement.
+    parent: Option<u16>,
 }
 
 type Out<P> = Vec<Effect<P, Message<P>>>;
@@ -64,6 +89,7 @@ impl<P: Peer> Plumtree<P> {
                 micros(config.cache_time),
             ),
             missing: Missing::new(),
+            shaper: None,
             flush: None,
             strangers: BTreeSet::new(),
             config,
@@ -104,7 +130,7 @@ impl<P: Peer> Plumtree<P> {
         let orphans: Vec<u32> = self
             .missing
             .iter()
-            .filter(|(_, m)| !m.was_asked() && self.expected(m.key, m.of.common).is_none())
+            .filter(|(_, m)| !m.was_asked() && !self.is_expected(m.key, m.of.common, None))
             .map(|(at, _)| at)
             .collect();
         for at in orphans {
@@ -112,11 +138,35 @@ impl<P: Peer> Plumtree<P> {
         }
     }
 
-    /// The neighbour that sends the broadcasts of this root unasked, as far as is known.
-    fn expected(&self, key: u64, common: bool) -> Option<u16> {
-        let via = self.seen.via(self.seen.find(key)?)?;
-        let row = self.trees.find(key, common)?;
-        self.trees.is_eager(row, via).then_some(via)
+    /// Whether broadcasts of this root are expected from an eager neighbour other than `slot`.
+    fn is_expected(&self, key: u64, common: bool, slot: Option<u16>) -> bool {
+        let Some(row) = self.trees.find(key, common) else {
+            return false;
+        };
+        match self.seen.find(key).map(|at| self.seen.via(at)) {
+            // Their way to this node was lost.
+            Some(None) => false,
+            Some(Some(via)) if !common => Some(via) != slot && self.trees.is_eager(row, via),
+            // Any link of the common tree may bring them: it may have another shape by now.
+            _ => common && slots(self.trees.row(row).iter().copied()).any(|s| Some(s) != slot),
+        }
+    }
+
+    /// Whether duplicates of this root prune. In a tree that many roots share, those that are under
+    /// way at the same time would cut a cycle in several places, and the pieces would then be grafted
+    /// in several places, without end. So of the roots heard of lately only one cuts: that with the
+    /// lowest key, on which nodes agree without a word.
+    fn shapes(&mut self, key: u64, common: bool, now: u64) -> bool {
+        if !common {
+            return true;
+        }
+        match &mut self.shaper {
+            Some((shaper, at)) if *shaper < key && now < *at + micros(SHAPER_TIME) => false,
+            shaper => {
+                *shaper = Some((key, now));
+                true
+            }
+        }
     }
 
     fn broadcast(&mut self, payload: Bytes, now: u64, out: &mut Out<P>) -> Result<(), Error> {
@@ -145,110 +195,105 @@ impl<P: Peer> Plumtree<P> {
                 .trees
                 .create(self.own_key, of.clone(), self.links.present()),
         };
+        self.shapes(self.own_key, of.common, now);
         if self.trees.row(row).iter().all(|word| *word == 0) {
             self.trees.set_all(row, self.links.present());
         }
-        self.pass_on(
-            row,
-            None,
-            &[],
-            (self.own_key, of, self.sequence),
-            0,
+        let item = Item {
+            key: self.own_key,
+            of,
+            sequence: self.sequence,
+            hops: 0,
             payload,
-            now,
-            out,
-        );
+        };
+        self.pass_on(row, Spared::default(), item, now, out);
         Ok(())
     }
 
-    #[expect(clippy::too_many_arguments, reason = "the fields of one message")]
-    fn gossip(
-        &mut self,
-        slot: u16,
-        of: Of<P>,
-        sequence: u64,
-        hops: u16,
-        payload: Bytes,
-        now: u64,
-        out: &mut Out<P>,
-    ) {
-        let key = key_of(&of.root, of.life);
+    fn gossip(&mut self, slot: u16, item: Item<P>, now: u64, out: &mut Out<P>) {
+        let (key, common, sequence) = (item.key, item.of.common, item.sequence);
         let known = self.seen.find(key);
         if key == self.own_key || known.is_some_and(|at| self.seen.has(at, sequence)) {
-            self.duplicate(slot, key, known, of, out);
+            if self.shapes(key, common, now) {
+                self.duplicate(slot, known, item, out);
+            }
             return;
         }
-        if known.is_none()
-            && !self
-                .links
-                .get_mut(slot)
-                .is_some_and(|l| l.may_introduce(now))
-        {
+        let link = self.links.get_mut(slot);
+        if known.is_none() && !link.is_some_and(|link| link.may_introduce(now)) {
             return;
         }
         let history = MAX_BROADCAST_CACHE as u64;
         let at = self.seen.insert(key, sequence, history, now);
         let waiting = self.missing.find(key, sequence);
         let waiting = waiting.and_then(|m| self.take_missing(m));
-        let announcers = waiting.as_ref().map_or(&[][..], |w| w.announcers());
+        let have = waiting.as_ref().map_or(&[][..], |w| w.announcers());
         out.push(Effect::Deliver {
-            id: of.id(sequence),
-            payload: payload.clone(),
-            hops: hops.into(),
+            id: item.of.id(sequence),
+            payload: item.payload.clone(),
+            hops: item.hops.into(),
         });
-        let row = match self.trees.find(key, of.common) {
+        let row = match self.trees.find(key, common) {
             Some(row) => row,
             None => {
                 // Those who have announced it take this link to be lazy.
                 let mut eager = self.links.present().to_vec();
-                for announcer in announcers {
+                for announcer in have {
                     set_bit(&mut eager, announcer.slot, false);
                 }
                 set_bit(&mut eager, slot, true);
-                self.trees.create(key, of.clone(), &eager)
+                self.trees.create(key, item.of.clone(), &eager)
             }
         };
         self.trees.touch(row);
-        self.adopt((row, at), slot, hops, waiting.as_ref(), &of, now, out);
-        let id = (key, of, sequence);
-        self.pass_on(row, Some(slot), announcers, id, hops, payload, now, out);
+        let parent = if self.shapes(key, common, now) {
+            self.adopt((row, at), slot, &item, waiting.as_ref(), now, out)
+        } else {
+            self.seen.set_via(at, slot);
+            None
+        };
+        let from = Some(slot);
+        self.pass_on(row, Spared { from, have, parent }, item, now, out);
     }
 
-    /// Decides from which neighbour the next broadcast of this root is expected.
-    #[expect(clippy::too_many_arguments, reason = "the fields of one message")]
+    /// Decides from which neighbour the next broadcast of this root is expected. Returns it if
+    /// that remains another one.
     fn adopt(
         &mut self,
         (row, at): (Row, At),
         slot: u16,
-        hops: u16,
+        item: &Item<P>,
         waiting: Option<&Entry<P>>,
-        of: &Of<P>,
         now: u64,
         out: &mut Out<P>,
-    ) {
+    ) -> Option<u16> {
+        let of = &item.of;
         if self.trees.is_eager(row, slot) {
             self.seen.set_via(at, slot);
-            if let Some(better) = waiting.and_then(|w| self.better(w, slot, hops, now)) {
+            if let Some(better) = waiting.and_then(|w| self.better(w, slot, item.hops, now)) {
                 self.trees.set(row, better, true);
                 self.trees.set(row, slot, false);
                 self.seen.set_via(at, better);
                 self.send(better, stay_eager(of), out);
                 self.send(slot, Message::Prune(of.clone()), out);
             }
-            return;
+            return None;
         }
-        let asked = waiting.is_some_and(|w| w.was_asked());
-        let via = self.seen.via(at);
-        if via.is_some_and(|via| self.trees.is_eager(row, via)) {
+        let parent = self
+            .seen
+            .via(at)
+            .filter(|via| self.trees.is_eager(row, *via));
+        if parent.is_some() && !of.common {
             // The tree stands: this came while a PRUNE was under way, or was asked for.
-            if !asked {
+            if !waiting.is_some_and(|w| w.was_asked()) {
                 self.send(slot, Message::Prune(of.clone()), out);
             }
-        } else {
-            self.trees.set(row, slot, true);
-            self.seen.set_via(at, slot);
-            self.send(slot, stay_eager(of), out);
+            return parent;
         }
+        self.trees.set(row, slot, true);
+        self.seen.set_via(at, slot);
+        self.send(slot, stay_eager(of), out);
+        None
     }
 
     /// An announcer that would have been so much better than the sender that it shall take its
@@ -273,36 +318,33 @@ impl<P: Peer> Plumtree<P> {
         (late && !waiting.of.common).then_some(first.slot)
     }
 
-    fn duplicate(&mut self, slot: u16, key: u64, at: Option<At>, of: Of<P>, out: &mut Out<P>) {
-        if let Some(row) = self.trees.find(key, of.common) {
+    fn duplicate(&mut self, slot: u16, at: Option<At>, item: Item<P>, out: &mut Out<P>) {
+        if let Some(row) = self.trees.find(item.key, item.of.common) {
             let expected = at.and_then(|at| self.seen.via(at)) == Some(slot);
             if expected && self.trees.is_eager(row, slot) {
                 return;
             }
             self.trees.set(row, slot, false);
         }
-        self.send(slot, Message::Prune(of), out);
+        self.send(slot, Message::Prune(item.of), out);
     }
 
     /// Sends a new payload to eager neighbours, and promises to announce it to lazy ones, but not
     /// to those who have it.
-    #[expect(clippy::too_many_arguments, reason = "the fields of one message")]
-    fn pass_on(
-        &mut self,
-        row: Row,
-        from: Option<u16>,
-        have: &[Announcer],
-        (key, of, sequence): (u64, Of<P>, u64),
-        hops: u16,
-        payload: Bytes,
-        now: u64,
-        out: &mut Out<P>,
-    ) {
+    fn pass_on(&mut self, row: Row, spared: Spared<'_>, item: Item<P>, now: u64, out: &mut Out<P>) {
+        let Item {
+            key,
+            of,
+            sequence,
+            hops,
+            payload,
+        } = item;
         let far = u32::from(hops) >= MAX_BROADCAST_HOPS;
-        let has_it = |slot| Some(slot) == from || have.iter().any(|a| a.slot == slot);
+        let has_it = |slot| Some(slot) == spared.from || spared.have.iter().any(|a| a.slot == slot);
         for slot in slots(self.trees.row(row).iter().copied()) {
             if let Some(link) = self.links.get(slot)
                 && !has_it(slot)
+                && Some(slot) != spared.parent
                 && !far
             {
                 out.push(Effect::Send {
@@ -320,7 +362,9 @@ impl<P: Peer> Plumtree<P> {
         for word in 0..self.links.present().len() {
             let eager = self.trees.row(row).get(word).copied().unwrap_or(0);
             let lazy = self.links.present()[word] & !eager;
-            for slot in slots([lazy]).map(|s| s + 64 * word as u16) {
+            let lazy = slots([lazy]).map(|s| s + 64 * word as u16);
+            let parent = spared.parent.filter(|s| usize::from(*s) / 64 == word);
+            for slot in lazy.chain(parent) {
                 if let Some(link) = self.links.get_mut(slot)
                     && !has_it(slot)
                     && !far
@@ -373,10 +417,7 @@ impl<P: Peer> Plumtree<P> {
                 let at = self.missing.insert(id, announcer, now, due);
                 // If the very neighbour that it is expected from announces it, it takes the
                 // link to be lazy.
-                if self
-                    .expected(key, have.of.common)
-                    .is_none_or(|via| via == slot)
-                {
+                if !self.is_expected(key, have.of.common, Some(slot)) {
                     self.ask(at, now, grafts);
                 }
             }
@@ -405,12 +446,17 @@ impl<P: Peer> Plumtree<P> {
         let known = self.seen.find(missing.key);
         // An old one that was lost somewhere says nothing about the tree as it is now.
         let newest = known.is_none_or(|at| missing.sequence > self.seen.top(at));
-        let eager = newest || self.expected(missing.key, missing.of.common).is_none();
+        let (key, common) = (missing.key, missing.of.common);
+        let eager = newest || !self.is_expected(key, common, None);
         if eager && let Some(at) = known {
             self.seen.set_via(at, slot);
         }
-        if eager && let Some(row) = self.trees.find(missing.key, missing.of.common) {
+        if eager && let Some(row) = self.trees.find(key, common) {
             self.trees.set(row, slot, true);
+            if common {
+                // One new link is enough for all roots that a lost one has brought.
+                self.seen.set_lost_via(slot);
+            }
         }
         let wants = grafts.entry(slot).or_default();
         if let Some(last) = wants.last_mut()
@@ -523,7 +569,16 @@ impl<P: Peer> Plumtree<P> {
                 sequence,
                 hops,
                 payload,
-            } => self.gossip(slot, of, sequence, hops, payload, now, out),
+            } => {
+                let item = Item {
+                    key: key_of(&of.root, of.life),
+                    of,
+                    sequence,
+                    hops,
+                    payload,
+                };
+                self.gossip(slot, item, now, out);
+            }
             Message::Announce { again, have } => {
                 if again {
                     self.announce_all(slot, false, now, out);

@@ -1,1 +1,356 @@
-//! Rules of one node.
+//! Rules of one node: what it does with one message after the other.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+
+use super::harness::N;
+use crate::broadcast::plumtree::{Config, Have, Message, Of, Plumtree, Want};
+use crate::broadcast::{Broadcast, Effect, Error, Event};
+use crate::limits::MAX_BROADCAST_BYTES;
+
+pub(super) struct One {
+    pub(super) node: Plumtree<N>,
+    pub(super) now: u64,
+    rng: StdRng,
+}
+
+type Out = Vec<Effect<N, Message<N>>>;
+
+/// Broadcasts of node 9.
+pub(super) const NINE: Of<N> = Of {
+    root: N(9),
+    life: 1,
+    common: false,
+};
+
+impl One {
+    /// Node 0 with neighbours 1 to `n`.
+    pub(super) fn new(config: Config, n: u32) -> Self {
+        let mut one = Self {
+            node: Plumtree::new(config, N(0), 1),
+            now: 0,
+            rng: StdRng::seed_from_u64(0),
+        };
+        for i in 1..=n {
+            one.event(Event::NeighborUp(N(i)));
+        }
+        one
+    }
+
+    pub(super) fn try_event(&mut self, event: Event<N, Message<N>>) -> Result<Out, Error> {
+        let mut out = Vec::new();
+        let now = Duration::from_millis(self.now);
+        self.node.handle(now, event, &mut self.rng, &mut out)?;
+        Ok(out)
+    }
+
+    pub(super) fn event(&mut self, event: Event<N, Message<N>>) -> Out {
+        self.try_event(event).unwrap()
+    }
+
+    pub(super) fn gets(&mut self, from: u32, message: Message<N>) -> Out {
+        let from = N(from);
+        self.event(Event::Message { from, message })
+    }
+
+    /// The payload arrives, and is new.
+    fn payload(&mut self, from: u32, sequence: u64, hops: u16) -> Out {
+        self.gets(from, gossip(sequence, hops))
+    }
+
+    fn after(&mut self, ms: u64) -> Out {
+        self.now += ms;
+        self.event(Event::Tick)
+    }
+}
+
+pub(super) fn gossip(sequence: u64, hops: u16) -> Message<N> {
+    Message::Gossip {
+        of: NINE,
+        sequence,
+        hops,
+        payload: Bytes::from_static(b"x"),
+    }
+}
+
+pub(super) fn have(first: u64, count: u16, hops: u16) -> Message<N> {
+    let of = NINE;
+    let have = vec![Have {
+        of,
+        first,
+        count,
+        hops,
+    }];
+    Message::Announce { again: false, have }
+}
+
+fn want(first: u64, count: u16, eager: bool) -> Message<N> {
+    let of = NINE;
+    Message::Graft(vec![Want {
+        of,
+        eager,
+        first,
+        count,
+    }])
+}
+
+fn to(to: u32, message: Message<N>) -> Effect<N, Message<N>> {
+    Effect::Send { to: N(to), message }
+}
+
+fn delivered(out: &Out) -> usize {
+    out.iter()
+        .filter(|e| matches!(e, Effect::Deliver { .. }))
+        .count()
+}
+
+/// A node whose tree for `NINE` has the parent 1, the child 2 and the lazy neighbour 3.
+fn settled() -> One {
+    let mut one = One::new(Config::default(), 3);
+    one.payload(1, 1, 4);
+    one.payload(3, 1, 5);
+    one.after(10);
+    assert_eq!(one.node.eager(Some(&N(9))), [N(1), N(2)]);
+    assert_eq!(one.node.lazy(Some(&N(9))), [N(3)]);
+    one
+}
+
+#[test]
+fn a_new_payload_goes_to_eager_and_is_announced_to_lazy_neighbours() {
+    let mut one = settled();
+    let out = one.payload(1, 2, 4);
+    assert_eq!(delivered(&out), 1);
+    assert_eq!(out[1..], [to(2, gossip(2, 5))]);
+    assert_eq!(one.payload(1, 3, 4)[1..], [to(2, gossip(3, 5))]);
+    assert_eq!(one.node.outstanding().len(), 1);
+    assert_eq!(one.node.deadline(), Some(Duration::from_millis(15)));
+    assert_eq!(one.after(5), [to(3, have(2, 2, 4))], "one range of a batch");
+    assert_eq!(one.node.outstanding(), []);
+}
+
+#[test]
+fn a_duplicate_prunes_its_sender() {
+    let mut one = settled();
+    let out = one.payload(2, 1, 5);
+    assert_eq!(out, [to(2, Message::Prune(NINE))]);
+    assert_eq!(one.node.lazy(Some(&N(9))), [N(2), N(3)]);
+    assert_eq!(one.payload(1, 1, 4), [], "not the one it is expected from");
+    // A payload over a pruned link: the tree stands, and the parent gets none.
+    let out = one.payload(2, 2, 3);
+    assert_eq!(
+        (delivered(&out), &out[1..]),
+        (1, &[to(2, Message::Prune(NINE))][..])
+    );
+    assert_eq!(one.payload(1, 2, 4), []);
+    assert_eq!(one.node.eager(Some(&N(9))), [N(1)]);
+}
+
+#[test]
+fn a_prune_makes_the_link_lazy() {
+    let mut one = settled();
+    one.gets(2, Message::Prune(NINE));
+    assert_eq!(one.node.eager(Some(&N(9))), [N(1)]);
+    assert_eq!(delivered(&one.payload(1, 2, 4)), 1);
+    assert_eq!(one.after(5), [to(2, have(2, 1, 4)), to(3, have(2, 1, 4))]);
+}
+
+#[test]
+fn what_does_not_come_is_asked_for_from_one_announcer_after_the_other() {
+    let mut one = settled();
+    assert_eq!(one.gets(3, have(2, 1, 7)), []);
+    assert_eq!(one.gets(2, have(2, 1, 8)), []);
+    assert_eq!(one.after(199), []);
+    assert_eq!(one.after(1), [to(3, want(2, 1, true))]);
+    assert_eq!(one.node.eager(Some(&N(9))), [N(1), N(2), N(3)]);
+    assert_eq!(one.after(99), []);
+    assert_eq!(one.after(1), [to(2, want(2, 1, true))]);
+    assert_eq!(one.node.missing()[0].1, [N(3), N(2)]);
+    assert_eq!(one.after(100), []);
+    assert_eq!(one.node.missing(), [], "nobody is left to be asked");
+    assert_eq!(
+        one.node.deadline().map(|d| d.as_secs()),
+        Some(67),
+        "only the cache"
+    );
+}
+
+#[test]
+fn what_is_expected_from_nobody_is_asked_for_at_once() {
+    let mut one = One::new(Config::default(), 3);
+    assert_eq!(one.gets(1, have(1, 2, 7)), [to(1, want(1, 2, true))]);
+    assert_eq!(one.gets(2, have(1, 2, 7)), []);
+    let out = one.payload(1, 1, 8);
+    assert_eq!(delivered(&out), 1);
+    assert_eq!(out[1..], [to(3, gossip(1, 9))], "2 has it");
+    assert_eq!(one.node.eager(Some(&N(9))), [N(1), N(3)]);
+}
+
+#[test]
+fn a_lost_parent_is_replaced_at_once() {
+    let mut one = settled();
+    one.gets(3, have(2, 1, 7));
+    assert_eq!(
+        one.event(Event::NeighborDown(N(1))),
+        [to(3, want(2, 1, true))]
+    );
+    // The one that was asked goes away, too.
+    one.gets(2, have(2, 1, 7));
+    assert_eq!(
+        one.event(Event::NeighborDown(N(3))),
+        [to(2, want(2, 1, true))]
+    );
+    assert_eq!(one.node.neighbors(), [N(2)]);
+}
+
+#[test]
+fn an_old_one_that_is_missing_does_not_change_the_tree() {
+    let mut one = settled();
+    assert_eq!(delivered(&one.payload(1, 5, 4)), 1);
+    one.after(10);
+    one.gets(3, have(2, 2, 7));
+    assert_eq!(one.after(200), [to(3, want(2, 2, false))]);
+    assert_eq!(delivered(&one.payload(3, 2, 8)), 1);
+    assert_eq!(one.node.eager(Some(&N(9))), [N(1), N(2)]);
+}
+
+#[test]
+fn a_graft_is_answered_from_the_cache() {
+    let mut one = settled();
+    assert_eq!(one.gets(3, want(1, 5, false)), [to(3, gossip(1, 5))]);
+    assert_eq!(one.node.lazy(Some(&N(9))), [N(3)]);
+    assert_eq!(one.gets(3, want(0, 0, true)), []);
+    assert_eq!(one.node.lazy(Some(&N(9))), []);
+    one.after(68_000);
+    assert_eq!(one.gets(3, want(1, 5, true)), []);
+    assert_eq!(one.node.cached(), (0, 0));
+}
+
+#[test]
+fn a_much_better_announcer_takes_the_place_of_the_parent() {
+    for (hops, ms, moves) in [(8, 1, false), (9, 1, true), (2, 9, false), (2, 10, true)] {
+        let mut one = settled();
+        one.gets(3, have(2, 1, 1));
+        one.now += ms;
+        let out = one.payload(1, 2, hops);
+        let graft = to(3, want(0, 0, true));
+        assert_eq!(
+            out.contains(&graft),
+            moves,
+            "{hops} hops after {ms} ms: {out:?}"
+        );
+        assert_eq!(out.contains(&to(1, Message::Prune(NINE))), moves);
+        let parent = if moves { N(3) } else { N(1) };
+        assert_eq!(one.node.eager(Some(&N(9))).contains(&parent), true);
+        assert_eq!(one.node.eager(Some(&N(9))).len(), 2);
+    }
+}
+
+#[test]
+fn new_neighbours_hear_of_all_there_is() {
+    let mut one = settled();
+    one.payload(1, 2, 4);
+    one.event(Event::Broadcast(Bytes::new()));
+    let out = one.event(Event::NeighborUp(N(4)));
+    let Effect::Send {
+        to: N(4),
+        message: Message::Announce { again: false, have },
+    } = &out[0]
+    else {
+        panic!("{out:?}");
+    };
+    assert_eq!(have.iter().map(|h| h.count).collect::<Vec<_>>(), [1, 2]);
+    assert_eq!(
+        one.node.eager(Some(&N(0))),
+        [N(1), N(2), N(3), N(4)],
+        "the own tree"
+    );
+    assert_eq!(one.node.eager(Some(&N(9))), [N(1), N(2)]);
+    assert_eq!(one.event(Event::NeighborUp(N(4))), [], "already one");
+}
+
+#[test]
+fn what_came_before_the_neighbour_was_one_is_asked_for_again() {
+    let mut one = settled();
+    assert_eq!(one.payload(5, 2, 1), []);
+    let out = one.event(Event::NeighborUp(N(5)));
+    assert!(matches!(
+        &out[..],
+        [Effect::Send {
+            message: Message::Announce { again: true, .. },
+            ..
+        }]
+    ));
+    let again = Message::Announce {
+        again: true,
+        have: Vec::new(),
+    };
+    assert_eq!(one.gets(3, again), [to(3, have(1, 1, 4))]);
+}
+
+#[test]
+fn own_broadcasts() {
+    let mut one = One::new(Config::default(), 2);
+    let out = one.event(Event::Broadcast(Bytes::from_static(b"x")));
+    assert_eq!(out.len(), 2, "{out:?}");
+    let Effect::Send { message, .. } = out[0].clone() else {
+        panic!("{out:?}")
+    };
+    assert!(Plumtree::<N>::carries_payload(&message));
+    let Message::Gossip { of, hops: 1, .. } = &message else {
+        panic!("{message:?}")
+    };
+    let of = of.clone();
+    assert_eq!(
+        one.gets(1, message),
+        [to(1, Message::Prune(of.clone()))],
+        "it comes back"
+    );
+    one.gets(2, Message::Prune(of));
+    let out = one.event(Event::Broadcast(Bytes::new()));
+    assert_eq!(out.len(), 2, "no eager link is left: begin anew");
+    let large = Bytes::from(vec![0; MAX_BROADCAST_BYTES + 1]);
+    assert!(matches!(
+        one.try_event(Event::Broadcast(large)),
+        Err(Error::TooLarge { .. })
+    ));
+}
+
+#[test]
+fn roots_beyond_the_limit_share_a_tree() {
+    let config = Config {
+        max_trees: 2,
+        ..Config::default()
+    };
+    let mut one = One::new(config, 2);
+    for root in 8..12 {
+        let of = Of {
+            root: N(root),
+            ..NINE
+        };
+        let payload = Bytes::new();
+        one.gets(
+            1,
+            Message::Gossip {
+                of,
+                sequence: 1,
+                hops: 1,
+                payload,
+            },
+        );
+    }
+    assert_eq!(one.node.roots(), [(N(10), 1), (N(11), 1)]);
+    let out = one.event(Event::Broadcast(Bytes::new()));
+    assert!(matches!(
+        &out[0],
+        Effect::Send {
+            message: Message::Gossip {
+                of: Of { common: true, .. },
+                ..
+            },
+            ..
+        }
+    ));
+}
