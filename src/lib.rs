@@ -5,6 +5,7 @@
 //! | layer | modules | may do |
 //! |---|---|---|
 //! | node | [`node`] | tie the rest together |
+//! | simulator | `sim` (a feature) | run the sans-I/O modules in virtual time |
 //! | runtime | [`connection`], [`distribution`] | sockets, clocks, threads |
 //! | sans-I/O | [`overlay`], [`broadcast`], [`channel`], [`signals`], [`pg`] | nothing but compute |
 //! | wire | [`wire`] | nothing but compute |
@@ -29,6 +30,8 @@ pub mod node;
 pub mod overlay;
 pub mod pg;
 pub mod signals;
+#[cfg(feature = "sim")]
+pub mod sim;
 pub mod wire;
 
 pub use connection::io::Liveness;

@@ -84,6 +84,7 @@ impl<P: Peer> Wire for Message<P> {
 }
 
 /// Flooding, as one node runs it.
+#[derive(Clone)]
 pub struct Flood<P> {
     own: P,
     life: u64,

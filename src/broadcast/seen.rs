@@ -17,7 +17,7 @@ use crate::limits::{
 };
 
 /// Hasher of keys that are hashes already.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct Mixed(u64);
 
 impl Hasher for Mixed {
@@ -82,7 +82,7 @@ impl Root {
 }
 
 /// Sequences that have come beyond a gap: ascending ranges that do not touch.
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Beyond {
     since: u64,
     ranges: Vec<(u64, u64)>,
@@ -114,6 +114,7 @@ impl Beyond {
 }
 
 /// The table.
+#[derive(Clone)]
 pub(super) struct Seen {
     roots: Vec<Root>,
     len: usize,

@@ -9,6 +9,7 @@ use crate::failure::EXIT_CODES;
 use crate::lookup::Lookup;
 use crate::remote::{CallArgs, MembersArgs, NamesArgs, PingArgs};
 use crate::settings::{Channel, Peer, Settings};
+use crate::sim::SimArgs;
 use crate::tls::Tls;
 
 /// Nodes for BEAM clusters, written in Rust, and questions to nodes of any BEAM cluster.
@@ -40,6 +41,11 @@ pub(crate) enum Command {
     Call(CallArgs),
     /// List the members of a node's Partisan cluster.
     Members(MembersArgs),
+    /// Simulate many nodes in virtual time, by a scenario file.
+    ///
+    /// It prints figures and a digest of all that happened; the same seed gives the same digest. The exit code tells
+    /// whether invariants and the scenario's expectations hold.
+    Sim(SimArgs),
 }
 
 /// What `partisan node` may be told; a flag replaces what the file says.

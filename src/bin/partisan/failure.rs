@@ -42,11 +42,13 @@ pub(crate) enum Cause {
     Tls,
     /// The node runs no Partisan.
     NoPartisan,
+    /// A simulation did not come out as expected.
+    Unexpected,
     /// Anything else.
     Other,
 }
 
-const ALL: [(Cause, u8, &str, &str); 13] = [
+const ALL: [(Cause, u8, &str, &str); 14] = [
     (Cause::Other, 1, "other", ""),
     (Cause::Usage, 2, "usage", "see --help"),
     (
@@ -111,13 +113,19 @@ const ALL: [(Cause, u8, &str, &str); 13] = [
         "no_partisan",
         "start the application partisan there, or ask a node that runs it",
     ),
+    (
+        Cause::Unexpected,
+        14,
+        "unexpected",
+        "the table says what; the same seed gives the same run, and --out keeps its graphs",
+    ),
 ];
 
 /// The end of the help text.
 pub(crate) const EXIT_CODES: &str = "\
 Exit codes: 0 done, 1 other failure, 2 usage, 3 no EPMD, 4 not running, 5 unreachable,
 6 wrong cookie, 7 refused, 8 flags missing, 9 timeout, 10 the called function raised,
-11 wrong name, 12 TLS, 13 no Partisan";
+11 wrong name, 12 TLS, 13 no Partisan, 14 a simulation is not as expected";
 
 impl Cause {
     fn row(self) -> (u8, &'static str, &'static str) {

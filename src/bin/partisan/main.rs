@@ -1,4 +1,4 @@
-//! The program `partisan`: nodes and questions to nodes, for the command line.
+//! The program `partisan`: nodes, questions to nodes and simulations, for the command line.
 //!
 //! What succeeds is told on standard output and, with `--json`, in JSON; what fails is told on
 //! standard error with its cause and what to do about it, and by the exit code (see `failure`).
@@ -12,6 +12,7 @@ mod lookup;
 mod node;
 mod remote;
 mod settings;
+mod sim;
 mod tls;
 
 use std::io::Write;
@@ -40,6 +41,7 @@ fn main() -> ExitCode {
         Command::Names(args) => client::names(args, cli.json),
         Command::Call(args) => client::call(args, cli.json),
         Command::Members(args) => client::members(args, cli.json),
+        Command::Sim(args) => sim::run(args, cli.json),
     };
     match done {
         Ok(answer) => {

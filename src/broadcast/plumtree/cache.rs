@@ -8,6 +8,7 @@ use super::messages::Of;
 use crate::broadcast::seen::KeyMap;
 
 /// One payload.
+#[derive(Clone)]
 pub(super) struct Entry<P> {
     pub(super) of: Of<P>,
     pub(super) sequence: u64,
@@ -19,6 +20,7 @@ pub(super) struct Entry<P> {
 }
 
 /// The payloads, oldest first.
+#[derive(Clone)]
 pub(super) struct Cache<P> {
     entries: VecDeque<Entry<P>>,
     index: KeyMap<(u64, u64), u64>,

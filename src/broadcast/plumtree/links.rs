@@ -30,6 +30,7 @@ impl Budget {
 }
 
 /// One neighbour.
+#[derive(Clone)]
 pub(super) struct Link<P> {
     pub(super) peer: P,
     /// What is to be announced to it with the next batch.
@@ -83,6 +84,7 @@ pub(super) fn push_range<P: Clone + Eq>(
 }
 
 /// The neighbours.
+#[derive(Clone)]
 pub(super) struct Links<P> {
     slots: Vec<Option<Link<P>>>,
     index: BTreeMap<P, u16>,

@@ -15,6 +15,7 @@ pub(super) struct Announcer {
 }
 
 /// One missing broadcast.
+#[derive(Clone)]
 pub(super) struct Entry<P> {
     pub(super) of: Of<P>,
     pub(super) sequence: u64,
@@ -53,6 +54,7 @@ impl<P> Entry<P> {
 }
 
 /// The table. Entries are named by their index.
+#[derive(Clone)]
 pub(super) struct Missing<P> {
     entries: Vec<Option<Entry<P>>>,
     free: Vec<u32>,

@@ -28,6 +28,7 @@ const SHAPER_TIME: Duration = Duration::from_secs(2);
 type Grafts<P> = BTreeMap<u16, Vec<Want<P>>>;
 
 /// Plumtree, as one node runs it.
+#[derive(Clone)]
 pub struct Plumtree<P> {
     pub(super) config: Config,
     pub(super) own: P,

@@ -30,6 +30,7 @@ pub(super) fn set_bit(words: &mut [u64], slot: u16, value: bool) {
     }
 }
 
+#[derive(Clone)]
 struct Tree<P> {
     key: u64,
     of: Of<P>,
@@ -41,6 +42,7 @@ struct Tree<P> {
 pub(super) struct Row(usize);
 
 /// The trees. Row 0 is the common one; row `i + 1` is that of `trees[i]`.
+#[derive(Clone)]
 pub(super) struct Trees<P> {
     bits: Vec<u64>,
     /// Words of a row.

@@ -11,6 +11,7 @@ use rand::{Rng, RngExt};
 
 use crate::overlay::contract::Peer;
 
+#[derive(Clone)]
 pub(super) struct History<P> {
     max: usize,
     linked: VecDeque<P>,

@@ -48,7 +48,7 @@ pub(super) enum Stage {
     Waiting,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Attempt<P> {
     pub(super) peer: P,
     pub(super) goal: Goal<P>,

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 /// At most so many events in each second.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct Window {
     second: u32,
     spent: u32,
@@ -22,6 +22,7 @@ impl Window {
 }
 
 /// Tokens that come back with time.
+#[derive(Clone)]
 pub(super) struct Bucket {
     tokens: u32,
     filled: Duration,

@@ -38,7 +38,7 @@ const LOOKS: usize = 8;
 /// First pause of a node that has no neighbour and has asked all it knows.
 const ALONE_PAUSE: Duration = Duration::from_secs(1);
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Refill<P> {
     /// Those asked since all were.
     tried: Vec<P>,

@@ -18,6 +18,7 @@ const SAVE_CYCLES: u8 = 100;
 
 /// Where the last walks have ended: a random sample of the own component, of which the same come
 /// again the more often the smaller it is.
+#[derive(Clone)]
 pub(super) struct Samples<P> {
     peers: Vec<P>,
     next: usize,

@@ -14,12 +14,14 @@ use crate::limits::*;
 use crate::overlay::contract::{Down, Effect, Effects, Error, Event, Overlay, Peer};
 
 /// A neighbour, and how much it has said lately.
+#[derive(Clone)]
 pub(super) struct Neighbour<P> {
     pub(super) peer: P,
     rate: Window,
 }
 
 /// One node of a HyParView overlay.
+#[derive(Clone)]
 pub struct HyParView<P> {
     pub(super) config: Config,
     pub(super) own: P,
