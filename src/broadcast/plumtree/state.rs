@@ -11,6 +11,7 @@ use super::cache::Cache;
 use super::links::{Links, push_range};
 use super::messages::{Have, Message, Of, Want};
 use super::missing::{Announcer, Entry, Missing};
+use super::shaper::Shaper;
 use super::trees::{Row, Trees, set_bit, slots};
 use crate::broadcast::seen::{At, Seen, key_of};
 use crate::broadcast::{Broadcast, Effect, Error, Event};
@@ -20,9 +21,6 @@ use crate::limits::{
 };
 use crate::overlay::Peer;
 use crate::overlay::codec::DecodeError;
-
-/// Roots that are heard of within this time may be under way at the same time.
-const SHAPER_TIME: Duration = Duration::from_secs(2);
 
 /// What is to be asked of each neighbour at the end of an event.
 type Grafts<P> = BTreeMap<u16, Vec<Want<P>>>;
@@ -39,8 +37,7 @@ pub struct Plumtree<P> {
     pub(super) seen: Seen,
     pub(super) cache: Cache<P>,
     pub(super) missing: Missing<P>,
-    /// The root whose broadcasts give the common tree its shape, and when the last one came.
-    shaper: Option<(u64, u64)>,
+    shaper: Shaper,
     /// When the next batch of announcements leaves.
     flush: Option<u64>,
     /// Who has sent something before it was a neighbour.
@@ -88,7 +85,7 @@ impl<P: Peer> Plumtree<P> {
                 micros(config.cache_time),
             ),
             missing: Missing::new(),
-            shaper: None,
+            shaper: Shaper::default(),
             flush: None,
             strangers: BTreeSet::new(),
             config,
@@ -151,21 +148,9 @@ impl<P: Peer> Plumtree<P> {
         }
     }
 
-    /// Whether duplicates of this root prune. In a tree that many roots share, those that are under
-    /// way at the same time would cut a cycle in several places, and the pieces would then be grafted
-    /// in several places, without end. So of the roots heard of lately only one cuts: that with the
-    /// lowest key, on which nodes agree without a word.
+    /// Whether duplicates of this root prune.
     fn shapes(&mut self, key: u64, common: bool, now: u64) -> bool {
-        if !common {
-            return true;
-        }
-        match &mut self.shaper {
-            Some((shaper, at)) if *shaper < key && now < *at + micros(SHAPER_TIME) => false,
-            shaper => {
-                *shaper = Some((key, now));
-                true
-            }
-        }
+        !common || self.shaper.is(key, now)
     }
 
     fn broadcast(&mut self, payload: Bytes, now: u64, out: &mut Out<P>) -> Result<(), Error> {
@@ -194,8 +179,8 @@ impl<P: Peer> Plumtree<P> {
                 .trees
                 .create(self.own_key, of.clone(), self.links.present()),
         };
-        self.shapes(self.own_key, of.common, now);
-        if self.trees.row(row).iter().all(|word| *word == 0) {
+        let renewed = of.common && self.shaper.renews(self.own_key, now);
+        if renewed || self.trees.row(row).iter().all(|word| *word == 0) {
             self.trees.set_all(row, self.links.present());
         }
         let item = Item {
@@ -245,6 +230,9 @@ impl<P: Peer> Plumtree<P> {
             }
         };
         self.trees.touch(row);
+        if common && self.shaper.renews(key, now) {
+            self.trees.set_all(row, self.links.present());
+        }
         let parent = if self.shapes(key, common, now) {
             self.adopt((row, at), slot, &item, waiting.as_ref(), now, out)
         } else {

@@ -243,7 +243,7 @@ fn a_much_better_announcer_takes_the_place_of_the_parent() {
         );
         assert_eq!(out.contains(&to(1, Message::Prune(NINE))), moves);
         let parent = if moves { N(3) } else { N(1) };
-        assert_eq!(one.node.eager(Some(&N(9))).contains(&parent), true);
+        assert!(one.node.eager(Some(&N(9))).contains(&parent));
         assert_eq!(one.node.eager(Some(&N(9))).len(), 2);
     }
 }
