@@ -354,3 +354,74 @@ fn roots_beyond_the_limit_share_a_tree() {
         }
     ));
 }
+
+/// Run by hand: `--ignored --nocapture`, in a release build.
+#[test]
+#[ignore = "measures time"]
+fn speed() {
+    let mut one = One::new(Config::default(), 5);
+    let root = |n: u64| Of {
+        root: N(100 + n as u32),
+        ..NINE
+    };
+    let payload = Bytes::from_static(b"x");
+    let message = |n: u64, of: Of<N>| Message::Gossip {
+        of,
+        sequence: 1 + n / 64,
+        hops: 1,
+        payload: payload.clone(),
+    };
+    for n in 0..64 {
+        one.gets(1, message(n, root(n)));
+        for lazy in 3..6 {
+            one.gets(lazy, Message::Prune(root(n)));
+        }
+    }
+    let (mut out, mut now, rounds) = (Vec::new(), 0, 1_000_000);
+    let start = std::time::Instant::now();
+    for n in 64..rounds {
+        let (from, message) = (N(1), message(n, root(n % 64)));
+        let event = Event::Message { from, message };
+        if n % 100 == 0 {
+            now += 5000;
+        }
+        let time = Duration::from_micros(now);
+        one.node
+            .handle(time, event, &mut one.rng, &mut out)
+            .unwrap();
+        out.clear();
+    }
+    println!(
+        "a payload, to one eager and three lazy neighbours: {:?}",
+        start.elapsed() / rounds as u32
+    );
+    let sequence = rounds / 64;
+    let old = Message::Announce {
+        again: false,
+        have: (0..64)
+            .map(|n| Have {
+                of: root(n),
+                first: sequence - 8,
+                count: 4,
+                hops: 3,
+            })
+            .collect(),
+    };
+    let start = std::time::Instant::now();
+    for _ in 0..10_000 {
+        let (from, message) = (N(3), old.clone());
+        let event = Event::Message { from, message };
+        one.node
+            .handle(Duration::from_micros(now), event, &mut one.rng, &mut out)
+            .unwrap();
+    }
+    println!(
+        "an announcement, one of a batch of 64 ranges: {:?}",
+        start.elapsed() / 640_000
+    );
+    println!(
+        "{} bytes of tables, {} of them the cache",
+        one.node.table_bytes(),
+        one.node.cache.bytes()
+    );
+}
