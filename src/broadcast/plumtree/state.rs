@@ -62,6 +62,8 @@ struct Spared<'a> {
     have: &'a [Announcer],
     /// The one that it was expected from, although it came from elsewhere: it gets an announcement.
     parent: Option<u16>,
+    /// All get an announcement: it was missing here for long, and they may have had it.
+    all: bool,
 }
 
 type Out<P> = Vec<Effect<P, Message<P>>>;
@@ -207,6 +209,7 @@ impl<P: Peer> Plumtree<P> {
         if known.is_none() && !link.is_some_and(|link| link.may_introduce(now)) {
             return;
         }
+        let newest = known.is_none_or(|at| sequence > self.seen.top(at));
         let history = MAX_BROADCAST_CACHE as u64;
         let at = self.seen.insert(key, sequence, history, now);
         let waiting = self.missing.find(key, sequence);
@@ -233,14 +236,24 @@ impl<P: Peer> Plumtree<P> {
         if common && self.shaper.renews(key, now) {
             self.trees.set_all(row, self.links.present());
         }
-        let parent = if self.shapes(key, common, now) {
+        let via = self.seen.via(at);
+        let via = via.filter(|via| self.trees.is_eager(row, *via));
+        let parent = if !newest && via.is_some() {
+            // An old one that was lost somewhere says nothing about the tree as it is now.
+            via
+        } else if self.shapes(key, common, now) {
             self.adopt((row, at), slot, &item, waiting.as_ref(), now, out)
         } else {
             self.seen.set_via(at, slot);
             None
         };
-        let from = Some(slot);
-        self.pass_on(row, Spared { from, have, parent }, item, now, out);
+        let spared = Spared {
+            from: Some(slot),
+            have,
+            parent,
+            all: !newest && waiting.as_ref().is_some_and(|w| w.was_asked()),
+        };
+        self.pass_on(row, spared, item, now, out);
     }
 
     /// Decides from which neighbour the next broadcast of this root is expected. Returns it if
@@ -328,7 +341,8 @@ impl<P: Peer> Plumtree<P> {
         } = item;
         let far = u32::from(hops) >= MAX_BROADCAST_HOPS;
         let has_it = |slot| Some(slot) == spared.from || spared.have.iter().any(|a| a.slot == slot);
-        for slot in slots(self.trees.row(row).iter().copied()) {
+        let eager = self.trees.row(row).iter().copied();
+        for slot in slots(eager).filter(|_| !spared.all) {
             if let Some(link) = self.links.get(slot)
                 && !has_it(slot)
                 && Some(slot) != spared.parent
@@ -347,10 +361,13 @@ impl<P: Peer> Plumtree<P> {
         }
         let mut promised = false;
         for word in 0..self.links.present().len() {
-            let eager = self.trees.row(row).get(word).copied().unwrap_or(0);
+            let eager = self.trees.row(row).get(word).copied();
+            let eager = eager.filter(|_| !spared.all).unwrap_or(0);
             let lazy = self.links.present()[word] & !eager;
             let lazy = slots([lazy]).map(|s| s + 64 * word as u16);
-            let parent = spared.parent.filter(|s| usize::from(*s) / 64 == word);
+            let parent = spared
+                .parent
+                .filter(|s| !spared.all && usize::from(*s) / 64 == word);
             for slot in lazy.chain(parent) {
                 if let Some(link) = self.links.get_mut(slot)
                     && !has_it(slot)
@@ -431,7 +448,7 @@ impl<P: Peer> Plumtree<P> {
         };
         let slot = announcer.slot;
         let known = self.seen.find(missing.key);
-        // An old one that was lost somewhere says nothing about the tree as it is now.
+        // An old one says nothing about the tree as it is now.
         let newest = known.is_none_or(|at| missing.sequence > self.seen.top(at));
         let (key, common) = (missing.key, missing.of.common);
         let eager = newest || !self.is_expected(key, common, None);

@@ -210,10 +210,22 @@ fn an_old_one_that_is_missing_does_not_change_the_tree() {
     let mut one = settled();
     assert_eq!(delivered(&one.payload(1, 5, 4)), 1);
     one.after(10);
-    one.gets(3, have(2, 2, 7));
-    assert_eq!(one.after(200), [to(3, want(2, 2, false))]);
-    assert_eq!(delivered(&one.payload(3, 2, 8)), 1);
+    one.gets(3, have(2, 1, 7));
+    assert_eq!(one.after(200), [to(3, want(2, 1, false))]);
+    let out = one.payload(3, 2, 8);
+    assert_eq!(
+        (delivered(&out), out.len()),
+        (1, 1),
+        "the child may have had it"
+    );
+    assert_eq!(one.after(5), [to(1, have(2, 1, 8)), to(2, have(2, 1, 8))]);
     assert_eq!(one.node.eager(Some(&N(9))), [N(1), N(2)]);
+    // Nor does one that a child has kept.
+    one.gets(2, have(3, 1, 7));
+    assert_eq!(one.after(200), [to(2, want(3, 1, false))]);
+    one.payload(2, 3, 8);
+    one.gets(2, have(6, 1, 7));
+    assert_eq!(one.after(5), [to(1, have(3, 1, 8)), to(3, have(3, 1, 8))]);
 }
 
 #[test]
