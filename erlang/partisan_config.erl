@@ -415,6 +415,7 @@ native(Owner, Cookie) ->
         max_message_bytes => get(max_message_bytes),
         max_new_atoms => get(max_new_atoms),
         periodic_interval => get(periodic_interval),
+        announce_delay => get(lazy_tick_period),
         data_dir => data_dir()
     }.
 

@@ -60,6 +60,13 @@ type(forward_options) -> {fun forward_options/1, "a map or property list of opti
 type(connection_interval) -> integer(1, ?MAX_INT_TIMEOUT);
 type(connection_jitter) -> integer(0, ?MAX_INT_TIMEOUT);
 type(connection_ping) -> {fun connection_ping/1, "#{enabled, idle_timeout, timeout, max_attempts}"};
+type(broadcast) -> boolean();
+type(broadcast_mods) -> {fun broadcast_mods/1, "a list of modules"};
+type(broadcast_start_exchange_limit) -> integer(0, 16#7fffffff);
+type(broadcast_heartbeat_interval) -> integer(1, ?MAX_INT_TIMEOUT);
+type(lazy_tick_period) -> integer(0, 10000);
+type(exchange_tick_period) -> integer(1, ?MAX_INT_TIMEOUT);
+type(exchange_selection) -> one_of([optimized, normal]);
 type(periodic_interval) -> integer(1, ?MAX_INT_TIMEOUT);
 type(partisan_data_dir) -> {fun directory/1, "a directory"};
 type(metadata) -> {fun(M) when is_map(M) -> M end, "a map"};
@@ -121,6 +128,13 @@ is_channels(Channels) ->
 forward_options(Options) when is_map(Options) -> Options;
 forward_options(Options) when is_list(Options) -> proplists:to_map(Options).
 
+%% The default handler is always among them.
+broadcast_mods(Mods) ->
+    lists:usort(?BROADCAST_MODS ++ [module(Mod) || Mod <- Mods]).
+
+module(Mod) when is_atom(Mod) -> Mod;
+module(Mod) -> binary_to_existing_atom(unicode:characters_to_binary(Mod)).
+
 connection_ping(Options) when is_list(Options) ->
     connection_ping(proplists:to_map(Options));
 connection_ping(Options) when is_map(Options) ->
@@ -163,6 +177,12 @@ defaults() ->
         connection_jitter => ?CONNECTION_JITTER,
         connection_ping => ping_defaults(),
         periodic_interval => ?PERIODIC_INTERVAL,
+        broadcast => false,
+        broadcast_mods => ?BROADCAST_MODS,
+        broadcast_heartbeat_interval => 10000,
+        lazy_tick_period => 5,
+        exchange_tick_period => ?DEFAULT_EXCHANGE_TICK_PERIOD,
+        exchange_selection => optimized,
         metadata => #{},
         tracing => false,
         tls => false,
@@ -205,11 +225,6 @@ later_defaults() ->
         ingress_delay => 0,
         binary_padding => false,
         register_pid_for_encoding => false,
-        broadcast => false,
-        broadcast_mods => ?BROADCAST_MODS,
-        exchange_selection => optimized,
-        lazy_tick_period => ?DEFAULT_LAZY_TICK_PERIOD,
-        exchange_tick_period => ?DEFAULT_EXCHANGE_TICK_PERIOD,
         transmission_logging_mfa => undefined,
         causal_labels => ?CAUSAL_LABELS,
         reservations => [],
@@ -228,8 +243,6 @@ later_defaults() ->
 later_unset() ->
     [
         remote_ref_as_uri,
-        broadcast_start_exchange_limit,
-        broadcast_heartbeat_interval,
         tree_refresh,
         relay_ttl,
         redelivery_interval,

@@ -8,6 +8,8 @@
 -export([members/0, members_for_orchestration/0, member/1, update_members/1]).
 -export([on_up/2, on_up/3, on_down/2, on_down/3]).
 -export([connections/0, get_local_state/0, decode/1, add_sup_callback/1]).
+-export([broadcast_members/0, broadcast_members/1]).
+-export([exchanges/0, exchanges/1, cancel_exchanges/1]).
 
 -define(MANAGER, partisan_pluggable_peer_service_manager).
 
@@ -127,3 +129,29 @@ decode(State) ->
 -spec add_sup_callback(fun(([partisan:node_spec()]) -> term())) -> term().
 add_sup_callback(Fun) ->
     partisan_peer_service_events:add_sup_callback(Fun).
+
+%% @doc As `partisan_plumtree_broadcast:broadcast_members/0'.
+-spec broadcast_members() -> [node()].
+broadcast_members() ->
+    partisan_plumtree_broadcast:broadcast_members().
+
+%% @doc As `partisan_plumtree_broadcast:broadcast_members/1'.
+-spec broadcast_members(timeout()) -> [node()].
+broadcast_members(Timeout) ->
+    partisan_plumtree_broadcast:broadcast_members(Timeout).
+
+%% @doc As `partisan_plumtree_broadcast:exchanges/0'.
+-spec exchanges() -> [partisan_plumtree_broadcast:exchange()].
+exchanges() ->
+    partisan_plumtree_broadcast:exchanges().
+
+%% @doc As `partisan_plumtree_broadcast:exchanges/1'.
+-spec exchanges(node()) -> [partisan_plumtree_broadcast:exchange()].
+exchanges(Node) ->
+    partisan_plumtree_broadcast:exchanges(Node).
+
+%% @doc As `partisan_plumtree_broadcast:cancel_exchanges/1'.
+-spec cancel_exchanges(partisan_plumtree_broadcast:selector()) ->
+    [partisan_plumtree_broadcast:exchange()].
+cancel_exchanges(Selector) ->
+    partisan_plumtree_broadcast:cancel_exchanges(Selector).

@@ -16,6 +16,7 @@
 -export([send_message/2, receive_message/3]).
 -export([forward_message/2, forward_message/3, forward_message/4]).
 -export([cast_message/2, cast_message/3, cast_message/4]).
+-export([broadcast/1, broadcast_peers/1]).
 -export([reserve/1, partitions/0, inject_partition/2, resolve_partition/1]).
 -export([init/1, handle_call/3, handle_cast/2, handle_info/2, terminate/2]).
 
@@ -47,7 +48,7 @@
     granted = #{} :: #{node() => true}
 }).
 
--type answer() :: pass | names | specs | connections | {member, node()} | {sync_join, node()}.
+-type answer() :: pass | names | specs | connections | peers | {member, node()} | {sync_join, node()}.
 
 %%%-------------------------------------------------------------------------------------------
 %%% Membership
@@ -255,6 +256,17 @@ cast_message(Node, Dest, Msg) ->
 -spec cast_message(node(), partisan:server_ref(), term(), partisan:forward_opts()) -> ok.
 cast_message(Node, Dest, Msg, Opts) ->
     partisan_forward:cast(Node, Dest, Msg, Opts).
+
+%% @private See `partisan_plumtree_broadcast:broadcast/2'.
+-spec broadcast(partisan_nif:payload()) -> ok | {error, term()}.
+broadcast(Payload) ->
+    call({command, {broadcast, Payload}, pass}).
+
+%% @private The neighbours to which this node sends, and to which it only announces, what `Root'
+%% broadcasts.
+-spec broadcast_peers(node()) -> {Eager :: [node()], Lazy :: [node()]}.
+broadcast_peers(Root) when is_atom(Root) ->
+    call({command, {broadcast_view, Root}, peers}).
 
 %%%-------------------------------------------------------------------------------------------
 %%% What a full mesh has no use for
@@ -502,6 +514,8 @@ reply(specs, {ok, Natives}) ->
     {ok, lists:sort([partisan_util:from_native(Native) || Native <- Natives])};
 reply({member, Node}, {ok, Natives}) ->
     lists:keymember(Node, 1, Natives);
+reply(peers, {Eager, Lazy}) ->
+    {lists:sort(Eager), lists:sort(Lazy)};
 reply(connections, {ok, Connections}) ->
     {ok, [
         {partisan_peer_connection, self(), Node, Channel, #{ip => Ip, port => Port}, Timestamp}

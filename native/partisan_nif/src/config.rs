@@ -92,6 +92,7 @@ impl Start {
         node.connection_interval = millis(map, "connection_interval")?;
         node.connection_jitter = millis(map, "connection_jitter")?;
         node.periodic_interval = millis(map, "periodic_interval")?;
+        node.broadcast.announce_delay = millis(map, "announce_delay")?;
         let data_dir: Term<'_> = get(map, "data_dir")?;
         node.data_dir = data_dir
             .decode::<Binary<'_>>()
