@@ -51,6 +51,7 @@ pub use node::send::{Destination, SendError, SendOptions};
 pub use node::server::{Answer, Caller, ReplyError, Server};
 pub use node::stock::{Distribution, LinkInfo};
 pub use overlay::NodeSpec;
+pub use overlay::hyparview::Config as HyParViewConfig;
 pub use signals::Notice;
 pub use wire::handshake::SessionId;
 pub use wire::hello::ChannelSpec;

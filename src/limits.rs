@@ -306,3 +306,44 @@ pub const MAX_BROADCAST_IDS: usize = 1024;
 /// Nodes that have sent broadcast messages before they were neighbours, kept in mind so that they
 /// are asked to repeat what they have announced.
 pub const MAX_BROADCAST_STRANGERS: usize = 64;
+
+/// Most neighbours of a partial overlay.
+pub const MAX_ACTIVE_VIEW: usize = 32;
+
+/// Most further nodes that a partial overlay keeps at hand.
+pub const MAX_PASSIVE_VIEW: usize = 128;
+
+/// Most addresses that a node of a partial overlay remembers beyond those.
+pub const MAX_HISTORY: usize = 4096;
+
+/// Most nodes in one message of a partial overlay.
+pub const MAX_GOSSIPED: usize = 64;
+
+/// Longest random walk of a partial overlay, whatever a peer asks for.
+pub const MAX_WALK: u8 = 16;
+
+/// Links that a node of a partial overlay is making, or keeps for a short exchange, at once.
+pub const MAX_ATTEMPTS: usize = 32;
+
+/// Messages of one neighbour on a partial overlay that are handled within a second; so many again
+/// of all that are none.
+pub const MAX_GOSSIP_RATE: u32 = 1000;
+
+/// Joins that a user may have pending on a partial overlay.
+pub const MAX_PENDING_JOINS: usize = 16;
+
+/// A full node of a partial overlay gives up neighbours for newcomers no faster than this.
+pub const EVICTION_PAUSE: Duration = Duration::from_millis(20);
+
+/// Remembered addresses that a node of a partial overlay dials in a second, and as many more at
+/// first after a quiet time as [`HISTORY_DIALS_AT_ONCE`] says.
+pub const HISTORY_DIALS: u32 = 16;
+
+/// See [`HISTORY_DIALS`].
+pub const HISTORY_DIALS_AT_ONCE: u32 = 64;
+
+/// Nodes that have left and must not come back by hearsay, and for how long.
+pub const MAX_DEPARTED: usize = 32;
+
+/// See [`MAX_DEPARTED`].
+pub const DEPARTED_TIME: Duration = Duration::from_secs(60);

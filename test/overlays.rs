@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use partisan::{Node, Term, Value};
+use partisan::{HyParViewConfig, Mailbox, Node, OverlayConfig, Term, Value};
 use tokio::task::JoinSet;
 
 #[allow(dead_code)]
@@ -78,6 +78,93 @@ async fn broadcasts_reach_every_node_of_a_full_mesh_once() {
         }
     })
     .await;
+}
+
+/// Waits until `done` says so, at most as long as tests may take.
+async fn until(what: &str, mut done: impl AsyncFnMut() -> bool) {
+    let waited = async {
+        while !done().await {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    if tokio::time::timeout(PATIENCE, waited).await.is_err() {
+        panic!("not in time: {what}");
+    }
+}
+
+/// Broadcasts a number from `root`; all others get it.
+async fn reach(root: &Node, others: &mut [(Node, Mailbox)], number: i64) {
+    let term = Value::from(number).encode().unwrap();
+    root.broadcast("news", &term).await.unwrap();
+    for (node, mailbox) in others.iter_mut() {
+        let next = async {
+            loop {
+                let message = mailbox.recv().await.unwrap();
+                if message.term.decode().as_i64() == Some(number) {
+                    return message.from;
+                }
+            }
+        };
+        match tokio::time::timeout(PATIENCE, next).await {
+            Ok(from) => assert_eq!(&*from, root.name()),
+            Err(_) => panic!("{} has not heard of {number}", node.name()),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn hyparview_keeps_few_links_and_survives_a_crash_of_a_third() {
+    const NODES: usize = 24;
+    let config = HyParViewConfig {
+        shuffle_interval: Duration::from_millis(500),
+        ..HyParViewConfig::default()
+    };
+    let mut nodes: Vec<(Node, Mailbox)> = Vec::new();
+    for n in 0..NODES {
+        let overlay = OverlayConfig::HyParView(config.clone());
+        let node = builder(&format!("view_{n}"))
+            .overlay(overlay)
+            .start()
+            .unwrap();
+        let mailbox = node.register("news").unwrap();
+        if let Some((contact, _)) = nodes.get(n / 2) {
+            node.join(contact.spec()).await.unwrap();
+        }
+        nodes.push((node, mailbox));
+    }
+    until("every node has neighbours", async || {
+        for (node, _) in &nodes {
+            if node.members().await.unwrap().len() < 4 {
+                return false;
+            }
+        }
+        true
+    })
+    .await;
+    for (node, _) in &nodes {
+        assert!(node.members().await.unwrap().len() <= 6);
+    }
+    let (root, mut others) = (nodes.remove(0), nodes);
+    reach(&root.0, &mut others, 1).await;
+    // As if their hosts had lost power, as far as a process can do that to its own nodes.
+    for (node, _) in others.split_off(2 * NODES / 3) {
+        node.stop();
+    }
+    // Broadcasts of before the failures are noticed come by repair.
+    for number in 2..12 {
+        reach(&root.0, &mut others, number).await;
+    }
+}
+
+#[tokio::test]
+async fn nodes_with_other_overlays_part_and_say_why() {
+    let mesh = builder("other_mesh").start().unwrap();
+    let overlay = OverlayConfig::HyParView(HyParViewConfig::default());
+    let views = builder("other_views").overlay(overlay).start().unwrap();
+    views.join(mesh.spec()).await.unwrap();
+    logged(&["it runs the overlay", "full_mesh", "hyparview"]).await;
+    assert_eq!(mesh.members().await.unwrap().len(), 1);
+    assert_eq!(views.members().await.unwrap().len(), 1);
 }
 
 #[tokio::test]

@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::node::runtime::Config;
+use crate::overlay::hyparview::{self, HyParView};
 use crate::overlay::membership::{Framed, Membership};
 use crate::overlay::{Contact, Overlay, full_mesh};
 
@@ -17,6 +18,8 @@ pub enum OverlayConfig {
     /// Every node has a link to every other. The default.
     #[default]
     FullMesh,
+    /// Every node has links to a few others, which change, and hears of all; see [`hyparview`].
+    HyParView(hyparview::Config),
     /// One of the user's own; see [`OverlayConfig::custom`].
     #[doc(hidden)]
     Custom(&'static str, Arc<Make>),
@@ -48,6 +51,7 @@ impl OverlayConfig {
     pub fn name(&self) -> &'static str {
         match self {
             Self::FullMesh => "full_mesh",
+            Self::HyParView(_) => "hyparview",
             Self::Custom(name, _) => name,
         }
     }
@@ -60,6 +64,10 @@ impl OverlayConfig {
                     ..full_mesh::Config::default()
                 };
                 let overlay = full_mesh::State::new(mesh, own.clone());
+                Box::new(Framed::new(self.name(), own, overlay))
+            }
+            Self::HyParView(config) => {
+                let overlay = HyParView::new(config.clone(), own.clone());
                 Box::new(Framed::new(self.name(), own, overlay))
             }
             Self::Custom(_, make) => make(own),

@@ -11,6 +11,7 @@ pub mod codec;
 pub mod contact;
 pub mod contract;
 pub mod full_mesh;
+pub mod hyparview;
 pub mod membership;
 
 pub use contact::{Contact, MAX_ADDRS};

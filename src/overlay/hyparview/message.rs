@@ -1,0 +1,307 @@
+//! Messages and the persisted form of HyParView, as bytes.
+//!
+//! ```text
+//! message:  version:8 = 1  kind:8  body
+//!   1 join           peer
+//!   2 forward join   ttl:8  peer
+//!   3 neighbor       priority:8 (0 low, 1 high)  peer  peers
+//!   4 accept         peers
+//!   5 refuse         reason:8 (0 full, 1 near)  peers
+//!   6 evict          peers
+//!   7 left
+//!   8 shuffle        ttl:8  peer  peers
+//!   9 shuffle reply  peers
+//!  10 probe          ttl:8  peer  peers
+//! peers:    count:8, peers
+//! file:     "PTHV"  version:8 = 1  SHA-256 of the rest:32 bytes  owner: peer
+//!           passive view: list  linked: list  heard of: list
+//! list:     count:16, peers
+//! ```
+
+use sha2::{Digest, Sha256};
+
+use crate::limits::{MAX_CONTROL_BYTES, MAX_GOSSIPED, MAX_HISTORY};
+use crate::overlay::codec::{DecodeError, Reader};
+use crate::overlay::contract::{Peer, Wire};
+
+const VERSION: u8 = 1;
+const MAGIC: &[u8; 4] = b"PTHV";
+const DIGEST_BYTES: usize = 32;
+
+/// How much a node needs a neighbour.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Priority {
+    /// It has others: only a free place will do.
+    Low,
+    /// It has none, or comes from elsewhere: room is made for it.
+    High,
+}
+
+/// Why a node did not become a neighbour.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Reason {
+    /// There is no free place.
+    Full,
+    /// Both have a common neighbour; a stranger is a better choice.
+    Near,
+}
+
+/// What nodes say to each other.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Message<P> {
+    /// Takes the sender into the receiver's cluster.
+    Join {
+        /// The sender.
+        me: P,
+    },
+    /// A random walk that ends at a new neighbour of the joiner.
+    ForwardJoin {
+        /// Who joins.
+        joiner: P,
+        /// Steps that are left.
+        ttl: u8,
+    },
+    /// The sender wants the receiver as a neighbour. Answered by `Accept` or `Refuse`.
+    Neighbor {
+        /// The sender.
+        me: P,
+        /// How much.
+        priority: Priority,
+        /// Who must not be a neighbour of the receiver, lest the three form a triangle.
+        near: Vec<P>,
+    },
+    /// The receiver is a neighbour of the sender.
+    Accept {
+        /// Other nodes.
+        known: Vec<P>,
+    },
+    /// It is not.
+    Refuse {
+        /// Why.
+        reason: Reason,
+        /// Other nodes.
+        known: Vec<P>,
+    },
+    /// It is no longer; the link goes down.
+    Evict {
+        /// Where to look for a substitute.
+        known: Vec<P>,
+    },
+    /// The sender has left the cluster.
+    Left,
+    /// A random walk whose last node exchanges addresses with the first.
+    Shuffle {
+        /// The first.
+        origin: P,
+        /// Steps that are left.
+        ttl: u8,
+        /// What it offers.
+        known: Vec<P>,
+    },
+    /// The last node's part of the exchange.
+    ShuffleReply {
+        /// What it offers.
+        known: Vec<P>,
+    },
+    /// A random walk in what may be another component of the graph than that of its origin.
+    Probe {
+        /// Who looks for other components.
+        origin: P,
+        /// Steps that are left.
+        ttl: u8,
+        /// Who is in the origin's component for sure.
+        seen: Vec<P>,
+    },
+}
+
+impl<P: Peer> Wire for Message<P> {
+    fn encode(&self, out: &mut Vec<u8>) {
+        out.push(VERSION);
+        match self {
+            Self::Join { me } => {
+                out.push(1);
+                me.encode(out);
+            }
+            Self::ForwardJoin { joiner, ttl } => {
+                out.extend([2, *ttl]);
+                joiner.encode(out);
+            }
+            Self::Neighbor { me, priority, near } => {
+                out.extend([3, u8::from(*priority == Priority::High)]);
+                me.encode(out);
+                put_peers(out, near);
+            }
+            Self::Accept { known } => {
+                out.push(4);
+                put_peers(out, known);
+            }
+            Self::Refuse { reason, known } => {
+                out.extend([5, u8::from(*reason == Reason::Near)]);
+                put_peers(out, known);
+            }
+            Self::Evict { known } => {
+                out.push(6);
+                put_peers(out, known);
+            }
+            Self::Left => out.push(7),
+            Self::Shuffle { origin, ttl, known } => {
+                out.extend([8, *ttl]);
+                origin.encode(out);
+                put_peers(out, known);
+            }
+            Self::ShuffleReply { known } => {
+                out.push(9);
+                put_peers(out, known);
+            }
+            Self::Probe { origin, ttl, seen } => {
+                out.extend([10, *ttl]);
+                origin.encode(out);
+                put_peers(out, seen);
+            }
+        }
+    }
+
+    fn decode(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        let size = reader.rest().len();
+        if size > MAX_CONTROL_BYTES {
+            return Err(DecodeError::TooLarge(size));
+        }
+        version(reader)?;
+        let message = match reader.u8()? {
+            1 => Self::Join {
+                me: P::decode(reader)?,
+            },
+            2 => {
+                let ttl = reader.u8()?;
+                let joiner = P::decode(reader)?;
+                Self::ForwardJoin { joiner, ttl }
+            }
+            3 => {
+                let priority = match reader.bool("priority")? {
+                    true => Priority::High,
+                    false => Priority::Low,
+                };
+                Self::Neighbor {
+                    priority,
+                    me: P::decode(reader)?,
+                    near: peers(reader)?,
+                }
+            }
+            4 => Self::Accept {
+                known: peers(reader)?,
+            },
+            5 => {
+                let reason = match reader.bool("reason")? {
+                    true => Reason::Near,
+                    false => Reason::Full,
+                };
+                let known = peers(reader)?;
+                Self::Refuse { reason, known }
+            }
+            6 => Self::Evict {
+                known: peers(reader)?,
+            },
+            7 => Self::Left,
+            8 => Self::Shuffle {
+                ttl: reader.u8()?,
+                origin: P::decode(reader)?,
+                known: peers(reader)?,
+            },
+            9 => Self::ShuffleReply {
+                known: peers(reader)?,
+            },
+            10 => Self::Probe {
+                ttl: reader.u8()?,
+                origin: P::decode(reader)?,
+                seen: peers(reader)?,
+            },
+            _ => return Err(DecodeError::Bad("kind")),
+        };
+        reader.end()?;
+        Ok(message)
+    }
+}
+
+/// What a node remembers from one life to the next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Saved<P> {
+    pub(super) passive: Vec<P>,
+    pub(super) linked: Vec<P>,
+    pub(super) heard: Vec<P>,
+}
+
+pub(super) fn encode_file<P: Peer>(owner: &P, lists: [&[P]; 3]) -> Vec<u8> {
+    let mut body = Vec::new();
+    owner.encode(&mut body);
+    for list in lists {
+        let list = &list[..list.len().min(MAX_HISTORY)];
+        body.extend_from_slice(&(list.len() as u16).to_be_bytes());
+        list.iter().for_each(|peer| peer.encode(&mut body));
+    }
+    let mut out = MAGIC.to_vec();
+    out.push(VERSION);
+    out.extend_from_slice(&Sha256::digest(&body));
+    out.extend_from_slice(&body);
+    out
+}
+
+pub(super) fn decode_file<P: Peer>(owner: &P, bytes: &[u8]) -> Result<Saved<P>, DecodeError> {
+    let mut reader = Reader::new(bytes);
+    if reader.take(MAGIC.len()).ok() != Some(MAGIC) {
+        return Err(DecodeError::Magic);
+    }
+    version(&mut reader)?;
+    let digest = reader.take(DIGEST_BYTES)?;
+    if digest != Sha256::digest(reader.rest()).as_slice() {
+        return Err(DecodeError::Damaged);
+    }
+    let written_by = P::decode(&mut reader)?;
+    if written_by != *owner {
+        return Err(DecodeError::Foreign(format!("{written_by:?}").into()));
+    }
+    let saved = Saved {
+        passive: list(&mut reader)?,
+        linked: list(&mut reader)?,
+        heard: list(&mut reader)?,
+    };
+    reader.end()?;
+    Ok(saved)
+}
+
+fn version(reader: &mut Reader<'_>) -> Result<(), DecodeError> {
+    match reader.u8()? {
+        VERSION => Ok(()),
+        other => Err(DecodeError::Version(other)),
+    }
+}
+
+// Lists are made within the limit; what is beyond it would be refused, so it is left out.
+fn put_peers<P: Peer>(out: &mut Vec<u8>, peers: &[P]) {
+    let peers = &peers[..peers.len().min(MAX_GOSSIPED)];
+    out.push(peers.len() as u8);
+    peers.iter().for_each(|peer| peer.encode(out));
+}
+
+fn peers<P: Peer>(reader: &mut Reader<'_>) -> Result<Vec<P>, DecodeError> {
+    let count = reader.u8()?.into();
+    if count > MAX_GOSSIPED {
+        return Err(DecodeError::Bad("number of nodes"));
+    }
+    decode_many(reader, count)
+}
+
+fn list<P: Peer>(reader: &mut Reader<'_>) -> Result<Vec<P>, DecodeError> {
+    let count = reader.u16()?.into();
+    if count > MAX_HISTORY {
+        return Err(DecodeError::Bad("number of nodes"));
+    }
+    decode_many(reader, count)
+}
+
+fn decode_many<P: Peer>(reader: &mut Reader<'_>, count: usize) -> Result<Vec<P>, DecodeError> {
+    let mut peers = Vec::new();
+    for _ in 0..count {
+        peers.push(P::decode(reader)?);
+    }
+    Ok(peers)
+}

@@ -1,0 +1,4 @@
+//! Tests.
+
+mod large;
+mod net;
