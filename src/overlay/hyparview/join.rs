@@ -14,7 +14,14 @@ use crate::overlay::contract::{Effect, Peer};
 const PROBE_TRIES: u8 = 8;
 
 /// Out of so many cycles a node probes once for each pair of equal walk ends among its last.
-const PROBE_CYCLES: usize = 8;
+const PROBE_CYCLES: usize = 16;
+
+/// So many halvings of that pace at most, one for each probe that reaches nobody.
+const VAIN_PROBES: u8 = 4;
+
+/// Shuffles with full views after which a node that has joined moves a link.
+const MIX_AGES: [u8; 2] = [3, 6];
+const MIXED_AGE: u8 = 6;
 
 type Fx<'a, P> = &'a mut Vec<Effect<P, Message<P>>>;
 
@@ -54,7 +61,7 @@ impl<P: Peer> HyParView<P> {
         self.departed.retain(|(other, _)| *other != from);
         let others: Vec<P> = self.active().filter(|p| **p != from).cloned().collect();
         if self.is_active(&from) {
-            self.accept(from, rng, fx);
+            self.accept(from, None, rng, fx);
             return;
         }
         for to in others {
@@ -65,10 +72,10 @@ impl<P: Peer> HyParView<P> {
             fx.push(Effect::Send { to, message });
         }
         if self.may_make_room(now) {
-            self.make_room(now, &from, rng, fx);
+            let evicted = self.make_room(now, &from, rng, fx);
             self.settle_attempts(&from, fx);
             self.add_active(now, from.clone(), rng, fx);
-            self.accept(from, rng, fx);
+            self.accept(from, evicted, rng, fx);
         } else {
             // Walks are under way; that must do for one who comes in a crowd.
             let known = self.some_passive(self.config.passive_shuffled, rng);
@@ -136,13 +143,15 @@ impl<P: Peer> HyParView<P> {
     /// Now and then looks for another component, the more often the smaller the own one seems to be.
     pub(super) fn perhaps_probe(&mut self, now: Duration, rng: &mut dyn Rng, fx: Fx<'_, P>) {
         let twice = self.samples.repeated();
-        if twice > 0 && rng.random_range(0..PROBE_CYCLES) < twice {
+        let cycles = PROBE_CYCLES << self.vain_probes;
+        if twice > 0 && rng.random_range(0..cycles) < twice {
             self.probe(now, 0, rng, fx);
         }
     }
 
     pub(super) fn probe(&mut self, now: Duration, tries: u8, rng: &mut dyn Rng, fx: Fx<'_, P>) {
         if tries >= PROBE_TRIES {
+            self.vain_probes = (self.vain_probes + 1).min(VAIN_PROBES);
             return;
         }
         for _ in 0..PROBE_TRIES {
@@ -161,9 +170,25 @@ impl<P: Peer> HyParView<P> {
         }
     }
 
-    pub(super) fn probe_message(&self) -> Message<P> {
-        let mut seen = self.samples.distinct();
-        seen.extend(self.active().cloned());
+    /// Moves one link of a node that has come in lately to a random place. Those who join at about the
+    /// same time find each other, and the graph would be long and thin if that stayed so.
+    pub(super) fn perhaps_mix(&mut self, now: Duration, rng: &mut dyn Rng, fx: Fx<'_, P>) {
+        if self.is_full() && self.passive.len() >= self.config.passive / 2 && self.age < MIXED_AGE {
+            self.age += 1;
+            if MIX_AGES.contains(&self.age)
+                && let Some(peer) = self.some_passive(1, rng).pop()
+            {
+                self.reach(now, peer, Goal::Mix, fx);
+            }
+        }
+    }
+
+    pub(super) fn probe_message(&self, mix: bool) -> Message<P> {
+        let mut seen = Vec::new();
+        if !mix {
+            seen = self.samples.distinct();
+            seen.extend(self.active().cloned());
+        }
         Message::Probe {
             origin: self.own.clone(),
             ttl: self.config.active_walk,

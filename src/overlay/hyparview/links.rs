@@ -29,6 +29,8 @@ pub(super) enum Goal<P> {
     Reply(Vec<P>),
     /// To look for another component; so many others could not be reached.
     Probe(u8),
+    /// To move a link to a random place.
+    Mix,
 }
 
 /// How far an attempt is.
@@ -83,8 +85,8 @@ impl<P: Peer> HyParView<P> {
                     fx.push(Effect::Send { to: peer, message });
                     return true;
                 }
-                Goal::Probe(_) => {
-                    let message = self.probe_message();
+                Goal::Probe(_) | Goal::Mix => {
+                    let message = self.probe_message(matches!(goal, Goal::Mix));
                     fx.push(Effect::Send { to: peer, message });
                     return true;
                 }
@@ -120,6 +122,7 @@ impl<P: Peer> HyParView<P> {
             Ok(at) => self.up[at] = peer.clone(),
             Err(at) => self.up.insert(at, peer.clone()),
         }
+        self.history.linked(&peer);
         let mut at = 0;
         while let Some(attempt) = self.attempts.get(at) {
             let before = self.attempts.len();
@@ -145,7 +148,13 @@ impl<P: Peer> HyParView<P> {
                 return;
             }
             Goal::Probe(_) => {
-                let message = self.probe_message();
+                self.vain_probes = 0;
+                let message = self.probe_message(false);
+                self.finish(at, Some(message), fx);
+                return;
+            }
+            Goal::Mix => {
+                let message = self.probe_message(true);
                 self.finish(at, Some(message), fx);
                 return;
             }

@@ -26,7 +26,7 @@
 //!   sixteen some are the same, the component is likely to be small. (Of `n` nodes about `120 / n` pairs are.)
 //!   Then the node now and then sends a *probe* to a node that it remembers, with the names it has seen. From
 //!   there the probe goes on a random walk, and ends without effect as soon as somebody on the way knows
-//!   one of the names. If nobody does, the last node becomes a neighbour of the first. About 15
+//!   one of the names. If nobody does, the last node becomes a neighbour of the first. About seven
 //!   nodes of any component probe in a cycle, whether it has a thousand members or a million: so
 //!   two large components merge as well, and nobody knows how large they are.
 //!

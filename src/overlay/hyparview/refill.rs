@@ -40,6 +40,8 @@ pub(super) struct Refill<P> {
     next: Option<Duration>,
     /// A node that has just joined waits for those whom its joining brings.
     settle: Duration,
+    /// Who is likely to have a free place.
+    hint: Option<P>,
 }
 
 impl<P> Default for Refill<P> {
@@ -52,6 +54,7 @@ impl<P> Default for Refill<P> {
             rounds: 0,
             next: None,
             settle: Duration::ZERO,
+            hint: None,
         }
     }
 }
@@ -72,6 +75,10 @@ impl<P> Refill<P> {
         self.next = Some(now);
     }
 
+    pub(super) fn hint(&mut self, peer: Option<P>) {
+        self.hint = peer;
+    }
+
     pub(super) fn refused(&mut self) {
         self.refusals = self.refusals.saturating_add(1);
     }
@@ -88,9 +95,11 @@ impl<P> Refill<P> {
 
     /// The view is full.
     pub(super) fn done(&mut self) {
-        let settle = self.settle;
-        *self = Self::default();
-        self.settle = settle;
+        *self = Self {
+            settle: self.settle,
+            hint: self.hint.take(),
+            ..Self::default()
+        };
     }
 }
 
@@ -165,8 +174,11 @@ impl<P: Peer> HyParView<P> {
         refill.lenient = std::mem::take(&mut refill.near);
     }
 
-    /// Somebody to ask: from the passive view, then from the history.
+    /// Somebody to ask: who is hinted at, then from the passive view, then from the history.
     fn candidate(&mut self, now: Duration, rng: &mut dyn Rng) -> Option<P> {
+        if let Some(peer) = self.refill.hint.take().filter(|peer| self.may_ask(peer)) {
+            return Some(peer);
+        }
         let n = self.passive.len();
         if n > 0 {
             let start = rng.random_range(0..n);
@@ -222,11 +234,11 @@ impl<P: Peer> HyParView<P> {
             return;
         }
         if self.is_active(&from) {
-            self.accept(from, rng, fx);
+            self.accept(from, None, rng, fx);
             return;
         }
         // Both have asked: no more need be said about whether there is room.
-        let asked = |goal: &Goal<P>| !matches!(goal, Goal::Reply(_) | Goal::Probe(_));
+        let asked = |goal: &Goal<P>| !matches!(goal, Goal::Reply(_) | Goal::Probe(_) | Goal::Mix);
         let mutual = self
             .attempts
             .iter()
@@ -248,14 +260,15 @@ impl<P: Peer> HyParView<P> {
             fx.push(Effect::Send { to: from, message });
             return;
         }
-        self.make_room(now, &from, rng, fx);
+        let evicted = self.make_room(now, &from, rng, fx);
         self.settle_attempts(&from, fx);
         self.add_active(now, from.clone(), rng, fx);
-        self.accept(from, rng, fx);
+        self.accept(from, evicted, rng, fx);
     }
 
-    pub(super) fn accept(&mut self, to: P, rng: &mut dyn Rng, fx: Fx<'_, P>) {
-        let known = self.some_passive(self.config.passive_shuffled, rng);
+    pub(super) fn accept(&mut self, to: P, evicted: Option<P>, rng: &mut dyn Rng, fx: Fx<'_, P>) {
+        let mut known = Vec::from_iter(evicted);
+        known.extend(self.some_passive(self.config.passive_shuffled, rng));
         let message = Message::Accept { known };
         fx.push(Effect::Send { to, message });
     }
@@ -269,7 +282,7 @@ impl<P: Peer> HyParView<P> {
             match attempt.goal {
                 Goal::Join { .. } => fx.push(Effect::Joined(peer.clone())),
                 Goal::Ask | Goal::Offer(_) => {}
-                Goal::Reply(_) | Goal::Probe(_) => return true,
+                Goal::Reply(_) | Goal::Probe(_) | Goal::Mix => return true,
             }
             false
         });
@@ -295,7 +308,12 @@ impl<P: Peer> HyParView<P> {
                 self.add_passive(from, &mut Vec::new(), rng);
             }
             Some(at) => {
-                self.make_room(now, &from, rng, fx);
+                // Two nodes that both give up a neighbour for each other leave these two to each other.
+                let hint = match (&self.attempts[at].goal, known.first()) {
+                    (Goal::Offer(Priority::High), Some(evicted)) => evicted.clone(),
+                    _ => from.clone(),
+                };
+                self.make_room(now, &hint, rng, fx);
                 if matches!(self.attempts[at].goal, Goal::Join { .. }) && self.active.is_empty() {
                     self.refill.settle(now + self.config.settle);
                 }

@@ -13,6 +13,9 @@ use crate::overlay::contract::{Effect, Peer};
 /// Ends of walks that a node remembers.
 const SAMPLES: usize = 16;
 
+/// Names are saved after so many shuffles even if the neighbours remain the same.
+const SAVE_CYCLES: u8 = 100;
+
 /// Where the last walks have ended: a random sample of the own component, of which the same come
 /// again the more often the smaller it is.
 pub(super) struct Samples<P> {
@@ -70,6 +73,8 @@ impl<P: Peer> HyParView<P> {
     pub(super) fn shuffle(&mut self, now: Duration, rng: &mut dyn Rng, fx: Fx<'_, P>) {
         let pause = self.config.shuffle_interval;
         self.next_shuffle = Some(now + pause.mul_f64(rng.random_range(0.9..1.1)));
+        self.unsaved = self.unsaved.saturating_add(1);
+        self.changed |= self.unsaved >= SAVE_CYCLES;
         let Some(to) = self.next_step(&self.own, None, rng) else {
             self.refill.wake(now);
             return;
@@ -88,6 +93,7 @@ impl<P: Peer> HyParView<P> {
         };
         fx.push(Effect::Send { to, message });
         self.perhaps_probe(now, rng, fx);
+        self.perhaps_mix(now, rng, fx);
         if !self.is_full() {
             self.refill.wake(now + pause * 4);
         }

@@ -36,12 +36,19 @@ pub struct HyParView<P> {
     /// The user has left and not joined again.
     pub(super) gone: bool,
     pub(super) refill: super::refill::Refill<P>,
+    /// Shuffles since the last join, as far as they matter.
+    pub(super) age: u8,
+    /// Probes in turn that have reached nobody.
+    pub(super) vain_probes: u8,
+    /// Shuffles since the state was last worth being saved.
+    pub(super) unsaved: u8,
     pub(super) next_shuffle: Option<Duration>,
     pub(super) last_eviction: Option<Duration>,
     pub(super) history_dials: Bucket,
     strangers: Window,
     next_save: Option<Duration>,
-    changed: bool,
+    /// What is worth being saved has changed.
+    pub(super) changed: bool,
 }
 
 type Fx<'a, P> = &'a mut Vec<Effect<P, Message<P>>>;
@@ -62,6 +69,9 @@ impl<P: Peer> HyParView<P> {
             departed: Vec::new(),
             gone: false,
             refill: Default::default(),
+            age: 0,
+            vain_probes: 0,
+            unsaved: 0,
             next_shuffle: None,
             last_eviction: None,
             history_dials: Bucket::new(HISTORY_DIALS_AT_ONCE),
@@ -131,7 +141,10 @@ impl<P: Peer> HyParView<P> {
             Message::Refuse { reason, known } => {
                 self.on_refuse(now, from, reason, known, rng, fx);
             }
-            Message::Evict { known } => self.integrate(known, &mut Vec::new(), rng),
+            Message::Evict { known } => {
+                self.refill.hint(known.first().cloned());
+                self.integrate(known, &mut Vec::new(), rng);
+            }
             Message::Left => self.on_left(now, from, rng, fx),
             Message::Shuffle { origin, ttl, known } => {
                 self.on_shuffle(now, from, origin, ttl, known, rng, fx);
@@ -180,21 +193,21 @@ impl<P: Peer> HyParView<P> {
         true
     }
 
-    /// Makes room in a full view for a newcomer.
+    /// Makes room in a full view. Whom that costs the place hears where there may be another: `hint`.
     pub(super) fn make_room(
         &mut self,
         now: Duration,
-        newcomer: &P,
+        hint: &P,
         rng: &mut dyn Rng,
         fx: Fx<'_, P>,
-    ) {
+    ) -> Option<P> {
         if !self.is_full() {
-            return;
+            return None;
         }
         self.last_eviction = Some(now);
         let at = rng.random_range(0..self.active.len());
         let peer = self.active[at].peer.clone();
-        let mut known = vec![newcomer.clone()];
+        let mut known = vec![hint.clone()];
         known.extend(self.some_passive(self.config.passive_shuffled, rng));
         let message = Message::Evict { known };
         fx.push(Effect::Send {
@@ -203,7 +216,8 @@ impl<P: Peer> HyParView<P> {
         });
         self.drop_active(&peer, fx);
         self.release_unused(&peer, fx);
-        self.add_passive(peer, &mut Vec::new(), rng);
+        self.add_passive(peer.clone(), &mut Vec::new(), rng);
+        Some(peer)
     }
 
     /// Whether a neighbour may be given up for a newcomer so soon after the last.
@@ -227,6 +241,7 @@ impl<P: Peer> HyParView<P> {
                     self.history.unreachable(&peer);
                     // Those whom walks ended at may be gone too, or out of reach.
                     self.samples.clear();
+                    self.vain_probes = 0;
                 }
             }
             self.refill.lost(now);
@@ -237,20 +252,18 @@ impl<P: Peer> HyParView<P> {
     fn leave(&mut self, fx: Fx<'_, P>) {
         for peer in self.active().cloned().collect::<Vec<_>>() {
             let message = Message::Left;
-            fx.push(Effect::Send {
-                to: peer.clone(),
-                message,
-            });
+            let to = peer.clone();
+            fx.push(Effect::Send { to, message });
             self.drop_active(&peer, fx);
-            fx.push(Effect::Release(peer));
+            self.release_unused(&peer, fx);
         }
-        for attempt in std::mem::take(&mut self.attempts) {
-            fx.push(Effect::Release(attempt.peer));
+        while !self.attempts.is_empty() {
+            self.finish(0, None, fx);
         }
-        self.up.clear();
         self.passive.clear();
         self.history.clear();
         self.samples.clear();
+        self.age = 0;
         self.offered.clear();
         self.refill = Default::default();
         self.next_shuffle = None;
@@ -319,6 +332,7 @@ impl<P: Peer> HyParView<P> {
         let file = encode_file(&self.own, [&self.passive, linked, heard]);
         fx.push(Effect::Persist(file));
         self.changed = false;
+        self.unsaved = 0;
         self.next_save = None;
     }
 
@@ -346,10 +360,9 @@ impl<P: Peer> Overlay for HyParView<P> {
         fx: &mut Effects<Self>,
     ) -> Result<(), Error> {
         match event {
-            Event::Join(peer) | Event::Remove(peer) if peer == self.own => {
-                return Err(Error::SelfJoin);
-            }
+            Event::Join(peer) if peer == self.own => return Err(Error::SelfJoin),
             Event::Join(peer) => self.join(now, peer, fx),
+            Event::Remove(peer) if peer == self.own => self.leave(fx),
             Event::Leave => self.leave(fx),
             Event::Remove(_) => {
                 return Err(Error::Unsupported {
