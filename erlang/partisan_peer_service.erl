@@ -15,10 +15,11 @@
 
 -type name_or_spec() :: node() | binary() | string() | map().
 
-%% @doc The module of the peer service manager, which is also its registered name.
+%% @doc The module of the peer service manager, as it is configured. Whichever it is, its process is
+%% registered as `partisan_pluggable_peer_service_manager'.
 -spec manager() -> module().
 manager() ->
-    ?MANAGER.
+    partisan_config:get(peer_service_manager, ?MANAGER).
 
 %% @doc Joins the cluster of another node. `ok' says that the node will be dialled until it
 %% answers, not that it did. A name without addresses must be a member or connected:
@@ -28,7 +29,8 @@ manager() ->
 join(Node) ->
     with_spec(Node, fun ?MANAGER:join/1).
 
-%% @doc As `join/1', but returns when all connections with the node exist. Waits for ever for one
+%% @doc As `join/1', but returns when all connections with the node exist (with HyParView: when this node
+%% has a neighbour in the other's cluster). Waits for ever for one
 %% that doesn't answer; `{error, Reason}' if it, or this node, leaves meanwhile (`left'), or if
 %% Partisan stops (`notalive').
 -spec sync_join(name_or_spec()) -> ok | {error, term()}.

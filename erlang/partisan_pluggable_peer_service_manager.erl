@@ -1,5 +1,5 @@
-%% @doc The full mesh of members: owns the native node, hands it the commands, and tells everybody
-%% of its events.
+%% @doc Owns the native node, hands it the commands, and tells everybody of its events: of a full mesh,
+%% or of another overlay that is configured (`partisan_hyparview_peer_service_manager').
 %%
 %% The work is done by the native library. This process never waits for it: a command is answered
 %% by a message, and only then the caller is. So it is always ready for events, and a join or a
@@ -45,7 +45,9 @@
     %% Callers of sync_join whose join is not complete yet.
     joining = #{} :: #{node() => [gen_server:from()]},
     %% Nodes among them that have granted the join.
-    granted = #{} :: #{node() => true}
+    granted = #{} :: #{node() => true},
+    %% Whether the members are those of the whole cluster, and not only neighbours.
+    whole = true :: boolean()
 }).
 
 -type answer() :: pass | names | specs | connections | peers | {member, node()} | {sync_join, node()}.
@@ -311,7 +313,8 @@ init([]) ->
             ok = partisan_config:bound(
                 lists:usort([#{ip => Ip, port => Port} || {Ip, Port} <- Addrs])
             ),
-            {ok, #state{members = [partisan:node_spec()]}};
+            Whole = partisan_peer_service:manager() =:= ?MODULE,
+            {ok, #state{members = [partisan:node_spec()], whole = Whole}};
         {error, Reason} ->
             Text = partisan_config:format_error(Reason),
             logger:error("partisan does not start: ~ts", [Text], #{application => partisan}),
@@ -420,6 +423,14 @@ event({down, Node, _Reason}, State) ->
     %% Messages of the next session must not overtake the news. Without effect while stopping.
     _ = partisan_nif:command(make_ref(), {told, Node}),
     Told;
+event({members, Natives}, #state{whole = false, up = Up} = State) ->
+    %% Who is no neighbour any longer, or not yet, is none the less joined.
+    Members = lists:sort([partisan_util:from_native(Native) || Native <- Natives]),
+    Members =:= State#state.members orelse partisan_peer_service_events:update(Members),
+    State#state{members = Members, up = refresh(Members, Up)};
+event({joined, Node}, #state{whole = false, joining = Joining} = State) ->
+    joined(maps:get(Node, Joining, []), ok),
+    State#state{joining = maps:remove(Node, Joining)};
 event({members, Natives}, #state{members = Before, joining = Joining} = State) ->
     case lists:sort([partisan_util:from_native(Native) || Native <- Natives]) of
         Before ->

@@ -28,7 +28,9 @@ all() ->
         exchanges,
         exchange_limit,
         trees,
-        heartbeats
+        heartbeats,
+        hyparview,
+        hyparview_leave
     ].
 
 init_per_testcase(Case, Config) ->
@@ -394,3 +396,82 @@ heartbeats(Config) ->
      || Vm <- Vms
     ],
     ok.
+
+%%%-------------------------------------------------------------------------------------------
+%%% HyParView
+%%%-------------------------------------------------------------------------------------------
+
+%% Each node joins one that is there already.
+views(Config, Count) ->
+    Env = [
+        {peer_service_manager, partisan_hyparview_peer_service_manager},
+        {hyparview, [{max_active_size, 5}, {shuffle_interval, 300}]}
+    ],
+    Vms = [start(Name, #{env => Env}) || Name <- lists:sublist(?config(names, Config), Count)],
+    _ = [
+        ok = call(Vm, partisan_peer_service, sync_join, [spec(lists:nth((N + 1) div 2, Vms))])
+     || {N, Vm} <- lists:enumerate(0, Vms), N > 0
+    ],
+    Vms.
+
+view(Vm) ->
+    {ok, Members} = call(Vm, partisan_peer_service, members, []),
+    ?assert(lists:member(name(Vm), Members)),
+    Members -- [name(Vm)].
+
+%% Each node has neighbours, as many as it may, and is one of theirs.
+settled(Vms, Least) ->
+    wait(fun() ->
+        Views = maps:from_list([{name(Vm), view(Vm)} || Vm <- Vms]),
+        lists:all(
+            fun({Name, View}) ->
+                length(View) >= Least andalso
+                    lists:all(fun(N) -> lists:member(Name, maps:get(N, Views, [])) end, View)
+            end,
+            maps:to_list(Views)
+        )
+    end).
+
+hyparview(Config) ->
+    ct:timetrap({seconds, 120}),
+    [A | Others] = Vms = views(Config, 12),
+    ?assertEqual(partisan_hyparview_peer_service_manager, call(A, partisan_peer_service, manager, [])),
+    ok = settled(Vms, 2),
+    _ = [?assert(length(view(Vm)) =< 4) || Vm <- Vms],
+    ok = reaches(Vms, all),
+    _ = [?assertEqual([all], got(Vm, {all, name(A)})) || Vm <- Others],
+    %% Broadcasts go to neighbours only.
+    _ = [
+        begin
+            {Eager, Lazy} = call(Vm, ?BROADCAST, get_peers, [name(A)]),
+            ?assert(length(Eager) + length(Lazy) =< 4)
+        end
+     || Vm <- Vms
+    ],
+    {Dead, Living} = lists:split(4, Others),
+    _ = [ok = partisan_ct:kill(Vm) || Vm <- Dead],
+    ok = reaches([A | Living], survivors),
+    ok = settled([A | Living], 2),
+    ok = reaches([A | Living], later).
+
+hyparview_leave(Config) ->
+    [A, B, C] = Vms = views(Config, 3),
+    ok = partisan_ct:probe(A, watch),
+    ok = partisan_ct:inside(A, watch, fun() ->
+        Watch = self(),
+        ok = partisan_peer_service:on_up('_', fun(Node) -> Watch ! {up, Node} end),
+        ok = partisan_peer_service:on_down('_', fun(Node) -> Watch ! {down, Node} end)
+    end),
+    ok = settled(Vms, 2),
+    ok = reaches(Vms, before),
+    ?assertMatch({error, _}, call(A, partisan_peer_service, leave, [name(C)])),
+    ok = call(C, partisan_peer_service, leave, []),
+    ok = wait(fun() -> view(C) =:= [] andalso view(A) =:= [name(B)] andalso view(B) =:= [name(A)] end),
+    Gone = {down, name(C)},
+    Gone = await(A, watch, fun(M) -> M =:= Gone end),
+    ok = reaches([A, B], without),
+    ok = call(C, partisan_hyparview_peer_service_manager, sync_join, [spec(A)]),
+    ok = settled(Vms, 2),
+    Back = {up, name(C)},
+    Back = await(A, watch, fun(M) -> M =:= Back end),
+    ok = reaches(Vms, again).
