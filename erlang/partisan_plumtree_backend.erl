@@ -17,6 +17,9 @@
 
 -type timestamp() :: {node(), Epoch :: integer(), Number :: pos_integer()}.
 
+%% The last heartbeat; before the first one its number is 0.
+-type state() :: {node(), Epoch :: integer(), Number :: non_neg_integer()}.
+
 %% @doc Starts the process.
 -spec start_link() -> gen_server:start_ret().
 start_link() ->
@@ -80,7 +83,7 @@ exchange(_Peer) ->
 %%%-------------------------------------------------------------------------------------------
 
 %% @private
--spec init([]) -> {ok, timestamp()}.
+-spec init([]) -> {ok, state()}.
 init([]) ->
     %% The broadcast server merges what arrives.
     ?MODULE = ets:new(?MODULE, [named_table, public, {read_concurrency, true}]),
@@ -92,18 +95,18 @@ schedule() ->
     ok.
 
 %% @private
--spec handle_call(term(), gen_server:from(), timestamp()) ->
-    {reply, {error, unknown}, timestamp()}.
+-spec handle_call(term(), gen_server:from(), state()) ->
+    {reply, {error, unknown}, state()}.
 handle_call(_, _, State) ->
     {reply, {error, unknown}, State}.
 
 %% @private
--spec handle_cast(term(), timestamp()) -> {noreply, timestamp()}.
+-spec handle_cast(term(), state()) -> {noreply, state()}.
 handle_cast(_, State) ->
     {noreply, State}.
 
 %% @private
--spec handle_info(term(), timestamp()) -> {noreply, timestamp()}.
+-spec handle_info(term(), state()) -> {noreply, state()}.
 handle_info(heartbeat, Last) ->
     ok = schedule(),
     case partisan_config:get(broadcast) of
