@@ -41,7 +41,11 @@ if [ "${PARTISAN_OTP_REQUIRED:-}" = 1 ]; then
 fi
 step "cargo fmt" cargo fmt --all --check
 step "cargo clippy" cargo clippy --locked --workspace --all-targets -- -D warnings
+# As the NIF and services use the crate, and the program without TLS.
+step "cargo clippy, no features" cargo clippy --locked -p partisan --no-default-features --all-targets -- -D warnings
+step "cargo clippy, only cli" cargo clippy --locked -p partisan --no-default-features --features cli -- -D warnings
 step "cargo test" cargo test --locked --workspace
+step "cargo test, no features" cargo test --locked -p partisan --no-default-features --lib node::stock
 step "cargo doc" env RUSTDOCFLAGS=-Dwarnings cargo doc --locked --workspace --no-deps
 step "rebar3 compile" rebar3 compile
 step "rebar3 eunit" rebar3 eunit

@@ -12,8 +12,12 @@
 //! Everything below the runtime takes bytes, time and randomness as arguments and returns what
 //! is to be done. `docs/internals.md` in the repository explains the protocol.
 //!
-//! The feature `cli`, on by default, builds the program `partisan`; a crate that depends on this
-//! one needs none of what it brings and says `default-features = false`.
+//! | feature | on by default | |
+//! |---|---|---|
+//! | `cli` | yes | the program `partisan`, of which a crate that depends on this one needs nothing |
+//! | `tls` | yes | TLS with stock nodes, by rustls; without it a node with [`Distribution::tls`] does not start and says why |
+//!
+//! A service says `default-features = false`, and `features = ["tls"]` if it speaks TLS.
 #![forbid(unsafe_code)]
 
 pub mod broadcast;

@@ -203,6 +203,10 @@ pub const MAX_UNASKED_BYTES: usize = 64 << 20;
 /// Silence after which a stock node is taken to be dead (`net_ticktime`).
 pub const TICK_TIME: Duration = Duration::from_secs(60);
 
+/// Time that what was sent last to stock nodes may take to leave when a node stops. Whoever reads gets it within
+/// milliseconds; this is for those that are slow.
+pub const LAST_WORDS: Duration = Duration::from_secs(2);
+
 /// Functions that run for stock nodes at once; further requests are answered `system_limit`.
 pub const MAX_SPAWNED: usize = 16_384;
 

@@ -3,10 +3,11 @@
 use std::error::Error;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, ChildStdout, Command, Output, Stdio};
 use std::time::Duration;
 
 use partisan::{Node, SendOptions, Value, term};
+use rustix::process::{Pid, Signal, kill_process};
 
 #[path = "stock/mod.rs"]
 mod stock;
@@ -23,8 +24,17 @@ fn partisan(args: &[&str]) -> Command {
     command
 }
 
-/// Ends with the test.
-struct Running(Child);
+/// A node and what it prints. Ends with the test.
+struct Running(Child, BufReader<ChildStdout>);
+
+impl Running {
+    /// What it prints next.
+    fn told(&mut self) -> Result<serde_json::Value, Any> {
+        let mut line = String::new();
+        self.1.read_line(&mut line)?;
+        Ok(serde_json::from_str(&line)?)
+    }
+}
 
 impl Drop for Running {
     fn drop(&mut self) {
@@ -37,10 +47,9 @@ impl Drop for Running {
 fn start(mut command: Command) -> Result<(Running, serde_json::Value), Any> {
     let mut child = command.stdout(Stdio::piped()).spawn()?;
     let stdout = child.stdout.take().ok_or("no output")?;
-    let child = Running(child);
-    let mut line = String::new();
-    BufReader::new(stdout).read_line(&mut line)?;
-    Ok((child, serde_json::from_str(&line)?))
+    let mut child = Running(child, BufReader::new(stdout));
+    let told = child.told()?;
+    Ok((child, told))
 }
 
 #[tokio::test]
@@ -332,18 +341,70 @@ fn what_is_wrong_is_named() -> Result<(), Any> {
     Ok(())
 }
 
+/// A node of the program that registers with the test's EPMD.
+fn node(epmd: &Epmd, name: &str, more: &[&str]) -> Result<(Running, serde_json::Value), Any> {
+    let args = ["--json", "node", "--name", name, "--listen", "127.0.0.1:0"];
+    let mut command = partisan(&[&args, more].concat());
+    command.env("ERL_EPMD_PORT", epmd.port.to_string());
+    command.env("PARTISAN_COOKIE", COOKIE).stderr(Stdio::null());
+    start(command)
+}
+
+#[test]
+fn its_node_stops_when_it_is_told_to() -> Result<(), Any> {
+    for release in releases() {
+        let epmd = Epmd::start(release);
+        let erl = Peer::start(release, &epmd, &Options::new("asks", COOKIE));
+        for signal in [Signal::TERM, Signal::INT] {
+            let (mut one, _) = node(&epmd, "one@127.0.0.1", &[])?;
+            erl.expect("net_adm:ping('one@127.0.0.1')", "pong");
+            let gone = erl
+                .begin("monitor_node('one@127.0.0.1', true), receive {nodedown, Node} -> Node end");
+            erl.expect("net_adm:ping('one@127.0.0.1')", "pong");
+            let pid = i32::try_from(one.0.id())?;
+            kill_process(Pid::from_raw(pid).ok_or("no pid")?, signal)?;
+            let stopped = serde_json::json!({"name": "one@127.0.0.1", "stopped": true});
+            assert_eq!(one.told()?, stopped);
+            assert_eq!(one.0.wait()?.code(), Some(0));
+            assert_eq!(gone.wait(PATIENCE).as_deref(), Ok("'one@127.0.0.1'"));
+            // EPMD has no more of it.
+            assert_eq!(json(&epmd, &["names"])?.as_array().map(Vec::len), Some(1));
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn its_node_does_what_it_allows() -> Result<(), Any> {
+    for release in releases() {
+        let epmd = Epmd::start(release);
+        let erl = Peer::start(release, &epmd, &Options::new("asks", COOKIE));
+        let (_free, _) = node(&epmd, "free@127.0.0.1", &[])?;
+        let rules = ["--allow-name", "other", "--allow-monitors", "false"];
+        let (_strict, _) = node(&epmd, "strict@127.0.0.1", &rules)?;
+        for (name, answer, reason) in [("free", "hello", "noproc"), ("strict", "none", "none")] {
+            erl.expect(&format!("net_adm:ping('{name}@127.0.0.1')"), "pong");
+            let call = format!(
+                "try gen_server:call({{echo, '{name}@127.0.0.1'}}, hello, 500) \
+                 catch exit:{{timeout, _}} -> none end"
+            );
+            erl.expect(&call, answer);
+            let down = format!(
+                "monitor(process, {{nobody, '{name}@127.0.0.1'}}), \
+                 receive {{'DOWN', _, _, _, Reason}} -> Reason after 500 -> none end"
+            );
+            erl.expect(&down, reason);
+        }
+    }
+    Ok(())
+}
+
 #[test]
 fn its_node_serves_stock_nodes_and_members() -> Result<(), Any> {
     for release in releases() {
         let epmd = Epmd::start(release);
         let erl = Peer::start(release, &epmd, &Options::new("asks", COOKIE));
-        let node = |name: &str, more: &[&str]| {
-            let args = ["--json", "node", "--name", name, "--listen", "127.0.0.1:0"];
-            let mut command = partisan(&[&args, more].concat());
-            command.env("ERL_EPMD_PORT", epmd.port.to_string());
-            command.env("PARTISAN_COOKIE", COOKIE).stderr(Stdio::null());
-            start(command)
-        };
+        let node = |name, more: &[&str]| node(&epmd, name, more);
         let (_one, told) = node("one@127.0.0.1", &["--tick-time", "8"])?;
         let at = told["listen"][0].as_str().ok_or("no address")?;
         erl.expect("net_adm:ping('one@127.0.0.1')", "pong");

@@ -1,21 +1,32 @@
 %% @doc A BEAM node and a Rust node: terms go there and come home, and each is a member to the other.
 %%
-%% The Rust node is the example `echo'. The seed of a run is printed; `PARTISAN_SEED' repeats it.
+%% The Rust node is the example `echo', or the program's node where it has links of Erlang's own, too. The seed of a run is printed; `PARTISAN_SEED' repeats it.
 -module(rust_SUITE).
 
 -include_lib("stdlib/include/assert.hrl").
 
 -export([all/0, suite/0, init_per_suite/1, end_per_suite/1]).
 -export([terms_come_home/1, large_terms_come_home/1, broadcasts_come_home/1, its_processes/1, it_leaves/1]).
--export([members_are_told/1]).
+-export([members_are_told/1, a_member_and_a_stock_node/1, both_links_with_one_node/1]).
 %% On the BEAM node.
--export([echo/2, broadcast/1, broadcast_data/1, merge/2]).
+-export([echo/2, broadcast/1, broadcast_data/1, merge/2, by_partisan/1, by_distribution/1, calls/1]).
 
 -define(RUST, 'rust@127.0.0.1').
+-define(BOTH, 'both@127.0.0.1').
 
 suite() -> [{timetrap, {seconds, 60}}].
 
-all() -> [terms_come_home, large_terms_come_home, broadcasts_come_home, its_processes, it_leaves, members_are_told].
+all() ->
+    [
+        terms_come_home,
+        large_terms_come_home,
+        broadcasts_come_home,
+        its_processes,
+        it_leaves,
+        members_are_told,
+        a_member_and_a_stock_node,
+        both_links_with_one_node
+    ].
 
 init_per_suite(Config) ->
     %% The example is built here.
@@ -109,6 +120,144 @@ members_are_told(_Config) ->
         ?assertNotEqual(nomatch, string:prefix(Told, Begin), Told),
         ?assertNotEqual(nomatch, string:find(Told, " bulk=3"), Told)
     end).
+
+%% One listener: Partisan's connections from a node that is a member and has no name of Erlang's own, and a link
+%% from one of stock Erlang, which has nothing of ours running.
+a_member_and_a_stock_node(Config) ->
+    ct:timetrap({minutes, 10}),
+    with_both_kinds(Config, fun(Port) ->
+        partisan_ct:with([{'p@127.0.0.1', member(#{})}], fun([P]) ->
+            partisan_ct:with([{'s@127.0.0.1', distributed(#{start => false}, "s@127.0.0.1")}], fun([S]) ->
+                ok = joined(P, Port),
+                {port, Port, _} = partisan_ct:call(S, erl_epmd, port_please, ["both", {127, 0, 0, 1}]),
+                pong = partisan_ct:call(S, net_adm, ping, [?BOTH]),
+                %% Now this and now that, while both are up.
+                _ = [
+                    begin
+                        ok = partisan_ct:call(P, ?MODULE, by_partisan, [?BOTH]),
+                        ok = partisan_ct:call(S, ?MODULE, by_distribution, [?BOTH])
+                    end
+                 || _ <- lists:seq(1, 20)
+                ],
+                %% Neither knows of the other's way.
+                [] = partisan_ct:call(P, erlang, nodes, [connected]),
+                [?BOTH] = partisan_ct:call(S, erlang, nodes, [hidden]),
+                {ok, [?BOTH, 'p@127.0.0.1']} = rpc_members(S),
+                %% One end of one link is nothing to the other.
+                true = partisan_ct:call(S, erlang, disconnect_node, [?BOTH]),
+                ok = partisan_ct:call(P, ?MODULE, by_partisan, [?BOTH]),
+                ok = partisan_ct:call(S, ?MODULE, by_distribution, [?BOTH]),
+                ok = partisan_ct:call(P, partisan_peer_service, leave, []),
+                ok = partisan_ct:wait(fun() -> rpc_members(S) =:= {ok, [?BOTH]} end)
+            end)
+        end)
+    end).
+
+%% The same two nodes have both, under the same names.
+both_links_with_one_node(Config) ->
+    ct:timetrap({minutes, 10}),
+    with_both_kinds(Config, fun(Port) ->
+        partisan_ct:with([{'m@127.0.0.1', distributed(member(#{}), "m@127.0.0.1")}], fun([M]) ->
+            %% The link is there first, then the session, and the other way round.
+            pong = partisan_ct:call(M, net_adm, ping, [?BOTH]),
+            ok = joined(M, Port),
+            Talk = fun() ->
+                ok = partisan_ct:call(M, ?MODULE, by_partisan, [?BOTH]),
+                ok = partisan_ct:call(M, ?MODULE, by_distribution, [?BOTH])
+            end,
+            Both = fun() ->
+                [?BOTH] = partisan_ct:call(M, erlang, nodes, [hidden]),
+                [?BOTH] = partisan_ct:call(M, partisan, nodes, [])
+            end,
+            _ = [Talk() || _ <- lists:seq(1, 20)],
+            _ = Both(),
+            true = partisan_ct:call(M, erlang, disconnect_node, [?BOTH]),
+            [?BOTH] = partisan_ct:call(M, partisan, nodes, []),
+            ok = partisan_ct:call(M, ?MODULE, by_partisan, [?BOTH]),
+            pong = partisan_ct:call(M, net_adm, ping, [?BOTH]),
+            Talk(),
+            ok = partisan_ct:call(M, partisan, kill_connections, [?BOTH]),
+            ok = partisan_ct:call(M, ?MODULE, calls, [?BOTH]),
+            ok = partisan_ct:wait(fun() -> partisan_ct:call(M, partisan, is_fully_connected, [?BOTH]) end),
+            Talk(),
+            Both()
+        end)
+    end).
+
+%% A node of the program that takes part in both, and an EPMD for it and those that the fun starts.
+with_both_kinds(Config, Fun) ->
+    Program = program("bin", "partisan"),
+    [Epmd, Listen] = [integer_to_list(partisan_ct:port()) || _ <- [epmd, listen]],
+    Log = filename:join(proplists:get_value(priv_dir, Config), "both.log"),
+    true = os:putenv("ERL_EPMD_PORT", Epmd),
+    EpmdPid = begin_program("epmd -port " ++ Epmd, Log),
+    try
+        Command = io_lib:format(
+            "'~s' node --name ~s --cookie '~s' --listen 127.0.0.1:~s --channel bulk=3",
+            [Program, ?BOTH, partisan_ct:cookie(), Listen]
+        ),
+        Pid = begin_program(lists:flatten(Command), Log),
+        try
+            ok = partisan_ct:wait(fun() ->
+                string:find(os:cmd("epmd -names"), "name both at port " ++ Listen) =/= nomatch
+            end),
+            Fun(list_to_integer(Listen))
+        after
+            os:cmd("kill -9 " ++ Pid)
+        end
+    after
+        os:cmd("kill " ++ EpmdPid),
+        os:unsetenv("ERL_EPMD_PORT")
+    end.
+
+begin_program(Command, Log) ->
+    string:trim(os:cmd(Command ++ " >>'" ++ Log ++ "' 2>&1 & echo $!")).
+
+member(Options) ->
+    Options#{env => [{channels, #{bulk => #{parallelism => 3}}}, {pid_encoding, false}, {ref_encoding, false}]}.
+
+distributed(Options, Name) ->
+    Cookie = binary_to_list(partisan_ct:cookie()),
+    Options#{args => ["-name", Name, "-setcookie", Cookie, "-start_epmd", "false"]}.
+
+joined(Vm, Port) ->
+    Spec = #{name => ?BOTH, listen_addrs => [#{ip => {127, 0, 0, 1}, port => Port}], channels => #{}},
+    ok = partisan_ct:call(Vm, partisan_peer_service, sync_join, [Spec]),
+    {ok, Connections} = partisan_ct:call(Vm, partisan_peer_service, connections, []),
+    [bulk, bulk, bulk, partisan_membership, undefined] = lists:sort([element(4, C) || C <- Connections]),
+    ok.
+
+rpc_members(Vm) ->
+    {ok, Members} = partisan_ct:call(Vm, rpc, call, [?BOTH, partisan_peer_service, members, []]),
+    {ok, lists:sort(Members)}.
+
+%% @doc Messages there and back by Partisan's connections, on several channels.
+-spec by_partisan(node()) -> ok.
+by_partisan(Node) ->
+    lists:foreach(
+        fun(Options) ->
+            Ref = make_ref(),
+            ok = partisan:forward_message(Node, echo, {self(), Ref, Options}, Options),
+            receive {Ref, Options} -> ok after 5000 -> error({lost, Options}) end
+        end,
+        [#{}, #{channel => bulk}] ++ [#{channel => bulk, partition_key => Key} || Key <- lists:seq(0, 5)]
+    ).
+
+%% @doc A ping, a call, and a message there and back by Erlang's own link.
+-spec by_distribution(node()) -> ok.
+by_distribution(Node) ->
+    ok = calls(Node),
+    %% The answer comes by Partisan's connections where there are some.
+    Ref = make_ref(),
+    {echo, Node} ! {self(), Ref, term},
+    receive {Ref, term} -> ok after 5000 -> error(lost) end.
+
+%% @doc A ping and a call, answered by Erlang's own link.
+-spec calls(node()) -> ok.
+calls(Node) ->
+    pong = net_adm:ping(Node),
+    {request, 1} = gen_server:call({echo, Node}, {request, 1}),
+    ok.
 
 seed(Config) ->
     proplists:get_value(seed, Config).

@@ -14,6 +14,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
+#[path = "nodes/mod.rs"]
+mod nodes;
 #[path = "rust_nodes/support.rs"]
 mod support;
 

@@ -16,8 +16,12 @@ use tokio::task::JoinSet;
 mod doors;
 #[path = "stock_links/frozen.rs"]
 mod frozen;
+#[path = "stock_links/last_words.rs"]
+mod last_words;
 #[path = "stock_links/names.rs"]
 mod names;
+#[path = "nodes/mod.rs"]
+mod nodes;
 #[path = "stock_links/rules.rs"]
 mod rules;
 #[path = "stock/mod.rs"]

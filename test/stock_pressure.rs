@@ -7,6 +7,8 @@ use partisan::limits::KEPT_BYTES;
 use partisan::{LinkError, Notice, SendError, SendOptions, Term, Value};
 use sha2::{Digest, Sha256};
 
+#[path = "nodes/mod.rs"]
+mod nodes;
 #[path = "stock/mod.rs"]
 mod stock;
 #[path = "stock_links/support.rs"]

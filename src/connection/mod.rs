@@ -27,4 +27,6 @@ pub mod session;
 pub(crate) mod shake;
 pub mod stock;
 mod sync;
+#[cfg_attr(not(feature = "tls"), path = "without_tls.rs")]
+pub mod tls;
 mod writer;

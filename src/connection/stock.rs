@@ -13,9 +13,9 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
-use tokio_rustls::TlsStream;
 
 use crate::connection::establish::EstablishError;
+use crate::connection::tls::TlsStream;
 use crate::wire::handshake::{Established, PeerHello, Verdict};
 
 /// Where the listener asks about stock peers and hands them over.

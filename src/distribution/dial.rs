@@ -8,16 +8,15 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use rustls::pki_types::ServerName;
 use thiserror::Error;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, timeout_at};
-use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
 
 use crate::connection::door::{Door, Guest};
 use crate::connection::establish::{EstablishError, Local};
 use crate::connection::listen;
 use crate::connection::shake::{Judging, Prefix, shake, tune};
+use crate::connection::tls::{self, TlsAcceptor, TlsConnector};
 use crate::distribution::names::{Address, NameError, NodeName};
 use crate::limits;
 use crate::wire::handshake::{HandshakeError, Purpose, Role};
@@ -34,7 +33,7 @@ pub enum DialError {
     #[error(transparent)]
     Establish(#[from] EstablishError),
     /// TLS could not be set up.
-    #[error("TLS with {peer}: {source}{}", hint(source))]
+    #[error("TLS with {peer}: {source}{}", tls::hint(source))]
     Tls {
         /// Node name, or address if the peer dialled.
         peer: Arc<str>,
@@ -49,48 +48,13 @@ impl From<HandshakeError> for DialError {
     }
 }
 
-/// What to do about an error of TLS.
-fn hint(error: &io::Error) -> &'static str {
-    use rustls::AlertDescription as Alert;
-    let inner = error.get_ref().and_then(|inner| inner.downcast_ref());
-    match inner {
-        Some(rustls::Error::AlertReceived(
-            Alert::HandshakeFailure
-            | Alert::BadCertificate
-            | Alert::CertificateRequired
-            | Alert::CertificateUnknown
-            | Alert::UnknownCA,
-        )) => {
-            "; it demands a certificate that we did not show, or does not accept ours: see \
-             server_cacertfile and server_fail_if_no_peer_cert there, and its log"
-        }
-        Some(rustls::Error::InvalidCertificate(_)) => {
-            "; the certificate must be for the host in the node's name, and one of our roots must \
-             have signed it"
-        }
-        Some(rustls::Error::InvalidMessage(_)) => {
-            "; is the other end started with -proto_dist inet_tls?"
-        }
-        _ if error.kind() == io::ErrorKind::UnexpectedEof => {
-            "; is the other end started with -proto_dist inet_tls?"
-        }
-        _ => "",
-    }
-}
-
 /// With TLS 1.3 a listener that refuses our certificate says so when we take TLS to be up.
 fn of_tls(peer: &Arc<str>, error: EstablishError) -> DialError {
     match error {
-        EstablishError::Broken { source, .. }
-            if source
-                .get_ref()
-                .is_some_and(|inner| inner.is::<rustls::Error>()) =>
-        {
-            DialError::Tls {
-                peer: peer.clone(),
-                source,
-            }
-        }
+        EstablishError::Broken { source, .. } if tls::is_of_tls(&source) => DialError::Tls {
+            peer: peer.clone(),
+            source,
+        },
         error => error.into(),
     }
 }
@@ -109,7 +73,7 @@ pub async fn dial(
     peer: Arc<str>,
     cookie: Vec<u8>,
     local: &Local,
-    tls: Option<&TlsConnector>,
+    connector: Option<&TlsConnector>,
 ) -> Result<Stocked, DialError> {
     let name = NodeName::parse(&peer)?;
     let deadline = tokio::time::Instant::now() + limits::HANDSHAKE_TIMEOUT;
@@ -118,22 +82,20 @@ pub async fn dial(
         .await
         .map_err(late("connecting"))??;
     tune(&tcp);
-    let (mut stream, prefix) = match tls {
+    let (mut stream, prefix) = match connector {
         None => (Stream::Tcp(tcp), Prefix::Two),
         Some(connector) => {
-            let host = ServerName::try_from(name.host.to_owned())
-                .map_err(|_| NameError::HostIsNoServerName(peer.clone()))?;
-            let stream = timeout_at(deadline, connector.connect(host, tcp))
+            if !tls::is_server_name(name.host) {
+                return Err(NameError::HostIsNoServerName(peer).into());
+            }
+            let stream = timeout_at(deadline, tls::connect(connector, name.host, tcp))
                 .await
                 .map_err(late("the TLS handshake"))?
                 .map_err(|source| DialError::Tls {
                     peer: peer.clone(),
                     source,
                 })?;
-            (
-                Stream::Tls(Box::new(TlsStream::Client(stream))),
-                Prefix::Four,
-            )
+            (Stream::Tls(Box::new(stream)), Prefix::Four)
         }
     };
     let mut machine = local.machine(Role::Dialer {
@@ -180,7 +142,7 @@ pub async fn accept(
     let deadline = Instant::now() + limits::HANDSHAKE_TIMEOUT;
     let accepted = tokio::select! {
         biased;
-        accepted = acceptor.accept(tcp) => accepted,
+        accepted = tls::accept(acceptor, tcp) => accepted,
         () = guest.overstays(deadline) => {
             return Err(EstablishError::Timeout("the TLS handshake").into());
         }
@@ -189,7 +151,7 @@ pub async fn accept(
         peer: from.to_string().into(),
         source,
     })?;
-    let mut stream = Stream::Tls(Box::new(TlsStream::Server(stream)));
+    let mut stream = Stream::Tls(Box::new(stream));
     let mut machine = local.machine(Role::Listener);
     let mut judging = Judging {
         local,

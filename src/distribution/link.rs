@@ -8,6 +8,11 @@
 //! One of which nothing was heard for four quarters in a row is taken to be dead, so that a silent peer
 //! is noticed after 0.75 to 1.25 times that time (`net_kernel`, `net_ticktime`). While this node
 //! itself does not read, bytes that wait in the socket count as life.
+//!
+//! **Its end.** When this node stops, a link is drained: it takes nothing more, writes what it has, and closes its
+//! sending side; the peer reads all of that and then closes its own. Until it has done so the link goes on reading,
+//! and drops what it reads: a socket that is closed with unread bytes is reset, and what the peer has not yet read
+//! would be lost.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -58,13 +63,27 @@ pub enum LinkError {
     Local(&'static str),
 }
 
+/// This node stops.
+pub(crate) const NODE_STOPS: LinkError = LinkError::Local("this node has stopped");
+
+/// What a queue does with letters.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Intake {
+    /// It takes them.
+    Open,
+    /// It takes none; those that it has are still sent.
+    Draining,
+    /// It takes none and has none.
+    Closed,
+}
+
 struct Queue {
     lanes: Lanes<Batch, Rest>,
     /// Bytes of signals that did not wait for room.
     unasked: usize,
     /// The writer has found nothing to send, and waits to be told of what comes.
     idle: bool,
-    closed: bool,
+    intake: Intake,
 }
 
 /// A link that is up, as senders see it.
@@ -87,6 +106,7 @@ pub(crate) struct Link {
     stop: Notify,
     stopped: Mutex<Option<LinkError>>,
     stopping: AtomicBool,
+    draining: AtomicBool,
 }
 
 /// What came of an attempt to send.
@@ -117,7 +137,7 @@ impl Link {
                 lanes: Lanes::default(),
                 unasked: 0,
                 idle: false,
-                closed: false,
+                intake: Intake::Open,
             }),
             own,
             room: Semaphore::new(budget),
@@ -127,6 +147,7 @@ impl Link {
             stop: Notify::new(),
             stopped: Mutex::new(None),
             stopping: AtomicBool::new(false),
+            draining: AtomicBool::new(false),
         }
     }
 
@@ -176,7 +197,7 @@ impl Link {
     ) -> Pushed {
         let bytes = letter.bytes();
         let mut queue = self.queue.lock();
-        if queue.closed {
+        if queue.intake != Intake::Open {
             return Pushed::Closed;
         }
         if room.is_none() {
@@ -217,11 +238,29 @@ impl Link {
         }
     }
 
+    /// Ends the link when all that was sent so far has left and the peer has closed, because this node stops.
+    pub(crate) fn drain(&self) {
+        self.room.close();
+        self.draining.store(true, Ordering::Release);
+        let mut queue = self.queue.lock();
+        if queue.intake == Intake::Open {
+            queue.intake = Intake::Draining;
+        }
+        drop(queue);
+        self.work.notify_one();
+        // A reader that pauses for a full mailbox has to look again.
+        self.relief.notify_one();
+    }
+
+    fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Acquire)
+    }
+
     /// Nothing more is sent; who waits for room is told.
     fn close(&self) {
         self.room.close();
         let mut queue = self.queue.lock();
-        queue.closed = true;
+        queue.intake = Intake::Closed;
         let lanes = std::mem::take(&mut queue.lanes);
         drop(queue);
         drop(lanes);
@@ -291,7 +330,7 @@ where
         })
     };
     let why = read(&link, reader, socket, &config, &mut inbound).await;
-    link.stop(why);
+    link.stop(if link.is_draining() { NODE_STOPS } else { why });
     inbound.finish();
     drop(inbound);
     // It may be stuck in a write to a peer that does not read.
@@ -308,7 +347,7 @@ fn broken(e: io::Error) -> LinkError {
     }
 }
 
-/// Takes what waits and writes it; ticks when there is nothing.
+/// Takes what waits and writes it; ticks when there is nothing. Returns when the link has ended or is drained.
 async fn write<S>(link: &Link, mut writer: WriteHalf<S>, period: Duration) -> Result<(), LinkError>
 where
     S: AsyncRead + AsyncWrite,
@@ -318,7 +357,7 @@ where
     let mut chunks = Chunks::new();
     let mut last = Instant::now();
     loop {
-        gather(link, &mut scribe, &mut chunks);
+        let drained = gather(link, &mut scribe, &mut chunks);
         if !link.is_open() {
             return Ok(());
         }
@@ -327,7 +366,12 @@ where
             // TLS gathers records of its own.
             writer.flush().await.map_err(broken)?;
             last = Instant::now();
-            continue;
+            if !drained {
+                continue;
+            }
+        }
+        if drained {
+            return writer.shutdown().await.map_err(broken);
         }
         let due = (last + period).saturating_duration_since(Instant::now());
         tokio::select! {
@@ -337,8 +381,8 @@ where
     }
 }
 
-/// Encodes what waits, up to the size of one write. The queue is locked for moments only.
-fn gather(link: &Link, scribe: &mut Scribe, chunks: &mut Chunks) {
+/// Encodes what waits, up to the size of one write. The queue is locked for moments only. True if nothing more will come.
+fn gather(link: &Link, scribe: &mut Scribe, chunks: &mut Chunks) -> bool {
     let mut freed = 0;
     let mut queue = link.queue.lock();
     loop {
@@ -367,7 +411,7 @@ fn gather(link: &Link, scribe: &mut Scribe, chunks: &mut Chunks) {
                 }
                 queue = link.queue.lock();
                 match rest {
-                    Some(rest) if !queue.closed => {
+                    Some(rest) if queue.intake != Intake::Closed => {
                         queue.lanes.put_back(lane, rest, unsent.then_some(batch));
                     }
                     _ => queue.lanes.recycle(batch),
@@ -377,14 +421,16 @@ fn gather(link: &Link, scribe: &mut Scribe, chunks: &mut Chunks) {
                 let more = rest.fragments.next(chunks);
                 freed += if more { 0 } else { rest.room as usize };
                 queue = link.queue.lock();
-                if more && !queue.closed {
+                if more && queue.intake != Intake::Closed {
                     queue.lanes.put_back(lane, rest, None);
                 }
             }
         }
     }
+    let drained = queue.idle && queue.intake == Intake::Draining;
     drop(queue);
     link.room.add_permits(freed);
+    drained
 }
 
 async fn read<S, I>(
@@ -407,7 +453,8 @@ where
     let stopped = link.stopped();
     tokio::pin!(stopped);
     loop {
-        let full = inbound.is_full();
+        let draining = link.is_draining();
+        let full = inbound.is_full() && !draining;
         tokio::select! {
             biased;
             () = &mut stopped => return link.reason(),
@@ -427,6 +474,10 @@ where
                     Err(e) => return broken(e),
                 }
             }
+        }
+        if draining {
+            buffer.clear();
+            continue;
         }
         if inbound.is_full() {
             continue;

@@ -12,11 +12,11 @@ use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::AbortHandle;
 use tokio::time::sleep_until;
-use tokio_rustls::TlsConnector;
 
 use crate::connection::establish::{EstablishError, Local};
+use crate::connection::tls::TlsConnector;
 use crate::distribution::dial::{DialError, StockArrival, StockJudgement, Stocked, Stream, dial};
-use crate::distribution::link::{self, Inbound, Link, LinkError};
+use crate::distribution::link::{self, Inbound, Link, LinkError, NODE_STOPS};
 use crate::distribution::names::{NameForm, ResolveError, Resolver};
 use crate::distribution::peers::{self, Effect, Event, Origin};
 use crate::limits;
@@ -75,7 +75,7 @@ pub(crate) enum Command {
     Connect(Arc<str>, Answer),
     /// End a link; answers whether there was one.
     Disconnect(Arc<str>, oneshot::Sender<bool>),
-    /// End all, and answer when nothing is left.
+    /// Let all leave that was sent, end all, and answer when nothing is left.
     Stop(oneshot::Sender<()>),
 }
 
@@ -106,7 +106,15 @@ pub(crate) struct Manager<H: Host> {
     links: HashMap<u64, Arc<Link>>,
     reports: mpsc::UnboundedSender<Report>,
     reported: mpsc::UnboundedReceiver<Report>,
-    stopping: Option<oneshot::Sender<()>>,
+    stopping: Option<Stopping>,
+}
+
+/// The end of the manager.
+struct Stopping {
+    /// Who is told; `None`: nobody has asked, but nobody is left who could.
+    answer: Option<oneshot::Sender<()>>,
+    /// When links are cut that are not drained by then; `None`: they have been cut.
+    cut: Option<Instant>,
 }
 
 impl<H: Host> Manager<H> {
@@ -148,22 +156,19 @@ impl<H: Host> Manager<H> {
             self.establish(name, stocked, Origin::Accepted(0));
         }
         loop {
-            let deadline = self.peers.deadline();
-            let tick = async {
-                match deadline {
-                    Some(at) => sleep_until((self.started + at).into()).await,
-                    None => std::future::pending().await,
-                }
-            };
+            let tick = at(self.peers.deadline().map(|after| self.started + after));
+            let cut = at(self.stopping.as_ref().and_then(|stopping| stopping.cut));
+            let stopping = self.stopping.is_some();
             tokio::select! {
-                command = commands.recv() => match command {
+                command = commands.recv(), if !stopping => match command {
                     Some(command) => self.command(command),
-                    None => self.stop(),
+                    None => self.stop(None),
                 },
                 Some(report) = self.reported.recv() => self.report(report),
                 Some(judgement) = judgements.recv() => self.judge(judgement),
                 Some(arrival) = arrivals.recv() => self.arrived(arrival),
                 () = tick => self.handle(Event::Tick),
+                () = cut => self.cut(),
             }
             if self.stopping.is_some() && self.links.is_empty() {
                 break;
@@ -175,25 +180,32 @@ impl<H: Host> Manager<H> {
         for answer in self.waiting.drain().flat_map(|(_, answers)| answers) {
             let _ = answer.send(Err(ConnectError::NotAlive));
         }
-        if let Some(stopped) = self.stopping.take() {
-            let _ = stopped.send(());
+        if let Some(answer) = self.stopping.take().and_then(|stopping| stopping.answer) {
+            let _ = answer.send(());
         }
     }
 
-    fn stop(&mut self) {
-        if self.stopping.is_none() {
-            self.stopping = Some(oneshot::channel().0);
+    fn stop(&mut self, answer: Option<oneshot::Sender<()>>) {
+        let cut = Some(Instant::now() + limits::LAST_WORDS);
+        self.stopping = Some(Stopping { answer, cut });
+        for link in self.links.values() {
+            link.drain();
+        }
+    }
+
+    /// Ends links whose peers have not taken in time what was sent last.
+    fn cut(&mut self) {
+        if let Some(stopping) = &mut self.stopping {
+            stopping.cut = None;
         }
         for link in self.links.values() {
-            link.stop(LinkError::Local("this node has stopped"));
+            tracing::warn!(peer = %link.name, "a stock node does not read: what was sent to it last may be lost");
+            link.stop(NODE_STOPS);
         }
     }
 
     fn command(&mut self, command: Command) {
         match command {
-            Command::Connect(_, answer) if self.stopping.is_some() => {
-                let _ = answer.send(Err(ConnectError::NotAlive));
-            }
             Command::Connect(name, answer) => {
                 let up = self
                     .links
@@ -211,10 +223,7 @@ impl<H: Host> Manager<H> {
                 self.handle(Event::Disconnect(name));
                 let _ = answer.send(there);
             }
-            Command::Stop(answer) => {
-                self.stopping = Some(answer);
-                self.stop();
-            }
+            Command::Stop(answer) => self.stop(Some(answer)),
         }
     }
 
@@ -390,7 +399,7 @@ impl<H: Host> Manager<H> {
         ));
         self.links.insert(number, link.clone());
         if self.stopping.is_some() {
-            link.stop(LinkError::Local("this node has stopped"));
+            link.stop(NODE_STOPS);
         }
         let inbound = self.host.up(&link);
         let (config, reports) = (self.config.link.clone(), self.reports.clone());
@@ -408,6 +417,14 @@ impl<H: Host> Manager<H> {
         for answer in self.waiting.remove(&link.name).unwrap_or_default() {
             let _ = answer.send(Ok(link.clone()));
         }
+    }
+}
+
+/// Ready at that time; `None`: never.
+async fn at(time: Option<Instant>) {
+    match time {
+        Some(time) => sleep_until(time.into()).await,
+        None => std::future::pending().await,
     }
 }
 

@@ -123,7 +123,8 @@ impl Inner {
         self.view.stopping();
         self.scopes.stop();
         if let Some(stock) = self.stock() {
-            stock.stop(!self.processes.links().is_empty());
+            self.processes.settle();
+            stock.stop();
         }
         self.runtime.stop();
         self.processes.registry.stop();
@@ -426,8 +427,9 @@ impl Node {
     }
 
     /// Ends the node. When the call returns no thread and no socket of it is left, which takes
-    /// milliseconds; messages that were queued may be lost. What mailboxes hold can still be
-    /// received.
+    /// milliseconds. What was sent to stock nodes has arrived there, unless one did not read it within
+    /// [two seconds](crate::limits::LAST_WORDS); messages to Partisan peers that were queued may be lost. What mailboxes hold
+    /// can still be received.
     pub fn stop(&self) {
         self.inner.stop();
     }

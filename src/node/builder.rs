@@ -249,9 +249,9 @@ impl Builder {
         let mut identity = Identity::new(config.name.clone(), creation);
         let (mut threads, mut first) = (None, None);
         if let Some(distribution) = &distribution {
-            let runtime = threads.insert(stock::threads(distribution)?);
+            let threads = threads.insert(stock::threads(distribution)?);
             let unnamed = config.local(identity.clone());
-            if let Some((given, link)) = stock::named(runtime, distribution, unnamed)? {
+            if let Some((given, link)) = stock::named(threads, distribution, unnamed)? {
                 config.name = given.node.clone();
                 identity = given;
                 first = Some(link);
@@ -269,10 +269,10 @@ impl Builder {
         let distributed = distribution.as_ref();
         let inner = Inner::new(runtime, registry, view, limits, distributed);
         let inner = Arc::new(inner);
-        if let (Some(config), Some(gate), Some(runtime)) = (distribution, gate, threads) {
+        if let (Some(config), Some(gate), Some(threads)) = (distribution, gate, threads) {
             let setup = stock::Setup {
                 config,
-                runtime,
+                threads,
                 gate,
                 local,
                 queue_bytes,

@@ -120,14 +120,9 @@ impl RustHost {
         let Some((to, reply)) = answer(&self.registry, &request) else {
             return Delivery::NoProcess;
         };
-        let dest = Dest::Pid {
-            id: to.id,
-            serial: to.serial,
-            creation: to.creation,
-        };
         let route = session.route(MEMBERSHIP_CHANNEL, 0).or(session.outbox(0));
         if let (Some(outbox), true) = (route, to.node == session.peer.node) {
-            let reply = Outgoing::of(dest, reply.skeleton(), &[], false);
+            let reply = Outgoing::of((&to).into(), reply.skeleton(), &[], false);
             let _ = outbox.send(REQUESTS_SENDER, reply, Pressure::Refuse);
         }
         Delivery::Done

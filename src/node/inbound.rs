@@ -94,12 +94,7 @@ impl Receiver {
         let Some(term) = inner.processes.answered(term) else {
             return;
         };
-        let dest = Dest::Pid {
-            id: to.id,
-            serial: to.serial,
-            creation: to.creation,
-        };
-        if let Some(slot) = inner.processes.registry.find(dest) {
+        if let Some(slot) = inner.processes.registry.find(to.into()) {
             let message = self.message(from, term);
             self.put(slot, message, false);
         }

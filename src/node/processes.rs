@@ -228,6 +228,11 @@ impl Processes {
         self.calls.lost(&link.name);
     }
 
+    /// Waits until what has begun to happen is on its way to all whom it concerns.
+    pub(crate) fn settle(&self) {
+        drop(self.signals.lock());
+    }
+
     fn handle(&self, event: Event) -> Result<(), signals::Error> {
         self.carry_out(&mut self.signals.lock(), event)
     }

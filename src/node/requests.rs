@@ -40,11 +40,7 @@ pub(crate) fn answer(registry: &Registry, request: &Term) -> Option<(Pid, Term)>
 /// A pid of this node, or the numbers of one: creation 0 stands for any.
 fn process(registry: &Registry, subject: &Value) -> Option<Dest<'static>> {
     if let Some(pid) = subject.as_pid() {
-        return (*pid.node == *registry.identity.node).then_some(Dest::Pid {
-            id: pid.id,
-            serial: pid.serial,
-            creation: pid.creation,
-        });
+        return (*pid.node == *registry.identity.node).then(|| pid.into());
     }
     let [id, serial, creation] = subject.as_tuple()? else {
         return None;

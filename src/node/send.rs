@@ -78,11 +78,7 @@ impl<'a> Destination<'a> {
     fn at_node(&self) -> Option<Dest<'a>> {
         match *self {
             Self::Name { name, .. } => Some(Dest::Name(name)),
-            Self::Pid(pid) => Some(Dest::Pid {
-                id: pid.id,
-                serial: pid.serial,
-                creation: pid.creation,
-            }),
+            Self::Pid(pid) => Some(pid.into()),
             Self::Alias(_) => None,
         }
     }
@@ -142,9 +138,9 @@ impl SendOptions {
         self
     }
 
-    /// Sends by the link of Distributed Erlang, whatever else there is. Without this a node that has
-    /// ever had a Partisan session is reached by Partisan only: order is kept on each way, not between
-    /// them.
+    /// Sends by the link of Distributed Erlang, whatever else there is. Without this names and pids of a node that has
+    /// ever had a Partisan session are reached by Partisan only: order is kept on each way, not between
+    /// them. Calls, the answers to them, and all else that is sent to an alias go by the link.
     #[must_use]
     pub fn distribution(mut self) -> Self {
         self.distribution = true;
@@ -444,10 +440,13 @@ impl Node {
         if *to.node() == *inner.processes.registry.identity.node {
             return Ok(self.attempt_here(to, term));
         }
+        // Who gives an alias away, as callers do, has a link.
+        let needs_link = || {
+            matches!(to, Destination::Alias(_))
+                || matches!(inner.view.route(to.node()), Route::Unknown)
+        };
         let by_link = inner.has_distribution()
-            && (options.distribution
-                || options.channel.is_none()
-                    && matches!(inner.view.route(to.node()), Route::Unknown));
+            && (options.distribution || options.channel.is_none() && needs_link());
         if by_link {
             return self.attempt_link(to, term);
         }

@@ -33,12 +33,8 @@ use crate::wire::identity::Identity;
 /// Name of the threads that serve links with stock nodes.
 const THREAD_NAME: &str = "partisan-dist";
 
-/// Time for links to end when the node stops.
+/// Time for tasks to end when the links have.
 const STOP_PATIENCE: Duration = Duration::from_secs(2);
-
-/// Time for what was sent last, an answer or the news of a process's end, to leave when the node
-/// stops.
-const LAST_WORDS: Duration = Duration::from_millis(50);
 
 /// How a node takes part in Distributed Erlang: [`Builder::distribution`](crate::Builder::distribution).
 ///
@@ -196,7 +192,7 @@ impl Gate {
 pub(crate) struct Stock {
     commands: mpsc::UnboundedSender<Command>,
     handle: Handle,
-    runtime: Mutex<Option<Runtime>>,
+    threads: Mutex<Option<Threads>>,
     registration: Mutex<Option<Registration>>,
 }
 
@@ -226,8 +222,32 @@ impl manager::Host for Face {
     }
 }
 
-/// The threads that serve links.
-pub(crate) fn threads(config: &Distribution) -> Result<Runtime, StartError> {
+/// The threads that serve links. Dropped, they end and are not waited for: the node may be started by a task, which must
+/// not wait, and fail.
+pub(crate) struct Threads {
+    handle: Handle,
+    runtime: Option<Runtime>,
+}
+
+impl Threads {
+    /// Ends them when their tasks have ended, for which they have some time.
+    fn end(mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_timeout(STOP_PATIENCE);
+        }
+    }
+}
+
+impl Drop for Threads {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+/// Starts the threads that serve links.
+pub(crate) fn threads(config: &Distribution) -> Result<Threads, StartError> {
     if config.visible {
         return Err(StartError::Visible);
     }
@@ -241,16 +261,19 @@ pub(crate) fn threads(config: &Distribution) -> Result<Runtime, StartError> {
         .thread_name(THREAD_NAME)
         .enable_all()
         .build()?;
-    Ok(runtime)
+    Ok(Threads {
+        handle: runtime.handle().clone(),
+        runtime: Some(runtime),
+    })
 }
 
-/// Blocks for the outcome of a task of that runtime.
+/// Blocks for the outcome of a task of these threads.
 fn wait<T: Send + 'static>(
-    runtime: &Runtime,
+    threads: &Handle,
     task: impl Future<Output = T> + Send + 'static,
 ) -> Result<T, StartError> {
     let (answer, outcome) = std::sync::mpsc::channel();
-    runtime.spawn(async move {
+    threads.spawn(async move {
         let _ = answer.send(task.await);
     });
     let died = |_| StartError::Overlay("a task of the distribution has died".into());
@@ -260,7 +283,7 @@ fn wait<T: Send + 'static>(
 /// Gets a name from another node, if that is wanted: the name, and the connection that comes with
 /// it.
 pub(crate) fn named(
-    runtime: &Runtime,
+    threads: &Threads,
     config: &Distribution,
     local: Local,
 ) -> Result<Option<(Identity, Stocked)>, StartError> {
@@ -279,7 +302,7 @@ pub(crate) fn named(
     };
     let resolver = config.names.clone();
     let asked = giver.clone();
-    let stocked = wait(runtime, async move {
+    let stocked = wait(&threads.handle, async move {
         let address = resolver.resolve(&asked, form).await;
         let address = address.map_err(|e| ConnectError::Resolve(Arc::new(e)))?;
         let cookie = local.cookie_for(&asked);
@@ -295,7 +318,7 @@ pub(crate) fn named(
 /// What a node serves links with.
 pub(crate) struct Setup {
     pub(crate) config: Distribution,
-    pub(crate) runtime: Runtime,
+    pub(crate) threads: Threads,
     pub(crate) gate: Gate,
     pub(crate) local: Arc<Local>,
     pub(crate) queue_bytes: u64,
@@ -307,7 +330,7 @@ pub(crate) struct Setup {
 pub(crate) fn start(inner: &Arc<Inner>, setup: Setup) -> Result<Stock, StartError> {
     let Setup {
         config,
-        runtime,
+        threads,
         gate,
         local,
         queue_bytes,
@@ -348,7 +371,7 @@ pub(crate) fn start(inner: &Arc<Inner>, setup: Setup) -> Result<Stock, StartErro
         .listen_addrs
         .first()
         .map(SocketAddr::port);
-    let handle = runtime.handle().clone();
+    let handle = threads.handle.clone();
     let _context = handle.enter();
     if let Some(acceptor) = acceptor {
         let mut addrs = config.listen_tls.clone();
@@ -360,7 +383,7 @@ pub(crate) fn start(inner: &Arc<Inner>, setup: Setup) -> Result<Stock, StartErro
             port = Some(first.local_addr()?.port());
         }
         for listener in listeners {
-            runtime.spawn(dial::serve(
+            handle.spawn(dial::serve(
                 listener,
                 acceptor.clone(),
                 local.clone(),
@@ -372,23 +395,18 @@ pub(crate) fn start(inner: &Arc<Inner>, setup: Setup) -> Result<Stock, StartErro
         }
     }
     let named = first.is_some();
-    runtime.spawn(manager.run(told, gate.judgements, gate.arrivals, first));
+    handle.spawn(manager.run(told, gate.judgements, gate.arrivals, first));
     let mut registration = None;
     let register = config.register && !named;
     if let (Resolver::Epmd(epmd), true, Some(port)) = (&config.names, register, port) {
         let (epmd, own) = (epmd.clone(), parts.name.to_owned());
-        match wait(&runtime, async move { epmd.register(&own, port).await })? {
-            Ok(done) => registration = Some(done),
-            Err(e) => {
-                runtime.shutdown_background();
-                return Err(e.into());
-            }
-        }
+        let registered = wait(&handle, async move { epmd.register(&own, port).await })?;
+        registration = Some(registered?);
     }
     Ok(Stock {
         commands,
-        handle,
-        runtime: Mutex::new(Some(runtime)),
+        handle: threads.handle.clone(),
+        threads: Mutex::new(Some(threads)),
         registration: Mutex::new(registration),
     })
 }
@@ -402,27 +420,26 @@ impl Stock {
         let _ = self.commands.send(command);
     }
 
-    /// Ends all links. Blocks until they have ended, unless it is called by one of their threads.
-    pub(crate) fn stop(&self, linked: bool) {
+    /// Ends all links when what was sent has left: see [`limits::LAST_WORDS`]. Blocks until they have ended, unless it
+    /// is called by one of their threads.
+    pub(crate) fn stop(&self) {
         self.registration.lock().take();
-        let Some(runtime) = self.runtime.lock().take() else {
+        let Some(threads) = self.threads.lock().take() else {
             return;
         };
-        if linked {
-            std::thread::sleep(LAST_WORDS);
-        }
         let (answer, stopped) = oneshot::channel();
         self.command(Command::Stop(answer));
         if std::thread::current().name() == Some(THREAD_NAME) {
             // The task that is ending this node must not wait for itself.
-            runtime.shutdown_background();
+            self.handle.spawn(async move {
+                let _ = stopped.await;
+                drop(threads);
+            });
             return;
         }
         let _ = block_on(stopped);
-        if Handle::try_current().is_ok() {
-            runtime.shutdown_background();
-        } else {
-            runtime.shutdown_timeout(STOP_PATIENCE);
+        if Handle::try_current().is_err() {
+            threads.end();
         }
     }
 }
@@ -496,5 +513,34 @@ impl Node {
         let (answer, ended) = oneshot::channel();
         stock.command(Command::Disconnect(node.into(), answer));
         ended.await.map_err(|_| ConnectError::NotAlive)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A task must not wait for the threads of a node that has failed to start.
+    #[tokio::test]
+    async fn why_a_node_does_not_start_is_told_to_tasks_too() {
+        let start = |listen: SocketAddr, distribution: Distribution| {
+            let node = Node::builder("failing@127.0.0.1").cookie("c");
+            let node = node.listen(listen);
+            node.distribution(distribution.register(false))
+                .start()
+                .err()
+        };
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let taken = start(listener.local_addr().unwrap(), Distribution::new());
+        assert!(matches!(taken, Some(StartError::Io(_))), "{taken:?}");
+
+        let free = "127.0.0.1:0".parse().unwrap();
+        let tls = start(free, Distribution::new().tls(TlsConfig::default()));
+        let why = tls.map(|e| e.to_string()).unwrap_or_default();
+        let says = match cfg!(feature = "tls") {
+            true => "roots",
+            false => "feature `tls`",
+        };
+        assert!(why.starts_with("TLS: ") && why.contains(says), "{why}");
     }
 }

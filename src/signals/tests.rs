@@ -399,6 +399,26 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     proptest::collection::vec(step, 0..60)
 }
 
+impl Pair {
+    /// Process 1 of either end links to that of the other, and unlinks; then all arrives that is on its way.
+    fn play(&mut self, steps: &[Step]) {
+        for step in steps {
+            match *step {
+                Step::Link(side) => {
+                    let to = self.pid(1 - side, 1);
+                    self.at(side, Event::Link { from: local(1), to });
+                }
+                Step::Unlink(side) => {
+                    let to = self.pid(1 - side, 1);
+                    self.at(side, Event::Unlink { from: local(1), to });
+                }
+                Step::Deliver(side) => self.deliver(side),
+            }
+        }
+        self.settle();
+    }
+}
+
 proptest! {
     /// However links and unlinks of both ends cross, in the end both agree on whether there is a
     /// link: either both hear of the other's end or neither does.
@@ -408,20 +428,7 @@ proptest! {
         for side in 0..2 {
             pair.at(side, Event::Trap { process: local(1), on: true });
         }
-        for step in &steps {
-            match *step {
-                Step::Link(side) => {
-                    let to = pair.pid(1 - side, 1);
-                    pair.at(side, Event::Link { from: local(1), to });
-                }
-                Step::Unlink(side) => {
-                    let to = pair.pid(1 - side, 1);
-                    pair.at(side, Event::Unlink { from: local(1), to });
-                }
-                Step::Deliver(side) => pair.deliver(side),
-            }
-        }
-        pair.settle();
+        pair.play(&steps);
         pair.disconnect();
         prop_assert_eq!(pair.notices[0].len(), pair.notices[1].len());
         prop_assert!(pair.notices[0].len() <= 1);
@@ -433,20 +440,7 @@ proptest! {
     fn the_last_word_counts(steps in steps(), link in any::<bool>(), side in 0..2_usize) {
         let mut pair = Pair::new(1);
         pair.at(side, Event::Trap { process: local(1), on: true });
-        for step in &steps {
-            match *step {
-                Step::Link(side) => {
-                    let to = pair.pid(1 - side, 1);
-                    pair.at(side, Event::Link { from: local(1), to });
-                }
-                Step::Unlink(side) => {
-                    let to = pair.pid(1 - side, 1);
-                    pair.at(side, Event::Unlink { from: local(1), to });
-                }
-                Step::Deliver(side) => pair.deliver(side),
-            }
-        }
-        pair.settle();
+        pair.play(&steps);
         let (from, to) = (local(1), pair.pid(1 - side, 1));
         let event = if link { Event::Link { from, to } } else { Event::Unlink { from, to } };
         pair.at(side, event);

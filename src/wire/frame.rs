@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use crate::limits::{MAX_FRAME_BYTES, MAX_HELLO_BYTES};
 use crate::wire::reader;
+use crate::wire::term::Pid;
 
 /// Bytes of length and kind.
 pub const HEADER: usize = 5;
@@ -177,6 +178,17 @@ pub enum Dest<'a> {
         /// Incarnation of its node; zero stands for any.
         creation: u32,
     },
+}
+
+impl From<&Pid> for Dest<'_> {
+    /// That process, on the node that its pid names.
+    fn from(pid: &Pid) -> Self {
+        Self::Pid {
+            id: pid.id,
+            serial: pid.serial,
+            creation: pid.creation,
+        }
+    }
 }
 
 /// [`Dest`] that owns its name.

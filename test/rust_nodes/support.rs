@@ -1,96 +1,40 @@
 //! What the tests of Rust nodes share.
 
-use std::io::Write;
-use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use partisan::{Builder, Events, Node, NodeEvent, SendError, SendOptions, Term, Value};
 use tokio::time::timeout;
 
+pub(crate) use crate::nodes::{addr, log, quick};
+
 /// Longest time that anything here may take.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
-
-pub(crate) static LOG: OnceLock<Log> = OnceLock::new();
-
-/// What all nodes of this process have logged.
-#[derive(Clone, Default)]
-pub(crate) struct Log(pub(crate) Arc<Mutex<String>>);
-
-impl Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0
-            .lock()
-            .unwrap()
-            .push_str(&String::from_utf8_lossy(bytes));
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
-pub(crate) fn log() -> &'static Log {
-    LOG.get_or_init(|| {
-        let log = Log::default();
-        let writer = log.clone();
-        tracing_subscriber::fmt()
-            .with_ansi(false)
-            .with_writer(move || writer.clone())
-            .init();
-        log
-    })
-}
 
 /// Waits for a line with all of these texts.
 pub(crate) async fn logged(texts: &[&str]) {
     let found = async {
         loop {
-            let found = log()
-                .0
-                .lock()
-                .unwrap()
-                .lines()
-                .any(|l| texts.iter().all(|t| l.contains(t)));
-            if found {
+            if log().has(texts) {
                 return;
             }
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
     if timeout(PATIENCE, found).await.is_err() {
-        panic!(
-            "nothing logged with {texts:?}; the log:\n{}",
-            log().0.lock().unwrap()
-        );
+        panic!("nothing logged with {texts:?}; the log:\n{}", log().text());
     }
 }
 
 pub(crate) fn builder(name: &str) -> Builder {
-    log();
-    Node::builder(format!("{name}@127.0.0.1"))
-        .cookie("secret")
-        .listen("127.0.0.1:0".parse().unwrap())
-        .connection_interval(Duration::from_millis(50))
-        .connection_jitter(Duration::from_millis(50))
-        .io_threads(1)
-        .bulk_threads(1)
-}
-
-pub(crate) fn addr(node: &Node) -> SocketAddr {
-    node.spec().listen_addrs[0]
+    quick(name, "secret")
 }
 
 /// Runs a test's body for at most its time.
 pub(crate) async fn within<T>(body: impl Future<Output = T>) -> T {
     match timeout(PATIENCE, body).await {
         Ok(outcome) => outcome,
-        Err(_) => panic!(
-            "the test takes too long; the log:\n{}",
-            log().0.lock().unwrap()
-        ),
+        Err(_) => panic!("the test takes too long; the log:\n{}", log().text()),
     }
 }
 

@@ -3,7 +3,7 @@
 
 -export([burst/4, serve_after/2, answer/0, senders/4, suspended/0, digests/0]).
 -export([chatter/1, chatted/0, sink/2, down/1, report/1, count/1, monitors/2, linkers/2]).
--export([greeter/0, greeted/1]).
+-export([greeter/0, greeted/1, let_in/1]).
 
 %% @doc Sends `{Tag, N, Binary}' for N from 0 to Count - 1.
 burst(To, Tag, Count, Bytes) ->
@@ -125,6 +125,9 @@ sink(Node, Next, Gaps, Count, Down) ->
             From ! {count, Count},
             sink(Node, Next, Gaps, Count, Down)
     end.
+
+%% @doc Lets a node in again that a sink keeps out.
+let_in(Node) -> erlang:set_cookie(Node, erlang:get_cookie()).
 
 %% @doc Waits until the connection is gone; how many messages there were then.
 down(Name) -> ask(Name, down).

@@ -50,7 +50,7 @@ fn silent_strangers_do_not_hold_the_door() {
     let (guest, _) = world.run(dialled).expect("it gets in");
     let took = began.elapsed();
     assert!(took < CROWDED_HANDSHAKE_TIMEOUT * 2, "{took:?}");
-    log().wait(&["connections have to wait"]);
+    logged(&["connections have to wait"]);
     eventually("there is a link", || node.links().len() == 1);
     // Who has said nothing has been sent away, at the latest in his own time.
     world.run(async {

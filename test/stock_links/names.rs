@@ -124,7 +124,7 @@ fn a_second_node_of_one_name() {
     two.creation(&second.name);
     let down = watching.wait(PATIENCE);
     assert_eq!(down.as_deref(), Ok(&*format!("'{rust}'")));
-    log().wait(&["names_beam", "is down", "the node has connected anew"]);
+    logged(&["names_beam", "is down", "the node has connected anew"]);
     assert_eq!(two.node.links().len(), 1);
 
     // Nobody has this node's own name: neither who dials it nor who starts beside it.
@@ -167,7 +167,7 @@ fn a_late_connection_of_an_old_session_is_refused() {
             .expect("the binding is authentic");
         assert!(world.run(is_closed(&mut extra)));
     }
-    log().wait(&["late_beam", "a session that is not being set up"]);
+    logged(&["late_beam", "a session that is not being set up"]);
     erl.expect(&hello(rust), "hello");
     assert!(changes(&mut events).is_empty());
 }

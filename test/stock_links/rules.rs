@@ -18,7 +18,7 @@ fn a_name_server_that_starts_anew_knows_the_node_again() {
     let before = start(&epmd, "before_beam");
     before.expect(&hello(rust), "hello");
     drop(epmd);
-    log().wait(&["EPMD has closed the connection", "found_rust"]);
+    logged(&["EPMD has closed the connection", "found_rust"]);
     let mut epmd = None;
     eventually("it starts again", || {
         epmd = Epmd::start_at(world.release, port);

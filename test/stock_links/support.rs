@@ -1,11 +1,13 @@
 //! What the tests of links share: nodes, events, the log, and diallers that are no nodes.
 
-#![allow(dead_code, reason = "each test that includes this uses a part of it")]
+#![allow(
+    dead_code,
+    unused_imports,
+    reason = "each test that includes this uses a part of it"
+)]
 
 use std::future::Future;
-use std::io::Write;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use partisan::wire::flags::Flags;
@@ -20,6 +22,7 @@ use tokio::net::TcpStream;
 use tokio::runtime::Runtime;
 use tokio::time::timeout;
 
+pub(crate) use crate::nodes::{addr, log, quick};
 use crate::stock::{Epmd, Options, Peer, Release, releases};
 
 pub(crate) const COOKIE: &str = "stock_links";
@@ -87,17 +90,7 @@ pub(crate) fn distribution(epmd: u16) -> Distribution {
 }
 
 pub(crate) fn builder(name: &str) -> Builder {
-    Node::builder(format!("{name}@127.0.0.1"))
-        .cookie(COOKIE)
-        .listen("127.0.0.1:0".parse().expect("an address"))
-        .connection_interval(Duration::from_millis(50))
-        .connection_jitter(Duration::from_millis(50))
-        .io_threads(1)
-        .bulk_threads(1)
-}
-
-pub(crate) fn addr(node: &Node) -> SocketAddr {
-    node.spec().listen_addrs[0]
+    quick(name, COOKIE)
 }
 
 /// Waits for the link with a node.
@@ -241,47 +234,8 @@ pub(crate) async fn is_closed(stream: &mut TcpStream) -> bool {
     }
 }
 
-/// What all nodes of this process have logged.
-#[derive(Clone, Default)]
-pub(crate) struct Log(Arc<Mutex<String>>);
-
-impl Log {
-    pub(crate) fn text(&self) -> String {
-        self.0.lock().expect("nobody panics with it").clone()
-    }
-
-    /// Waits for a line with all of these texts.
-    #[track_caller]
-    pub(crate) fn wait(&self, texts: &[&str]) {
-        let found = |text: String| text.lines().any(|l| texts.iter().all(|t| l.contains(t)));
-        eventually(&format!("a line with {texts:?}"), || found(self.text()));
-    }
-}
-
-impl Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        let text = String::from_utf8_lossy(bytes);
-        self.0
-            .lock()
-            .expect("nobody panics with it")
-            .push_str(&text);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
-pub(crate) fn log() -> &'static Log {
-    static LOG: OnceLock<Log> = OnceLock::new();
-    LOG.get_or_init(|| {
-        let log = Log::default();
-        let writer = log.clone();
-        tracing_subscriber::fmt()
-            .with_ansi(false)
-            .with_writer(move || writer.clone())
-            .init();
-        log
-    })
+/// Waits for a line with all of these texts in the log.
+#[track_caller]
+pub(crate) fn logged(texts: &[&str]) {
+    eventually(&format!("a line with {texts:?}"), || log().has(texts));
 }

@@ -17,6 +17,22 @@ use anyhow::{Context, Result, bail};
 use crate::children::Group;
 use crate::process;
 
+/// Obeys, as an end, until standard input ends.
+pub(crate) fn obey(mut command: impl FnMut(&str) -> Result<String>) -> Result<()> {
+    for line in std::io::stdin().lock().lines() {
+        let line = line?;
+        let answer = match command(&line) {
+            Ok(results) => format!("@ok {results}"),
+            Err(e) => format!("@error {}", format!("{e:#}").replace('\n', " ")),
+        };
+        let mut out = std::io::stdout().lock();
+        writeln!(out, "{answer}")?;
+        out.flush()?;
+    }
+    // Threads that wait for a peer must not keep the process.
+    std::process::exit(0);
+}
+
 /// Results of a command.
 #[derive(Debug, Default)]
 pub(crate) struct Answer(HashMap<String, String>);

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::allow::Rules;
 use crate::failure::EXIT_CODES;
 use crate::lookup::Lookup;
 use crate::remote::{CallArgs, MembersArgs, NamesArgs, PingArgs};
@@ -45,7 +46,7 @@ pub(crate) enum Command {
 #[derive(Debug, Default, Args)]
 pub(crate) struct NodeArgs {
     /// File in TOML with the keys name, cookie, listen, advertise, join, data_dir, channels, distribution, names,
-    /// register, tick_time and tls (see docs/program.md).
+    /// register, tick_time, allow and tls (see docs/program.md).
     #[arg(long, short, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
     /// Name of the node, NAME@HOST.
@@ -92,6 +93,8 @@ pub(crate) struct NodeArgs {
     #[arg(long, value_name = "SECONDS")]
     pub(crate) tick_time: Option<f64>,
     #[command(flatten)]
+    pub(crate) allow: Rules,
+    #[command(flatten)]
     pub(crate) tls: Tls,
 }
 
@@ -133,6 +136,7 @@ impl NodeArgs {
                 file.register
             },
             tick_time: self.tick_time.or(file.tick_time),
+            allow: self.allow.over(file.allow),
             tls: self.tls.over(file.tls),
         }
     }
@@ -220,6 +224,17 @@ mod tests {
     }
 
     #[test]
+    fn what_stock_nodes_may_do() {
+        let file = "[allow]\nnames = ['x']\nlinks = false\nexits = false";
+        let file: Settings = toml::from_str(file).unwrap();
+        let args = parsed("node --allow-name a --allow-name b --allow-exits true").unwrap();
+        let rules = args.over(file).allow;
+        assert_eq!(rules.names, Some(vec!["a".into(), "b".into()]));
+        assert_eq!((rules.links, rules.monitors), (Some(false), None));
+        assert_eq!(rules.exits, Some(true));
+    }
+
+    #[test]
     fn nonsense_is_refused() {
         for line in [
             "node --channel =2",
@@ -228,6 +243,7 @@ mod tests {
             "node --parallelism x",
             "node --fixed-port 1 --start-epmd",
             "node --tls-cert x",
+            "node --allow-links perhaps",
             "nodes",
         ] {
             assert!(parsed(line).is_err(), "{line}");

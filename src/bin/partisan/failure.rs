@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use partisan::connection::establish::EstablishError;
 use partisan::distribution::dial::DialError;
 use partisan::distribution::names::ResolveError;
+use partisan::distribution::tls::TlsError;
 use partisan::wire::handshake::{Awaited, HandshakeError};
 use partisan::{CallError, ConnectError, EpmdError, RpcError, StartError};
 use serde_json::json;
@@ -307,6 +308,7 @@ impl From<StartError> for Failure {
                     StartError::Name(_) | StartError::NodeName(_) | StartError::NoCookie => {
                         Cause::Usage
                     }
+                    StartError::Tls(TlsError::NotBuilt) => Cause::Usage,
                     StartError::Tls(_) => Cause::Tls,
                     _ => Cause::Other,
                 };

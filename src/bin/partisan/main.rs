@@ -3,6 +3,7 @@
 //! What succeeds is told on standard output and, with `--json`, in JSON; what fails is told on
 //! standard error with its cause and what to do about it, and by the exit code (see `failure`).
 
+mod allow;
 mod args;
 mod client;
 mod failure;
@@ -13,6 +14,7 @@ mod remote;
 mod settings;
 mod tls;
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -41,7 +43,8 @@ fn main() -> ExitCode {
     };
     match done {
         Ok(answer) => {
-            println!("{answer}");
+            // Whoever has closed our output does not want it.
+            let _ = writeln!(std::io::stdout(), "{answer}");
             ExitCode::SUCCESS
         }
         Err(failure) => {

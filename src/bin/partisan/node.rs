@@ -5,13 +5,14 @@ use partisan::{
     Value, term,
 };
 use serde_json::json;
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::args::NodeArgs;
 use crate::failure::{Cause, Failure};
 use crate::remote::spec_term;
 use crate::settings::{Settings, resolve};
 
-/// Runs until the node stops.
+/// Runs until the node is told to stop, by SIGTERM or SIGINT.
 pub(crate) fn run(args: &NodeArgs, as_json: bool) -> Result<String, Failure> {
     let other = |e: &(dyn std::error::Error + 'static)| Failure::from_error(Cause::Other, e);
     let file = args.config.as_deref().map(Settings::read).transpose()?;
@@ -20,26 +21,50 @@ pub(crate) fn run(args: &NodeArgs, as_json: bool) -> Result<String, Failure> {
     for peer in &settings.join {
         join.push((peer.name.clone(), resolve(&peer.address)?));
     }
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    let runtime = runtime.map_err(|e| other(&e))?;
+    // Before anybody learns that there is a node.
+    let (mut interrupt, mut terminate) = {
+        let _context = runtime.enter();
+        let caught = |kind| signal(kind).map_err(|e| other(&e));
+        (
+            caught(SignalKind::interrupt())?,
+            caught(SignalKind::terminate())?,
+        )
+    };
     let node = settings.builder()?.start()?;
     let mut events = node.events();
     node.serve("echo", Echo).map_err(|e| other(&e))?;
     tell_members(&node);
     println!("{}", started(node.spec(), as_json));
-    let runtime = tokio::runtime::Builder::new_current_thread().build();
-    let runtime = runtime.map_err(|e| other(&e))?;
     runtime.block_on(async {
         for (name, addrs) in join {
             let joined = node.join((name.as_str(), addrs)).await;
             joined.map_err(|e| other(&e))?;
         }
         loop {
-            match events.recv().await {
-                Some(NodeEvent::Failed(why)) => break Err(Failure::new(Cause::Other, &*why)),
-                Some(_) => {}
-                None => break Ok("the node has stopped".to_owned()),
+            tokio::select! {
+                event = events.recv() => match event {
+                    Some(NodeEvent::Failed(why)) => break Err(Failure::new(Cause::Other, &*why)),
+                    Some(_) => {}
+                    None => break Ok(()),
+                },
+                _ = interrupt.recv() => break Ok(()),
+                _ = terminate.recv() => break Ok(()),
             }
         }
-    })
+    })?;
+    node.stop();
+    Ok(stopped(node.name(), as_json))
+}
+
+fn stopped(name: &str, as_json: bool) -> String {
+    match as_json {
+        true => json!({"name": name, "stopped": true}).to_string(),
+        false => format!("{name} has stopped"),
+    }
 }
 
 /// What the node tells when it can be reached.

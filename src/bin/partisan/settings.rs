@@ -10,6 +10,9 @@
 //! names = "epmd"                    # see `lookup`
 //! tick_time = 60
 //!
+//! [allow]                           # see `allow`
+//! names = ["echo"]
+//!
 //! [tls]
 //! ca = "ca.pem"
 //! cert = "rust.pem"
@@ -31,6 +34,7 @@ use partisan::wire::hello::DEFAULT_CHANNEL;
 use partisan::{Builder, ChannelSpec, Distribution, Node};
 use serde::Deserialize;
 
+use crate::allow::Rules;
 use crate::failure::{Cause, Failure};
 use crate::lookup::Lookup;
 use crate::tls::Tls;
@@ -52,6 +56,7 @@ pub(crate) struct Settings {
     pub(crate) register: Option<bool>,
     /// Seconds.
     pub(crate) tick_time: Option<f64>,
+    pub(crate) allow: Rules,
     pub(crate) tls: Option<Tls>,
 }
 
@@ -184,7 +189,9 @@ impl Settings {
         }
         if self.distribution.unwrap_or(true) {
             let mut own = self.names.own_address(name);
-            let mut distribution = Distribution::new().names(self.names.resolver());
+            let mut distribution = Distribution::new()
+                .names(self.names.resolver())
+                .allow(self.allow.allow());
             if let Some(tls) = &self.tls {
                 distribution = distribution.tls(tls.config()?);
                 for text in &tls.listen {
@@ -299,6 +306,7 @@ mod tests {
         assert!(error("join = ['x']").contains("NAME@HOST:PORT"));
         assert!(error("names = { prt = 1 }").contains("a table of epmd_port"));
         assert!(error("[tls]\ncacert = 'x'").contains("unknown field `cacert`"));
+        assert!(error("[allow]\nspawn = true").contains("unknown field `spawn`"));
         let settings: Settings = toml::from_str("name = 'a@h'\ntick_time = -1").unwrap();
         let failure = settings.builder().err().unwrap();
         assert!(failure.to_string().contains("tick_time"));

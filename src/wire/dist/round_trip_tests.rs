@@ -1,5 +1,6 @@
 //! What one end writes the other one reads, whatever they have agreed on.
 
+use super::write::kind;
 use super::*;
 use crate::limits::{OUT_OF_BAND_BYTES, WRITE_IN_PLACE_BYTES};
 use crate::wire::flags::Flags;
@@ -62,35 +63,6 @@ pub(super) fn term(value: Value) -> Term {
     value.encode().unwrap()
 }
 
-fn takes_payload(control: &Control) -> bool {
-    !matches!(
-        control,
-        Control::Link { .. }
-            | Control::Unlink { .. }
-            | Control::GroupLeader { .. }
-            | Control::Monitor { .. }
-            | Control::Demonitor { .. }
-            | Control::SpawnReply { .. }
-            | Control::UnlinkId { .. }
-            | Control::UnlinkIdAck { .. }
-            | Control::Unknown { .. }
-    )
-}
-
-fn has_token(control: &Control) -> bool {
-    matches!(
-        control,
-        Control::Send { .. }
-            | Control::RegSend { .. }
-            | Control::AliasSend { .. }
-            | Control::AltactSend { .. }
-            | Control::Exit { .. }
-            | Control::Exit2 { .. }
-            | Control::SpawnRequest { .. }
-            | Control::SpawnReply { .. }
-    )
-}
-
 /// What arrives of a signal.
 fn expected(mut signal: Signal, agreed: Flags) -> Signal {
     signal.control = match signal.control {
@@ -122,7 +94,7 @@ fn expected(mut signal: Signal, agreed: Flags) -> Signal {
         .and_then(|token| token.as_tuple()?.get(1)?.as_i64());
     let known = agreed.contains(Flags::BIG_SEQTRACE_LABELS)
         || label.is_some_and(|label| label.unsigned_abs() <= 1 << 20);
-    if !has_token(&signal.control) || !known {
+    if !kind(&signal.control).token || !known {
         signal.trace = None;
     }
     signal
@@ -284,7 +256,7 @@ fn trace() -> impl Strategy<Value = Option<Value>> {
 
 fn signal() -> impl Strategy<Value = Signal> {
     (control(), trace(), value()).prop_map(|(control, trace, payload)| Signal {
-        payload: takes_payload(&control).then(|| term(payload)),
+        payload: kind(&control).payload.then(|| term(payload)),
         control,
         trace,
     })

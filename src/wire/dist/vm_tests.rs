@@ -2,7 +2,7 @@
 //! [`Flags::STOCK`]: packets with headers and atom caches, recorded. They are seeds of the fuzz
 //! target `dist`, too: one byte, then packets with lengths of two bytes.
 
-use super::write::name_of;
+use super::write::kind;
 use super::*;
 use crate::wire::flags::Flags;
 use crate::wire::reader;
@@ -33,7 +33,7 @@ fn recorded_signals_are_understood() {
     for (recorded, newest) in RECORDED.into_iter().zip([false, false, true]) {
         let signals = signals(recorded);
         let count = |name| {
-            let names = signals.iter().map(|signal| name_of(&signal.control));
+            let names = signals.iter().map(|signal| kind(&signal.control).name);
             names.filter(|own| *own == name).count()
         };
         let expected = [

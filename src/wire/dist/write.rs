@@ -23,11 +23,15 @@ type Written = Result<(), TermError>;
 impl Writer<'_> {
     /// Writes the signal's control tuple and returns the payload that has to follow it.
     pub(super) fn signal<'s>(&mut self, signal: &'s Signal) -> Result<Option<&'s Term>, DistError> {
-        let name = name_of(&signal.control);
+        let Kind {
+            name,
+            payload: takes_payload,
+            token: has_token,
+        } = kind(&signal.control);
         if let Some(flag) = missing(&signal.control, self.agreed) {
             return Err(DistError::NotOffered { signal: name, flag });
         }
-        let payload = match (takes_payload(&signal.control), &signal.payload) {
+        let payload = match (takes_payload, &signal.payload) {
             (true, None) => return Err(unsendable(name, "its payload is missing")),
             (false, Some(_)) => return Err(unsendable(name, "it takes no payload")),
             (_, payload) => payload.as_ref(),
@@ -59,7 +63,7 @@ impl Writer<'_> {
             _ => {}
         }
         let trace = signal.trace.as_ref();
-        let trace = trace.filter(|token| has_token(&signal.control) && self.understood(token));
+        let trace = trace.filter(|token| has_token && self.understood(token));
         self.control(&signal.control, trace, payload)
             .map_err(|source| DistError::Term {
                 operation: name,
@@ -71,7 +75,7 @@ impl Writer<'_> {
     pub(super) fn message(&mut self, control: &Control) -> Result<(), DistError> {
         let written = self.control(control, None, None);
         written.map(drop).map_err(|source| DistError::Term {
-            operation: name_of(control),
+            operation: kind(control).name,
             source,
         })
     }
@@ -452,53 +456,39 @@ fn missing(control: &Control, agreed: Flags) -> Option<Flags> {
     (!missing.is_empty()).then_some(missing)
 }
 
-fn takes_payload(control: &Control) -> bool {
-    matches!(
-        control,
-        Control::Send { .. }
-            | Control::RegSend { .. }
-            | Control::AliasSend { .. }
-            | Control::AltactSend { .. }
-            | Control::Exit { .. }
-            | Control::Exit2 { .. }
-            | Control::MonitorExit { .. }
-            | Control::SpawnRequest { .. }
-    )
+/// What is fixed for all messages of one operation.
+pub(super) struct Kind {
+    /// As `dist.h` has it, without `DOP_`.
+    pub(super) name: &'static str,
+    /// A term follows the control tuple.
+    pub(super) payload: bool,
+    /// There is a form with a trace token.
+    pub(super) token: bool,
 }
 
-/// Whether the control message has a form with a trace token.
-fn has_token(control: &Control) -> bool {
-    matches!(
-        control,
-        Control::Send { .. }
-            | Control::RegSend { .. }
-            | Control::AliasSend { .. }
-            | Control::AltactSend { .. }
-            | Control::Exit { .. }
-            | Control::Exit2 { .. }
-            | Control::SpawnRequest { .. }
-            | Control::SpawnReply { .. }
-    )
-}
-
-pub(super) fn name_of(control: &Control) -> &'static str {
-    match control {
-        Control::Link { .. } => "LINK",
-        Control::Send { .. } => "SEND",
-        Control::Exit { .. } => "EXIT",
-        Control::Unlink { .. } => "UNLINK",
-        Control::RegSend { .. } => "REG_SEND",
-        Control::GroupLeader { .. } => "GROUP_LEADER",
-        Control::Exit2 { .. } => "EXIT2",
-        Control::Monitor { .. } => "MONITOR_P",
-        Control::Demonitor { .. } => "DEMONITOR_P",
-        Control::MonitorExit { .. } => "MONITOR_P_EXIT",
-        Control::SpawnRequest { .. } => "SPAWN_REQUEST",
-        Control::SpawnReply { .. } => "SPAWN_REPLY",
-        Control::AliasSend { .. } => "ALIAS_SEND",
-        Control::UnlinkId { .. } => "UNLINK_ID",
-        Control::UnlinkIdAck { .. } => "UNLINK_ID_ACK",
-        Control::AltactSend { .. } => "ALTACT_SIG_SEND",
-        Control::Unknown { .. } => "an unknown operation",
+pub(super) fn kind(control: &Control) -> Kind {
+    let (name, payload, token) = match control {
+        Control::Link { .. } => ("LINK", false, false),
+        Control::Send { .. } => ("SEND", true, true),
+        Control::Exit { .. } => ("EXIT", true, true),
+        Control::Unlink { .. } => ("UNLINK", false, false),
+        Control::RegSend { .. } => ("REG_SEND", true, true),
+        Control::GroupLeader { .. } => ("GROUP_LEADER", false, false),
+        Control::Exit2 { .. } => ("EXIT2", true, true),
+        Control::Monitor { .. } => ("MONITOR_P", false, false),
+        Control::Demonitor { .. } => ("DEMONITOR_P", false, false),
+        Control::MonitorExit { .. } => ("MONITOR_P_EXIT", true, false),
+        Control::SpawnRequest { .. } => ("SPAWN_REQUEST", true, true),
+        Control::SpawnReply { .. } => ("SPAWN_REPLY", false, true),
+        Control::AliasSend { .. } => ("ALIAS_SEND", true, true),
+        Control::UnlinkId { .. } => ("UNLINK_ID", false, false),
+        Control::UnlinkIdAck { .. } => ("UNLINK_ID_ACK", false, false),
+        Control::AltactSend { .. } => ("ALTACT_SIG_SEND", true, true),
+        Control::Unknown { .. } => ("an unknown operation", false, false),
+    };
+    Kind {
+        name,
+        payload,
+        token,
     }
 }

@@ -9,7 +9,6 @@ mod tcp;
 mod work;
 
 use std::collections::HashMap;
-use std::io::{BufRead, Write};
 use std::net::SocketAddr;
 
 use anyhow::{Context, Result, bail};
@@ -21,18 +20,7 @@ use work::{Amount, Sinks, Source, Transport};
 /// Runs until standard input ends.
 pub(crate) fn run(name: &str) -> Result<()> {
     let mut state = State::new(name);
-    for line in std::io::stdin().lock().lines() {
-        let line = line?;
-        let answer = match state.command(&line) {
-            Ok(results) => format!("@ok {results}"),
-            Err(e) => format!("@error {}", format!("{e:#}").replace('\n', " ")),
-        };
-        let mut out = std::io::stdout().lock();
-        writeln!(out, "{answer}")?;
-        out.flush()?;
-    }
-    // Threads that wait for a peer must not keep the process.
-    std::process::exit(0);
+    crate::end::obey(|line| state.command(line))
 }
 
 struct State {

@@ -1,13 +1,13 @@
 //! An end in Rust: `partisan-bench stock-end KIND`, told what to do as [`crate::end`] says.
 
 use std::collections::HashMap;
-use std::io::{BufRead, Write};
 use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, mpsc};
 
 use anyhow::{Context, Result, bail};
 use bytes::Bytes;
 
-use super::{node, raw, theirs};
+use super::{PATIENCE, node, raw, theirs};
 use crate::process::{clock_ns, own_cpu_ns};
 
 /// The numbers of messages begin here, so that all have the same length on the wire.
@@ -81,7 +81,7 @@ pub(super) struct Sinks {
 }
 
 impl Sinks {
-    pub(super) fn of(n: usize, count: u32) -> Self {
+    fn of(n: usize, count: u32) -> Self {
         Self {
             counts: (0..n).map(|_| Count::of(count)).collect(),
             left: n,
@@ -107,6 +107,71 @@ impl Sinks {
 /// When the last message came, and the sum of the sinks' checksums.
 pub(super) type Verdict = (u64, u64);
 
+/// What the threads of an end without processes share.
+#[derive(Clone)]
+pub(super) struct Tally {
+    sinks: Arc<Mutex<Sinks>>,
+    told: mpsc::Sender<Result<Verdict>>,
+}
+
+impl Tally {
+    pub(super) fn sinks(&self) -> MutexGuard<'_, Sinks> {
+        self.sinks.lock().unwrap_or_else(|e| e.into_inner())
+    }
+
+    /// Ends the wait for the last message.
+    pub(super) fn tell(&self, verdict: Result<Verdict>) {
+        // Nobody waits any more when the end ends.
+        let _ = self.told.send(verdict);
+    }
+}
+
+/// An end without processes: its pids are numbers.
+pub(super) struct Numbered {
+    creation: u32,
+    tally: Tally,
+    verdicts: mpsc::Receiver<Result<Verdict>>,
+    send: Box<dyn FnMut(Burst) -> Result<u64>>,
+}
+
+impl Numbered {
+    /// `send` as [`End::send`].
+    pub(super) fn new(
+        creation: u32,
+        send: impl FnMut(Burst) -> Result<u64> + 'static,
+    ) -> (Self, Tally) {
+        let (told, verdicts) = mpsc::channel();
+        let sinks = Arc::default();
+        let tally = Tally { sinks, told };
+        let end = Self {
+            creation,
+            tally: tally.clone(),
+            verdicts,
+            send: Box::new(send),
+        };
+        (end, tally)
+    }
+}
+
+impl End for Numbered {
+    fn open(&mut self, n: usize) -> Result<(Vec<(u32, u32)>, u32)> {
+        Ok(((0..n as u32).map(|id| (id, 0)).collect(), self.creation))
+    }
+
+    fn expect(&mut self, n: usize, count: u32) -> Result<()> {
+        *self.tally.sinks() = Sinks::of(n, count);
+        Ok(())
+    }
+
+    fn wait(&mut self) -> Result<Verdict> {
+        self.verdicts.recv_timeout(PATIENCE)?
+    }
+
+    fn send(&mut self, burst: Burst) -> Result<u64> {
+        (self.send)(burst)
+    }
+}
+
 /// Runs until standard input ends.
 pub(crate) fn run(kind: &str, name: &str, listen: SocketAddr, peers: &[String]) -> Result<()> {
     let peers = peers.iter().map(|peer| {
@@ -120,24 +185,13 @@ pub(crate) fn run(kind: &str, name: &str, listen: SocketAddr, peers: &[String]) 
     };
     let mut end: Box<dyn End> = match kind {
         "ours" => Box::new(node::Ours::start(place)?),
-        "raw" => Box::new(raw::Raw::start(place)?),
-        "erl_dist" => Box::new(theirs::ErlDist::start(place, false)?),
-        "erl_dist-buffered" => Box::new(theirs::ErlDist::start(place, true)?),
+        "raw" => Box::new(raw::start(place)?),
+        "erl_dist" => Box::new(theirs::start(place, false)?),
+        "erl_dist-buffered" => Box::new(theirs::start(place, true)?),
         _ => bail!("no end is called {kind:?}"),
     };
     let mut payload = Bytes::new();
-    for line in std::io::stdin().lock().lines() {
-        let line = line?;
-        let answer = match command(&mut *end, &mut payload, &line) {
-            Ok(results) => format!("@ok {results}"),
-            Err(e) => format!("@error {}", format!("{e:#}").replace('\n', " ")),
-        };
-        let mut out = std::io::stdout().lock();
-        writeln!(out, "{answer}")?;
-        out.flush()?;
-    }
-    // Threads that wait for a peer must not keep the process.
-    std::process::exit(0);
+    crate::end::obey(|line| command(&mut *end, &mut payload, line))
 }
 
 fn command(end: &mut dyn End, payload: &mut Bytes, line: &str) -> Result<String> {

@@ -3,23 +3,16 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use erl_dist::DistributionFlags as Flags;
 use tokio_util::compat::TokioAsyncReadCompatExt;
 
-use super::PATIENCE;
-use super::end::{Burst, End, Place, Sinks, Verdict};
+use super::end::{Numbered, Place, Tally};
 use super::theirs::accept;
 
 const CREATION: u32 = 0x5eed;
-
-pub(super) struct Raw {
-    sinks: Arc<Mutex<Sinks>>,
-    verdicts: mpsc::Receiver<Result<Verdict>>,
-}
 
 /// What a stock node of OTP 25 offers, as far as it concerns small messages.
 fn flags() -> Flags {
@@ -34,24 +27,20 @@ fn flags() -> Flags {
         | Flags::PUBLISHED
 }
 
-impl Raw {
-    pub(super) fn start(place: Place) -> Result<Self> {
-        let sinks = Arc::new(Mutex::new(Sinks::default()));
-        let (told, verdicts) = mpsc::channel();
-        let listener = std::net::TcpListener::bind(place.listen)?;
-        let shared = sinks.clone();
-        std::thread::spawn(move || {
-            for stream in listener.incoming().map_while(Result::ok) {
-                let (name, sinks, told) = (place.name.clone(), shared.clone(), told.clone());
-                std::thread::spawn(move || {
-                    if let Err(e) = serve(stream, &name, &sinks, &told) {
-                        let _ = told.send(Err(e));
-                    }
-                });
-            }
-        });
-        Ok(Self { sinks, verdicts })
-    }
+pub(super) fn start(place: Place) -> Result<Numbered> {
+    let (end, tally) = Numbered::new(CREATION, |_| bail!("it only receives"));
+    let listener = std::net::TcpListener::bind(place.listen)?;
+    std::thread::spawn(move || {
+        for stream in listener.incoming().map_while(Result::ok) {
+            let (name, tally) = (place.name.clone(), tally.clone());
+            std::thread::spawn(move || {
+                if let Err(e) = serve(stream, &name, &tally) {
+                    tally.tell(Err(e));
+                }
+            });
+        }
+    });
+    Ok(end)
 }
 
 fn shake(stream: TcpStream, name: &str) -> Result<TcpStream> {
@@ -68,12 +57,7 @@ fn shake(stream: TcpStream, name: &str) -> Result<TcpStream> {
     Ok(stream)
 }
 
-fn serve(
-    stream: TcpStream,
-    name: &str,
-    sinks: &Mutex<Sinks>,
-    told: &mpsc::Sender<Result<Verdict>>,
-) -> Result<()> {
+fn serve(stream: TcpStream, name: &str, tally: &Tally) -> Result<()> {
     stream.set_nodelay(true)?;
     let mut stream = shake(stream, name)?;
     let mut ticker = stream.try_clone()?;
@@ -90,7 +74,7 @@ fn serve(
             return Ok(());
         }
         filled += read;
-        let mut sinks = sinks.lock().unwrap_or_else(|e| e.into_inner());
+        let mut sinks = tally.sinks();
         let mut at = 0;
         while let Some(length) = buffer[at..filled].first_chunk() {
             let length = u32::from_be_bytes(*length) as usize;
@@ -105,7 +89,7 @@ fn serve(
             let message = message(packet);
             let (to, number, payload) = message.with_context(|| format!("got {packet:?}"))?;
             if let Some(verdict) = sinks.take(to, number.into(), payload)? {
-                told.send(Ok(verdict))?;
+                tally.tell(Ok(verdict));
             }
         }
         buffer.copy_within(at..filled, 0);
@@ -147,23 +131,4 @@ fn message(packet: &[u8]) -> Option<(u32, u32, &[u8])> {
         number,
         payload,
     ))
-}
-
-impl End for Raw {
-    fn open(&mut self, n: usize) -> Result<(Vec<(u32, u32)>, u32)> {
-        Ok(((0..n as u32).map(|id| (id, 0)).collect(), CREATION))
-    }
-
-    fn expect(&mut self, n: usize, count: u32) -> Result<()> {
-        *self.sinks.lock().unwrap_or_else(|e| e.into_inner()) = Sinks::of(n, count);
-        Ok(())
-    }
-
-    fn wait(&mut self) -> Result<Verdict> {
-        self.verdicts.recv_timeout(PATIENCE)?
-    }
-
-    fn send(&mut self, _: Burst) -> Result<u64> {
-        bail!("it only receives")
-    }
 }

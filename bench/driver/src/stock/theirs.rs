@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, mpsc};
+use std::sync::{Arc, Mutex};
 use std::task::{Context as Task, Poll, ready};
 use std::time::Duration;
 
@@ -21,8 +21,8 @@ use futures_io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Runtime;
 
-use super::end::{Burst, End, FIRST, Place, Sinks, Verdict};
-use super::{COOKIE, PATIENCE};
+use super::COOKIE;
+use super::end::{Burst, FIRST, Numbered, Place, Tally};
 use crate::process::clock_ns;
 
 const CREATION: u32 = 1;
@@ -146,42 +146,39 @@ pub(super) async fn accept<T: AsyncRead + AsyncWrite + Unpin>(
 
 type Link = Arc<tokio::sync::Mutex<Sender<Shared>>>;
 
-pub(super) struct ErlDist {
+/// What sends.
+struct ErlDist {
     place: Place,
     buffered: bool,
     runtime: Runtime,
     links: HashMap<String, Link>,
-    sinks: Arc<Mutex<Sinks>>,
-    verdicts: mpsc::Receiver<Result<Verdict>>,
+}
+
+pub(super) fn start(place: Place, buffered: bool) -> Result<Numbered> {
+    let runtime = Runtime::new()?;
+    let listener = runtime.block_on(TcpListener::bind(place.listen))?;
+    let (name, handle) = (place.name.clone(), runtime.handle().clone());
+    let mut sender = ErlDist {
+        place,
+        buffered,
+        runtime,
+        links: HashMap::new(),
+    };
+    let (end, tally) = Numbered::new(CREATION, move |burst| sender.send(burst));
+    handle.spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let (name, tally) = (name.clone(), tally.clone());
+            tokio::spawn(async move {
+                if let Err(e) = receive(stream, &name, buffered, &tally).await {
+                    tally.tell(Err(e));
+                }
+            });
+        }
+    });
+    Ok(end)
 }
 
 impl ErlDist {
-    pub(super) fn start(place: Place, buffered: bool) -> Result<Self> {
-        let runtime = Runtime::new()?;
-        let listener = runtime.block_on(TcpListener::bind(place.listen))?;
-        let sinks = Arc::new(Mutex::new(Sinks::default()));
-        let (told, verdicts) = mpsc::channel();
-        let (name, shared) = (place.name.clone(), sinks.clone());
-        runtime.spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
-                let (name, sinks, told) = (name.clone(), shared.clone(), told.clone());
-                tokio::spawn(async move {
-                    if let Err(e) = receive(stream, &name, buffered, &sinks, &told).await {
-                        let _ = told.send(Err(e));
-                    }
-                });
-            }
-        });
-        Ok(Self {
-            place,
-            buffered,
-            runtime,
-            links: HashMap::new(),
-            sinks,
-            verdicts,
-        })
-    }
-
     fn link(&mut self, peer: &str) -> Result<Link> {
         if let Some(link) = self.links.get(peer) {
             return Ok(link.clone());
@@ -203,77 +200,6 @@ impl ErlDist {
         })?;
         self.links.insert(peer.to_owned(), link.clone());
         Ok(link)
-    }
-}
-
-/// Ticks.
-fn keep(link: Link, mut stream: Shared) {
-    tokio::spawn(async move {
-        while link.lock().await.send(Message::Tick).await.is_ok() {
-            let flush = std::future::poll_fn(|task| Pin::new(&mut stream).poll_flush(task));
-            if flush.await.is_err() {
-                break;
-            }
-            tokio::time::sleep(Duration::from_secs(10)).await;
-        }
-    });
-}
-
-async fn ignore(mut receiver: Receiver<Shared>) {
-    while receiver.recv().await.is_ok() {}
-}
-
-async fn receive(
-    stream: TcpStream,
-    name: &str,
-    buffered: bool,
-    sinks: &Mutex<Sinks>,
-    told: &mpsc::Sender<Result<Verdict>>,
-) -> Result<()> {
-    let stream = Shared::new(stream, buffered)?;
-    let (stream, peer) = accept(stream, name, Flags::default()).await?;
-    let (sender, mut receiver) = channel(stream.clone(), Flags::default() & peer.flags);
-    keep(Arc::new(tokio::sync::Mutex::new(sender)), stream);
-    loop {
-        let (to, term) = match receiver.recv().await? {
-            Message::Send(message) => (message.to_pid, message.message),
-            Message::SendSender(message) => (message.to_pid, message.message),
-            // net_kernel's ping among others.
-            _ => continue,
-        };
-        let Term::Tuple(Tuple { elements }) = &term else {
-            bail!("not a message of the benchmark: {term}");
-        };
-        let [
-            Term::Atom(kind),
-            Term::FixInteger(number),
-            Term::Binary(payload),
-        ] = &elements[..]
-        else {
-            bail!("not a message of the benchmark: {term}");
-        };
-        if kind.name != "data" {
-            bail!("not a message of the benchmark: {term}");
-        }
-        let verdict = lock(sinks).take(to.id, number.value.into(), &payload.bytes)?;
-        if let Some(verdict) = verdict {
-            told.send(Ok(verdict))?;
-        }
-    }
-}
-
-impl End for ErlDist {
-    fn open(&mut self, n: usize) -> Result<(Vec<(u32, u32)>, u32)> {
-        Ok(((0..n as u32).map(|id| (id, 0)).collect(), CREATION))
-    }
-
-    fn expect(&mut self, n: usize, count: u32) -> Result<()> {
-        *lock(&self.sinks) = Sinks::of(n, count);
-        Ok(())
-    }
-
-    fn wait(&mut self) -> Result<Verdict> {
-        self.verdicts.recv_timeout(PATIENCE)?
     }
 
     fn send(&mut self, burst: Burst) -> Result<u64> {
@@ -303,5 +229,57 @@ impl End for ErlDist {
             self.runtime.block_on(task)??;
         }
         Ok(start)
+    }
+}
+
+/// Ticks.
+fn keep(link: Link, mut stream: Shared) {
+    tokio::spawn(async move {
+        while link.lock().await.send(Message::Tick).await.is_ok() {
+            let flush = std::future::poll_fn(|task| Pin::new(&mut stream).poll_flush(task));
+            if flush.await.is_err() {
+                break;
+            }
+            tokio::time::sleep(Duration::from_secs(10)).await;
+        }
+    });
+}
+
+async fn ignore(mut receiver: Receiver<Shared>) {
+    while receiver.recv().await.is_ok() {}
+}
+
+async fn receive(stream: TcpStream, name: &str, buffered: bool, tally: &Tally) -> Result<()> {
+    let stream = Shared::new(stream, buffered)?;
+    let (stream, peer) = accept(stream, name, Flags::default()).await?;
+    let (sender, mut receiver) = channel(stream.clone(), Flags::default() & peer.flags);
+    keep(Arc::new(tokio::sync::Mutex::new(sender)), stream);
+    loop {
+        let (to, term) = match receiver.recv().await? {
+            Message::Send(message) => (message.to_pid, message.message),
+            Message::SendSender(message) => (message.to_pid, message.message),
+            // net_kernel's ping among others.
+            _ => continue,
+        };
+        let Term::Tuple(Tuple { elements }) = &term else {
+            bail!("not a message of the benchmark: {term}");
+        };
+        let [
+            Term::Atom(kind),
+            Term::FixInteger(number),
+            Term::Binary(payload),
+        ] = &elements[..]
+        else {
+            bail!("not a message of the benchmark: {term}");
+        };
+        if kind.name != "data" {
+            bail!("not a message of the benchmark: {term}");
+        }
+        let verdict = tally
+            .sinks()
+            .take(to.id, number.value.into(), &payload.bytes)?;
+        if let Some(verdict) = verdict {
+            tally.tell(Ok(verdict));
+        }
     }
 }
