@@ -14,8 +14,10 @@
 //!   backoff, until the overlay says [`Effect::Release`].
 //! * `Release` says that the link isn't needed any longer. The host closes it in order: what was sent
 //!   before arrives, and the other end hears [`Event::LinkDown`] with [`Down::Planned`]. The releasing end
-//!   hears nothing. So whoever releases a neighbour needs no further message, and views are symmetric
-//!   whenever no message is under way: a neighbour is somebody with a link, at both ends.
+//!   hears nothing, nor anything more that the other end has sent over this link; if it wants the peer
+//!   again, that is a new link, with a `LinkUp` of its own. So whoever releases a neighbour needs no further
+//!   message, and views are symmetric whenever no message is under way: a neighbour is somebody with a
+//!   link, at both ends.
 //! * A link that the other end has made comes up by `LinkUp` unasked. Whoever wants to keep it says
 //!   `Want`; the host closes links that neither end wants after a while.
 //! * A crash, a broken connection or a silent peer is [`Down::Failed`]. The host watches all links.

@@ -31,6 +31,8 @@ pub(super) enum Goal<P> {
     Probe(u8),
     /// To move a link to a random place.
     Mix,
+    /// To see whether it lives, and say hello.
+    Check,
 }
 
 /// How far an attempt is.
@@ -90,6 +92,12 @@ impl<P: Peer> HyParView<P> {
                     fx.push(Effect::Send { to: peer, message });
                     return true;
                 }
+                Goal::Check => {
+                    let me = self.own.clone();
+                    let message = Message::Hello { me };
+                    fx.push(Effect::Send { to: peer, message });
+                    return true;
+                }
                 _ => {}
             }
         }
@@ -122,7 +130,6 @@ impl<P: Peer> HyParView<P> {
             Ok(at) => self.up[at] = peer.clone(),
             Err(at) => self.up.insert(at, peer.clone()),
         }
-        self.history.linked(&peer);
         let mut at = 0;
         while let Some(attempt) = self.attempts.get(at) {
             let before = self.attempts.len();
@@ -133,12 +140,14 @@ impl<P: Peer> HyParView<P> {
                 at += 1;
             }
         }
-        self.run_refill(now, rng, fx);
+        self.pursue(now, rng, fx);
     }
 
     /// The link of this attempt is up: says what it was made for.
     fn arrived(&mut self, now: Duration, at: usize, fx: Fx<'_, P>) {
         let peer = self.attempts[at].peer.clone();
+        // Not so of whoever has dialled us: it may be after something else, in another cluster.
+        self.history.linked(&peer);
         let me = self.own.clone();
         let full = self.is_full();
         let message = match &mut self.attempts[at].goal {
@@ -158,6 +167,10 @@ impl<P: Peer> HyParView<P> {
                 self.finish(at, Some(message), fx);
                 return;
             }
+            Goal::Check => {
+                self.finish(at, Some(Message::Hello { me }), fx);
+                return;
+            }
             // Another was faster.
             Goal::Ask if full => {
                 self.finish(at, None, fx);
@@ -166,9 +179,11 @@ impl<P: Peer> HyParView<P> {
             Goal::Join { .. } => Message::Join { me },
             Goal::Ask => Message::Neighbor {
                 me,
-                priority: match self.active.is_empty() {
-                    true => Priority::High,
-                    false => Priority::Low,
+                priority: match self.active.len() {
+                    0 => Priority::High,
+                    // One alone is soon none, if nobody else has a free place.
+                    1 if self.refill.is_hard() => Priority::High,
+                    _ => Priority::Low,
                 },
                 near: match self.refill.lenient() {
                     true => Vec::new(),

@@ -12,6 +12,7 @@
 //!   8 shuffle        ttl:8  peer  peers
 //!   9 shuffle reply  peers
 //!  10 probe          ttl:8  peer  peers
+//!  11 hello          peer
 //! peers:    count:8, peers
 //! file:     "PTHV"  version:8 = 1  SHA-256 of the rest:32 bytes  owner: peer
 //!           passive view: list  linked: list  heard of: list
@@ -112,6 +113,11 @@ pub enum Message<P> {
         /// Who is in the origin's component for sure.
         seen: Vec<P>,
     },
+    /// The sender lives and knows the receiver, after a crash of many.
+    Hello {
+        /// The sender.
+        me: P,
+    },
 }
 
 impl<P: Peer> Wire for Message<P> {
@@ -157,6 +163,10 @@ impl<P: Peer> Wire for Message<P> {
                 out.extend([10, *ttl]);
                 origin.encode(out);
                 put_peers(out, seen);
+            }
+            Self::Hello { me } => {
+                out.push(11);
+                me.encode(out);
             }
         }
     }
@@ -214,6 +224,9 @@ impl<P: Peer> Wire for Message<P> {
                 ttl: reader.u8()?,
                 origin: P::decode(reader)?,
                 seen: peers(reader)?,
+            },
+            11 => Self::Hello {
+                me: P::decode(reader)?,
             },
             _ => return Err(DecodeError::Bad("kind")),
         };

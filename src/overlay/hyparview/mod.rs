@@ -20,6 +20,7 @@
 //! * A node asks only those to become its neighbours who have no neighbour in common with it, as long
 //!   as there are others. Names come in bunches of neighbours, so without this the graph is full of
 //!   triangles, along which broadcast makes no way.
+//! * After a crash of many a node looks through its whole passive view (see `refill`).
 //! * A *history* of a few hundred names serves where the passive view is used up.
 //! * *Islands*: some nodes may have only each other as neighbours, all with full views, and would
 //!   never notice. The ends of shuffles are a random sample of a node's component; if among the last

@@ -4,12 +4,16 @@
 //! passive view and the next one asked without pause, so a crash of most nodes is
 //! mended in seconds. Who refuses stays; after a few refusals the round pauses, since where all are full
 //! haste only makes traffic. A node without any neighbour is refused by nobody (`High`).
+//!
+//! Two neighbours that fail together are the sign of a crash of many. Then a node says hello to all in its
+//! passive view, be its active view full or not: the dead leave it, and whoever has lost all that it knew
+//! of hears of somebody.
 
 use std::time::Duration;
 
 use rand::{Rng, RngExt};
 
-use super::links::{Goal, Stage};
+use super::links::{Attempt, Goal, Stage};
 use super::message::{Message, Priority, Reason};
 use super::state::HyParView;
 use crate::limits::{HISTORY_DIALS, HISTORY_DIALS_AT_ONCE};
@@ -21,6 +25,12 @@ const MORE_REFUSALS: u8 = 2;
 
 /// Candidates asked at once.
 const AT_ONCE: usize = 8;
+
+/// Neighbours that fail within this time are taken to have failed together.
+const TOGETHER: Duration = Duration::from_secs(5);
+
+/// Names of the passive view checked at once.
+const CHECKS_AT_ONCE: usize = 4;
 
 /// Random looks for a candidate before all are gone through.
 const LOOKS: usize = 8;
@@ -79,6 +89,11 @@ impl<P> Refill<P> {
         self.hint = peer;
     }
 
+    /// Several have refused.
+    pub(super) fn is_hard(&self) -> bool {
+        self.refusals >= MORE_REFUSALS
+    }
+
     pub(super) fn refused(&mut self) {
         self.refusals = self.refusals.saturating_add(1);
     }
@@ -106,8 +121,48 @@ impl<P> Refill<P> {
 type Fx<'a, P> = &'a mut Vec<Effect<P, Message<P>>>;
 
 impl<P: Peer> HyParView<P> {
+    /// Goes on with what waits for links to be made, for an answer or for time to pass.
+    pub(super) fn pursue(&mut self, now: Duration, rng: &mut dyn Rng, fx: Fx<'_, P>) {
+        self.run_refill(now, rng, fx);
+        self.run_checks(now, fx);
+    }
+
+    /// A neighbour has failed. If another has just done so, many may have: those of the passive view that
+    /// live should hear of each other, since some of them may have nobody else.
+    pub(super) fn suspect(&mut self, now: Duration) {
+        let last = self.last_failure.replace(now);
+        if last.is_some_and(|last| now - last < TOGETHER) && self.unchecked.is_empty() {
+            self.unchecked.clone_from(&self.passive);
+        }
+    }
+
+    fn run_checks(&mut self, now: Duration, fx: Fx<'_, P>) {
+        if self.unchecked.is_empty() {
+            return;
+        }
+        let check = |attempt: &&Attempt<P>| matches!(attempt.goal, Goal::Check);
+        let mut running = self.attempts.iter().filter(check).count();
+        while running < CHECKS_AT_ONCE
+            && let Some(peer) = self.unchecked.pop()
+        {
+            if self.passive.contains(&peer) && !self.has_attempt(&peer) {
+                self.reach(now, peer, Goal::Check, fx);
+                running += 1;
+            }
+        }
+    }
+
+    pub(super) fn on_hello(&mut self, now: Duration, from: P, rng: &mut dyn Rng, fx: Fx<'_, P>) {
+        self.history.heard(&from);
+        self.add_passive(from, &mut Vec::new(), rng);
+        if self.active.is_empty() {
+            self.refill.wake(now);
+        }
+        self.pursue(now, rng, fx);
+    }
+
     /// Asks candidates while places are free.
-    pub(super) fn run_refill(&mut self, now: Duration, rng: &mut dyn Rng, fx: Fx<'_, P>) {
+    fn run_refill(&mut self, now: Duration, rng: &mut dyn Rng, fx: Fx<'_, P>) {
         if self.refill.next.is_some_and(|at| at > now) || self.gone {
             return;
         }
@@ -218,7 +273,6 @@ impl<P: Peer> HyParView<P> {
     }
 
     /// Somebody wants to be a neighbour.
-    #[expect(clippy::too_many_arguments, reason = "the fields of the message")]
     pub(super) fn on_neighbor(
         &mut self,
         now: Duration,
@@ -238,7 +292,12 @@ impl<P: Peer> HyParView<P> {
             return;
         }
         // Both have asked: no more need be said about whether there is room.
-        let asked = |goal: &Goal<P>| !matches!(goal, Goal::Reply(_) | Goal::Probe(_) | Goal::Mix);
+        let asked = |goal: &Goal<P>| {
+            !matches!(
+                goal,
+                Goal::Reply(_) | Goal::Probe(_) | Goal::Mix | Goal::Check
+            )
+        };
         let mutual = self
             .attempts
             .iter()
@@ -282,7 +341,7 @@ impl<P: Peer> HyParView<P> {
             match attempt.goal {
                 Goal::Join { .. } => fx.push(Effect::Joined(peer.clone())),
                 Goal::Ask | Goal::Offer(_) => {}
-                Goal::Reply(_) | Goal::Probe(_) | Goal::Mix => return true,
+                Goal::Reply(_) | Goal::Probe(_) | Goal::Mix | Goal::Check => return true,
             }
             false
         });
@@ -321,10 +380,13 @@ impl<P: Peer> HyParView<P> {
                 self.add_active(now, from, rng, fx);
             }
             // It takes for granted what nobody has asked for: it hears that it is wrong.
-            None => self.release_unused(&from, fx),
+            None => {
+                self.release_unused(&from, fx);
+                return;
+            }
         }
         self.integrate(known, &mut Vec::new(), rng);
-        self.run_refill(now, rng, fx);
+        self.pursue(now, rng, fx);
     }
 
     pub(super) fn on_refuse(
@@ -336,13 +398,14 @@ impl<P: Peer> HyParView<P> {
         rng: &mut dyn Rng,
         fx: Fx<'_, P>,
     ) {
-        self.integrate(known, &mut Vec::new(), rng);
+        let mut asked = false;
         let mut at = 0;
         while let Some(attempt) = self.attempts.get_mut(at) {
             if attempt.peer != from || attempt.stage != Stage::Asked {
                 at += 1;
                 continue;
             }
+            asked = true;
             match &mut attempt.goal {
                 Goal::Join { granted } => {
                     *granted = true;
@@ -359,8 +422,12 @@ impl<P: Peer> HyParView<P> {
             }
             self.attempts.remove(at);
         }
+        if !asked {
+            return;
+        }
+        self.integrate(known, &mut Vec::new(), rng);
         self.release_unused(&from, fx);
         self.joined_by_others(fx);
-        self.run_refill(now, rng, fx);
+        self.pursue(now, rng, fx);
     }
 }

@@ -86,6 +86,7 @@ impl<P: Peer> HyParView<P> {
             .collect();
         known.extend(self.some_passive(self.config.passive_shuffled, rng));
         self.offered.clone_from(&known);
+        self.awaited = true;
         let message = Message::Shuffle {
             origin: self.own.clone(),
             ttl: self.config.active_walk,
@@ -136,9 +137,14 @@ impl<P: Peer> HyParView<P> {
     }
 
     pub(super) fn on_shuffle_reply(&mut self, from: P, known: Vec<P>, rng: &mut dyn Rng) {
+        // Names that nobody has asked for would crowd out others.
+        if !std::mem::take(&mut self.awaited) && !self.is_active(&from) {
+            return;
+        }
         let mut offered = std::mem::take(&mut self.offered);
         self.integrate(known, &mut offered, rng);
         self.offered = offered;
+        self.history.linked(&from);
         self.samples.push(from);
     }
 

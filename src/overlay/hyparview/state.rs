@@ -32,6 +32,8 @@ pub struct HyParView<P> {
     pub(super) samples: Samples<P>,
     /// What the last shuffle offered: the first to make room for what it brings.
     pub(super) offered: Vec<P>,
+    /// The last shuffle has not been answered.
+    pub(super) awaited: bool,
     pub(super) departed: Vec<(P, Duration)>,
     /// The user has left and not joined again.
     pub(super) gone: bool,
@@ -43,6 +45,9 @@ pub struct HyParView<P> {
     /// Shuffles since the state was last worth being saved.
     pub(super) unsaved: u8,
     pub(super) next_shuffle: Option<Duration>,
+    pub(super) last_failure: Option<Duration>,
+    /// Members of the passive view that may have died with others.
+    pub(super) unchecked: Vec<P>,
     pub(super) last_eviction: Option<Duration>,
     pub(super) history_dials: Bucket,
     strangers: Window,
@@ -66,6 +71,7 @@ impl<P: Peer> HyParView<P> {
             attempts: Vec::new(),
             samples: Samples::default(),
             offered: Vec::new(),
+            awaited: false,
             departed: Vec::new(),
             gone: false,
             refill: Default::default(),
@@ -73,6 +79,8 @@ impl<P: Peer> HyParView<P> {
             vain_probes: 0,
             unsaved: 0,
             next_shuffle: None,
+            last_failure: None,
+            unchecked: Vec::new(),
             last_eviction: None,
             history_dials: Bucket::new(HISTORY_DIALS_AT_ONCE),
             strangers: Window::default(),
@@ -141,7 +149,7 @@ impl<P: Peer> HyParView<P> {
             Message::Refuse { reason, known } => {
                 self.on_refuse(now, from, reason, known, rng, fx);
             }
-            Message::Evict { known } => {
+            Message::Evict { known } if self.is_active(&from) => {
                 self.refill.hint(known.first().cloned());
                 self.integrate(known, &mut Vec::new(), rng);
             }
@@ -153,8 +161,12 @@ impl<P: Peer> HyParView<P> {
             Message::Probe { origin, ttl, seen } => {
                 self.on_probe(now, from, origin, ttl, seen, rng, fx);
             }
-            // Somebody speaks for another.
-            Message::Join { .. } | Message::Neighbor { .. } => {}
+            Message::Hello { me } if me == from => self.on_hello(now, me, rng, fx),
+            // Somebody speaks for another, or gives up what it does not have.
+            Message::Join { .. }
+            | Message::Neighbor { .. }
+            | Message::Evict { .. }
+            | Message::Hello { .. } => {}
         }
     }
 
@@ -239,6 +251,7 @@ impl<P: Peer> HyParView<P> {
                 Down::Planned => self.add_passive(peer, &mut Vec::new(), rng),
                 Down::Failed => {
                     self.history.unreachable(&peer);
+                    self.suspect(now);
                     // Those whom walks ended at may be gone too, or out of reach.
                     self.samples.clear();
                     self.vain_probes = 0;
@@ -246,7 +259,7 @@ impl<P: Peer> HyParView<P> {
             }
             self.refill.lost(now);
         }
-        self.run_refill(now, rng, fx);
+        self.pursue(now, rng, fx);
     }
 
     fn leave(&mut self, fx: Fx<'_, P>) {
@@ -265,6 +278,7 @@ impl<P: Peer> HyParView<P> {
         self.samples.clear();
         self.age = 0;
         self.offered.clear();
+        self.unchecked.clear();
         self.refill = Default::default();
         self.next_shuffle = None;
         self.gone = true;
@@ -289,7 +303,7 @@ impl<P: Peer> HyParView<P> {
         if lost {
             self.refill.lost(now);
         }
-        self.run_refill(now, rng, fx);
+        self.pursue(now, rng, fx);
     }
 
     fn update_members(&mut self, now: Duration, peers: Vec<P>, rng: &mut dyn Rng, fx: Fx<'_, P>) {
@@ -309,7 +323,7 @@ impl<P: Peer> HyParView<P> {
             self.history.heard(&peer);
             self.add_passive(peer, &mut Vec::new(), rng);
         }
-        self.run_refill(now, rng, fx);
+        self.pursue(now, rng, fx);
     }
 
     fn load(&mut self, now: Duration, bytes: &[u8], rng: &mut dyn Rng) -> Result<(), Error> {
@@ -341,7 +355,7 @@ impl<P: Peer> HyParView<P> {
         if self.next_shuffle.is_some_and(|at| at <= now) {
             self.shuffle(now, rng, fx);
         }
-        self.run_refill(now, rng, fx);
+        self.pursue(now, rng, fx);
         if self.next_save.is_some_and(|at| at <= now) {
             self.save(fx);
         }
@@ -376,7 +390,7 @@ impl<P: Peer> Overlay for HyParView<P> {
             Event::LinkDown(peer, down) => self.link_down(now, peer, down, rng, fx),
             Event::LinkFailed(peer) => {
                 self.abandon(now, &peer, true, rng, fx);
-                self.run_refill(now, rng, fx);
+                self.pursue(now, rng, fx);
             }
             Event::Message { from, message } => self.message(now, from, message, rng, fx),
             Event::Tick => self.tick(now, rng, fx),

@@ -28,9 +28,12 @@ fn show(net: &Net, what: &str) {
     }
     let mut components = graph.components();
     let count = components.len();
+    // Of a broadcast by flooding from a random node.
+    let reached: usize = components.iter().map(|size| size * size).sum();
+    let reliability = reached as f64 / (nodes.len() * nodes.len()) as f64;
     components.truncate(8);
     println!(
-        "{what}: t {:.1} s, degrees {:?}, {count} components {components:?}, clustering {:.5}, path {:.3}, one-sided {}",
+        "{what}: t {:.1} s, degrees {:?}, {count} components {components:?}, clustering {:.5}, path {:.3}, one-sided {}, reliability {reliability:.5}",
         net.now as f64 / 1e6,
         &degrees[..8],
         graph.clustering(),
@@ -51,6 +54,35 @@ fn joined(net: &mut Net, nodes: u64, gap: Duration) {
         net.tell(id, Event::Join(Id(contact as u32)));
         net.run(gap);
     }
+}
+
+#[test]
+fn a_thousand_are_one_graph_of_strangers_and_survive_a_crash_of_most() {
+    let mut net = Net::new(1, Config::default());
+    joined(&mut net, 1000, Duration::from_millis(2));
+    net.run(Duration::from_secs(150));
+    net.hosts.iter_mut().for_each(|host| host.heard = 0);
+    net.run(Duration::from_secs(100));
+    show(&net, "settled");
+    let graph = net.graph();
+    assert_eq!(graph.components(), [1000]);
+    // A random graph of this size has 0.004.
+    assert!(graph.clustering() < 0.004, "{}", graph.clustering());
+    let full = graph.edges.iter().filter(|edges| edges.len() == 5).count();
+    assert!(full >= 970, "{full}");
+    let mut heard: Vec<u64> = net.hosts.iter().map(|host| host.heard).collect();
+    heard.sort_unstable();
+    assert!(heard[999] < 3 * heard[500], "{heard:?}");
+
+    let dead = (0..1000).filter(|id| id % 10 > 0).map(Id).collect();
+    net.crash_all(&dead);
+    net.run(Duration::from_secs(5));
+    show(&net, "crashed");
+    assert!(net.graph().components()[0] >= 99);
+    net.run(Duration::from_secs(95));
+    show(&net, "healed");
+    assert_eq!(net.graph().components(), [100]);
+    assert_eq!(net.graph().one_sided(), []);
 }
 
 #[test]
