@@ -12,6 +12,7 @@
 -export([forward_message/2, forward_message/3, forward_message/4]).
 -export([cast_message/2, cast_message/3, cast_message/4]).
 -export([send/2, send/3]).
+-export([broadcast/2]).
 -export([self/0, self/1, make_ref/0, whereis/1]).
 -export([node/0, node/1, nodestring/0, nodes/0, nodes/1]).
 -export([node_spec/0, node_spec/1, node_spec/2, node_info/1]).
@@ -160,6 +161,11 @@ send(Dest, Msg) ->
 -spec send(server_ref(), term(), forward_opts()) -> ok | {error, term()}.
 send(Dest, Msg, Opts) ->
     partisan_forward:message(Dest, Msg, Opts).
+
+%% @doc As `partisan_plumtree_broadcast:broadcast/2'.
+-spec broadcast(term(), module()) -> ok | {error, term()}.
+broadcast(Term, Mod) ->
+    partisan_plumtree_broadcast:broadcast(Term, Mod).
 
 %%%-------------------------------------------------------------------------------------------
 %%% References and processes

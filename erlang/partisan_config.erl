@@ -415,7 +415,24 @@ native(Owner, Cookie) ->
         max_message_bytes => get(max_message_bytes),
         max_new_atoms => get(max_new_atoms),
         periodic_interval => get(periodic_interval),
+        overlay => overlay(get(peer_service_manager)),
+        announce_delay => get(lazy_tick_period),
         data_dir => data_dir()
+    }.
+
+overlay(partisan_pluggable_peer_service_manager) ->
+    full_mesh;
+overlay(partisan_hyparview_peer_service_manager) ->
+    Options = get(hyparview),
+    #{
+        %% The native library's view has only others in it.
+        active => maps:get(active_max_size, Options) - 1,
+        passive => maps:get(passive_max_size, Options),
+        active_walk => maps:get(active_rwl, Options),
+        passive_walk => maps:get(passive_rwl, Options),
+        active_shuffled => maps:get(shuffle_k_active, Options),
+        passive_shuffled => maps:get(shuffle_k_passive, Options),
+        shuffle_interval => maps:get(shuffle_interval, Options)
     }.
 
 %% The native library takes `nil' for never.

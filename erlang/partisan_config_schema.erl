@@ -60,6 +60,17 @@ type(forward_options) -> {fun forward_options/1, "a map or property list of opti
 type(connection_interval) -> integer(1, ?MAX_INT_TIMEOUT);
 type(connection_jitter) -> integer(0, ?MAX_INT_TIMEOUT);
 type(connection_ping) -> {fun connection_ping/1, "#{enabled, idle_timeout, timeout, max_attempts}"};
+type(peer_service_manager) -> one_of([
+    partisan_pluggable_peer_service_manager, partisan_hyparview_peer_service_manager
+]);
+type(hyparview) -> {fun hyparview/1, "a map or property list of options, of which xbot_enabled is not built"};
+type(broadcast) -> boolean();
+type(broadcast_mods) -> {fun broadcast_mods/1, "a list of modules"};
+type(broadcast_start_exchange_limit) -> integer(0, 16#7fffffff);
+type(broadcast_heartbeat_interval) -> integer(1, ?MAX_INT_TIMEOUT);
+type(lazy_tick_period) -> integer(0, 10000);
+type(exchange_tick_period) -> integer(1, ?MAX_INT_TIMEOUT);
+type(exchange_selection) -> one_of([optimized, normal]);
 type(periodic_interval) -> integer(1, ?MAX_INT_TIMEOUT);
 type(partisan_data_dir) -> {fun directory/1, "a directory"};
 type(metadata) -> {fun(M) when is_map(M) -> M end, "a map"};
@@ -121,6 +132,56 @@ is_channels(Channels) ->
 forward_options(Options) when is_map(Options) -> Options;
 forward_options(Options) when is_list(Options) -> proplists:to_map(Options).
 
+hyparview(Options) when is_list(Options) ->
+    hyparview(proplists:to_map(Options));
+hyparview(Options) when is_map(Options) ->
+    maps:fold(fun hyparview/3, hyparview_defaults(), Options).
+
+hyparview(Old, Value, Options) ->
+    Key = hyparview_key(Old),
+    true = hyparview_value(Key, Value),
+    Options#{Key => Value}.
+
+%% What the native library takes, src/limits.rs, and the own node in the active view.
+hyparview_value(active_max_size, N) -> is_integer(N) andalso N >= 2 andalso N =< 33;
+hyparview_value(passive_max_size, N) -> is_integer(N) andalso N >= 0 andalso N =< 128;
+hyparview_value(Key, N) when Key =:= active_rwl; Key =:= passive_rwl ->
+    is_integer(N) andalso N >= 0 andalso N =< 16;
+hyparview_value(Key, N) when Key =:= shuffle_k_active; Key =:= shuffle_k_passive ->
+    is_integer(N) andalso N >= 0 andalso N =< 16;
+hyparview_value(shuffle_interval, N) -> is_integer(N) andalso N >= 10 andalso N =< ?MAX_INT_TIMEOUT;
+hyparview_value(xbot_enabled, Flag) -> Flag =:= false;
+hyparview_value(Key, _) ->
+    lists:member(Key, [active_min_size, random_promotion, random_promotion_interval, xbot_interval]).
+
+hyparview_key(arwl) -> active_rwl;
+hyparview_key(prwl) -> passive_rwl;
+hyparview_key(max_active_size) -> active_max_size;
+hyparview_key(min_active_size) -> active_min_size;
+hyparview_key(max_passive_size) -> passive_max_size;
+hyparview_key(passive_view_shuffle_period) -> shuffle_interval;
+hyparview_key(random_promotion_period) -> random_promotion_interval;
+hyparview_key(Key) -> Key.
+
+%% The active view has the own node in it, as that of lasp-lang/partisan.
+hyparview_defaults() ->
+    #{
+        active_max_size => 6,
+        active_rwl => 6,
+        passive_max_size => 30,
+        passive_rwl => 3,
+        shuffle_interval => 10000,
+        shuffle_k_active => 3,
+        shuffle_k_passive => 4
+    }.
+
+%% The default handler is always among them.
+broadcast_mods(Mods) ->
+    lists:usort(?BROADCAST_MODS ++ [module(Mod) || Mod <- Mods]).
+
+module(Mod) when is_atom(Mod) -> Mod;
+module(Mod) -> binary_to_existing_atom(unicode:characters_to_binary(Mod)).
+
 connection_ping(Options) when is_list(Options) ->
     connection_ping(proplists:to_map(Options));
 connection_ping(Options) when is_map(Options) ->
@@ -163,6 +224,14 @@ defaults() ->
         connection_jitter => ?CONNECTION_JITTER,
         connection_ping => ping_defaults(),
         periodic_interval => ?PERIODIC_INTERVAL,
+        peer_service_manager => ?DEFAULT_PEER_SERVICE_MANAGER,
+        hyparview => hyparview_defaults(),
+        broadcast => false,
+        broadcast_mods => ?BROADCAST_MODS,
+        broadcast_heartbeat_interval => 10000,
+        lazy_tick_period => 5,
+        exchange_tick_period => ?DEFAULT_EXCHANGE_TICK_PERIOD,
+        exchange_selection => optimized,
         metadata => #{},
         tracing => false,
         tls => false,
@@ -191,7 +260,6 @@ defaults() ->
 -spec later_defaults() -> #{atom() => term()}.
 later_defaults() ->
     #{
-        peer_service_manager => ?DEFAULT_PEER_SERVICE_MANAGER,
         membership_strategy => ?DEFAULT_MEMBERSHIP_STRATEGY,
         membership_binary_compression => true,
         membership_strategy_tracing => false,
@@ -205,11 +273,6 @@ later_defaults() ->
         ingress_delay => 0,
         binary_padding => false,
         register_pid_for_encoding => false,
-        broadcast => false,
-        broadcast_mods => ?BROADCAST_MODS,
-        exchange_selection => optimized,
-        lazy_tick_period => ?DEFAULT_LAZY_TICK_PERIOD,
-        exchange_tick_period => ?DEFAULT_EXCHANGE_TICK_PERIOD,
         transmission_logging_mfa => undefined,
         causal_labels => ?CAUSAL_LABELS,
         reservations => [],
@@ -228,12 +291,9 @@ later_defaults() ->
 later_unset() ->
     [
         remote_ref_as_uri,
-        broadcast_start_exchange_limit,
-        broadcast_heartbeat_interval,
         tree_refresh,
         relay_ttl,
         redelivery_interval,
-        hyparview,
         scamp_c,
         distance_interval,
         acceptor_pool_size,

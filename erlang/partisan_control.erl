@@ -16,6 +16,8 @@
 -type request() ::
     {is_process_alive, pid() | {Id :: integer(), Serial :: integer(), Creation :: integer()}}
     | {node_info, [atom()]}
+    | {broadcast_peers, Root :: node()}
+    | exchanges
     | node_spec.
 
 %% @doc Starts the process.
@@ -75,7 +77,9 @@ handle_info({?MODULE, request, From, Ref, Request}, State) when is_pid(From), is
             _ = partisan_forward:control(node(From), From, Reply),
             {noreply, State}
     catch
-        error:_ -> {noreply, State}
+        error:_ -> {noreply, State};
+        %% The manager, which is asked for some of it, is not there.
+        exit:_ -> {noreply, State}
     end;
 handle_info(partisan_settle, State) ->
     _ = spawn(fun settle/0),
@@ -102,5 +106,9 @@ answer({is_process_alive, {Id, Serial, _}}) ->
     is_process_alive(partisan_remote_ref:local_pid(Id, Serial));
 answer({node_info, Keys}) ->
     partisan:node_info(Keys);
+answer({broadcast_peers, Root}) ->
+    partisan_plumtree_broadcast:get_peers(Root);
+answer(exchanges) ->
+    partisan_plumtree_broadcast:exchanges();
 answer(node_spec) ->
     partisan:node_spec().

@@ -8,13 +8,14 @@
 -module(partisan_nif).
 
 -export([load/0, start/1, stop/0]).
--export([send/7, send_iov/7, cancel/1, command/2, deliver/1, deliver_heavy/1, settle/1]).
+-export([send/7, send_iov/7, payload/3, cancel/1, command/2, deliver/1, deliver_heavy/1, settle/1]).
 -export([nodes/0, is_connected/2, channels_of/1, identity/0, queued/0]).
 
--export_type([ticket/0, parcel/0, spec/0, channel_spec/0, destination/0, wait/0, result/0, command/0, config/0]).
+-export_type([ticket/0, parcel/0, payload/0, spec/0, channel_spec/0, destination/0]).
+-export_type([wait/0, result/0, command/0, config/0]).
 
 -nifs([start/1, stop/0]).
--nifs([send/7, send_iov/7, cancel/1, command/2, deliver/1, deliver_heavy/1, settle/1]).
+-nifs([send/7, send_iov/7, payload/3, cancel/1, command/2, deliver/1, deliver_heavy/1, settle/1]).
 -nifs([nodes/0, is_connected/2, channels_of/1, identity/0, queued/0]).
 
 -type address() :: {inet:ip_address(), inet:port_number()}.
@@ -37,6 +38,9 @@
 -opaque parcel() :: reference().
 %% Messages that have arrived together. The session ends if it is forgotten before `done'.
 
+-opaque payload() :: reference().
+%% A term that is ready to be broadcast.
+
 -type wait() :: none | reference() | {granted, ticket()}.
 %% What to do when the queue is full: give up, wait under this reference, or use a grant.
 
@@ -51,7 +55,9 @@
     | members
     | connections
     | {disconnect, node()}
-    | {told, node()}.
+    | {told, node()}
+    | {broadcast, payload()}
+    | {broadcast_view, Root :: node()}.
 
 %% @doc Loads the library from the application's `priv' directory. Does nothing if it is loaded.
 -spec load() -> ok | {error, Reason :: binary()}.
@@ -109,6 +115,13 @@ send(_Node, _Channel, _Key, _Dest, _Msg, _Flags, _Wait) ->
     node(), atom(), integer(), destination(), erlang:iovec(), non_neg_integer(), wait()
 ) -> result().
 send_iov(_Node, _Channel, _Key, _Dest, _Iov, _Flags, _Wait) ->
+    not_loaded({error, notalive}).
+
+%% @doc Makes a term that `term_to_iovec/1' has encoded ready to be broadcast to the processes that are
+%% registered under a name; for the command `broadcast'. `Flags': bit 1 leaves pids and references alone.
+-spec payload(Name :: atom(), erlang:iovec(), non_neg_integer()) ->
+    {ok, payload()} | {error, term()}.
+payload(_Name, _Iov, _Flags) ->
     not_loaded({error, notalive}).
 
 %% @doc Withdraws a waiting send, or gives its grant back.

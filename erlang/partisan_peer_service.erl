@@ -8,15 +8,18 @@
 -export([members/0, members_for_orchestration/0, member/1, update_members/1]).
 -export([on_up/2, on_up/3, on_down/2, on_down/3]).
 -export([connections/0, get_local_state/0, decode/1, add_sup_callback/1]).
+-export([broadcast_members/0, broadcast_members/1]).
+-export([exchanges/0, exchanges/1, cancel_exchanges/1]).
 
 -define(MANAGER, partisan_pluggable_peer_service_manager).
 
 -type name_or_spec() :: node() | binary() | string() | map().
 
-%% @doc The module of the peer service manager, which is also its registered name.
+%% @doc The module of the peer service manager, as it is configured. Whichever it is, its process is
+%% registered as `partisan_pluggable_peer_service_manager'.
 -spec manager() -> module().
 manager() ->
-    ?MANAGER.
+    partisan_config:get(peer_service_manager, ?MANAGER).
 
 %% @doc Joins the cluster of another node. `ok' says that the node will be dialled until it
 %% answers, not that it did. A name without addresses must be a member or connected:
@@ -26,7 +29,8 @@ manager() ->
 join(Node) ->
     with_spec(Node, fun ?MANAGER:join/1).
 
-%% @doc As `join/1', but returns when all connections with the node exist. Waits for ever for one
+%% @doc As `join/1', but returns when all connections with the node exist (with HyParView: when this node
+%% has a neighbour in the other's cluster). Waits for ever for one
 %% that doesn't answer; `{error, Reason}' if it, or this node, leaves meanwhile (`left'), or if
 %% Partisan stops (`notalive').
 -spec sync_join(name_or_spec()) -> ok | {error, term()}.
@@ -127,3 +131,29 @@ decode(State) ->
 -spec add_sup_callback(fun(([partisan:node_spec()]) -> term())) -> term().
 add_sup_callback(Fun) ->
     partisan_peer_service_events:add_sup_callback(Fun).
+
+%% @doc As `partisan_plumtree_broadcast:broadcast_members/0'.
+-spec broadcast_members() -> [node()].
+broadcast_members() ->
+    partisan_plumtree_broadcast:broadcast_members().
+
+%% @doc As `partisan_plumtree_broadcast:broadcast_members/1'.
+-spec broadcast_members(timeout()) -> [node()].
+broadcast_members(Timeout) ->
+    partisan_plumtree_broadcast:broadcast_members(Timeout).
+
+%% @doc As `partisan_plumtree_broadcast:exchanges/0'.
+-spec exchanges() -> [partisan_plumtree_broadcast:exchange()].
+exchanges() ->
+    partisan_plumtree_broadcast:exchanges().
+
+%% @doc As `partisan_plumtree_broadcast:exchanges/1'.
+-spec exchanges(node()) -> [partisan_plumtree_broadcast:exchange()].
+exchanges(Node) ->
+    partisan_plumtree_broadcast:exchanges(Node).
+
+%% @doc As `partisan_plumtree_broadcast:cancel_exchanges/1'.
+-spec cancel_exchanges(partisan_plumtree_broadcast:selector()) ->
+    [partisan_plumtree_broadcast:exchange()].
+cancel_exchanges(Selector) ->
+    partisan_plumtree_broadcast:cancel_exchanges(Selector).

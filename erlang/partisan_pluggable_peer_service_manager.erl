@@ -1,5 +1,5 @@
-%% @doc The full mesh of members: owns the native node, hands it the commands, and tells everybody
-%% of its events.
+%% @doc Owns the native node, hands it the commands, and tells everybody of its events: of a full mesh,
+%% or of another overlay that is configured (`partisan_hyparview_peer_service_manager').
 %%
 %% The work is done by the native library. This process never waits for it: a command is answered
 %% by a message, and only then the caller is. So it is always ready for events, and a join or a
@@ -16,6 +16,7 @@
 -export([send_message/2, receive_message/3]).
 -export([forward_message/2, forward_message/3, forward_message/4]).
 -export([cast_message/2, cast_message/3, cast_message/4]).
+-export([broadcast/1, broadcast_peers/1]).
 -export([reserve/1, partitions/0, inject_partition/2, resolve_partition/1]).
 -export([init/1, handle_call/3, handle_cast/2, handle_info/2, terminate/2]).
 
@@ -44,10 +45,12 @@
     %% Callers of sync_join whose join is not complete yet.
     joining = #{} :: #{node() => [gen_server:from()]},
     %% Nodes among them that have granted the join.
-    granted = #{} :: #{node() => true}
+    granted = #{} :: #{node() => true},
+    %% Whether the members are those of the whole cluster, and not only neighbours.
+    whole = true :: boolean()
 }).
 
--type answer() :: pass | names | specs | connections | {member, node()} | {sync_join, node()}.
+-type answer() :: pass | names | specs | connections | peers | {member, node()} | {sync_join, node()}.
 
 %%%-------------------------------------------------------------------------------------------
 %%% Membership
@@ -256,6 +259,17 @@ cast_message(Node, Dest, Msg) ->
 cast_message(Node, Dest, Msg, Opts) ->
     partisan_forward:cast(Node, Dest, Msg, Opts).
 
+%% @private See `partisan_plumtree_broadcast:broadcast/2'.
+-spec broadcast(partisan_nif:payload()) -> ok | {error, term()}.
+broadcast(Payload) ->
+    call({command, {broadcast, Payload}, pass}).
+
+%% @private The neighbours to which this node sends, and to which it only announces, what `Root'
+%% broadcasts.
+-spec broadcast_peers(node()) -> {Eager :: [node()], Lazy :: [node()]}.
+broadcast_peers(Root) when is_atom(Root) ->
+    call({command, {broadcast_view, Root}, peers}).
+
 %%%-------------------------------------------------------------------------------------------
 %%% What a full mesh has no use for
 %%%-------------------------------------------------------------------------------------------
@@ -299,7 +313,8 @@ init([]) ->
             ok = partisan_config:bound(
                 lists:usort([#{ip => Ip, port => Port} || {Ip, Port} <- Addrs])
             ),
-            {ok, #state{members = [partisan:node_spec()]}};
+            Whole = partisan_peer_service:manager() =:= ?MODULE,
+            {ok, #state{members = [partisan:node_spec()], whole = Whole}};
         {error, Reason} ->
             Text = partisan_config:format_error(Reason),
             logger:error("partisan does not start: ~ts", [Text], #{application => partisan}),
@@ -408,6 +423,14 @@ event({down, Node, _Reason}, State) ->
     %% Messages of the next session must not overtake the news. Without effect while stopping.
     _ = partisan_nif:command(make_ref(), {told, Node}),
     Told;
+event({members, Natives}, #state{whole = false, up = Up} = State) ->
+    %% Who is no neighbour any longer, or not yet, is none the less joined.
+    Members = lists:sort([partisan_util:from_native(Native) || Native <- Natives]),
+    Members =:= State#state.members orelse partisan_peer_service_events:update(Members),
+    State#state{members = Members, up = refresh(Members, Up)};
+event({joined, Node}, #state{whole = false, joining = Joining} = State) ->
+    joined(maps:get(Node, Joining, []), ok),
+    State#state{joining = maps:remove(Node, Joining)};
 event({members, Natives}, #state{members = Before, joining = Joining} = State) ->
     case lists:sort([partisan_util:from_native(Native) || Native <- Natives]) of
         Before ->
@@ -502,6 +525,8 @@ reply(specs, {ok, Natives}) ->
     {ok, lists:sort([partisan_util:from_native(Native) || Native <- Natives])};
 reply({member, Node}, {ok, Natives}) ->
     lists:keymember(Node, 1, Natives);
+reply(peers, {Eager, Lazy}) ->
+    {lists:sort(Eager), lists:sort(Lazy)};
 reply(connections, {ok, Connections}) ->
     {ok, [
         {partisan_peer_connection, self(), Node, Channel, #{ip => Ip, port => Port}, Timestamp}

@@ -20,7 +20,9 @@ init([]) ->
         worker(partisan_logger),
         (worker(partisan_peer_service_events))#{modules => dynamic},
         worker(partisan_peer_service_callbacks),
-        worker(partisan_control)
+        worker(partisan_control),
+        worker(partisan_plumtree_broadcast),
+        worker(partisan_plumtree_backend)
     ] ++ [inbox(Name) || Name <- partisan_inbox:names()] ++ [
         %% Closing connections in order takes its time.
         (worker(partisan_pluggable_peer_service_manager))#{shutdown => 30000}

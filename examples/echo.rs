@@ -3,6 +3,9 @@
 //! The mailbox `echo` takes `{Pid, Ref, Term}` and sends `{Ref, Term}` to `Pid`. The term is never
 //! decoded, and its large binaries go out from the memory that they were received into.
 //!
+//! What BEAM nodes broadcast for a handler (`partisan:broadcast/2`), it broadcasts back: the identifier `Id` becomes
+//! `{echo, Id}`.
+//!
 //! ```text
 //! echo --name rust@127.0.0.1 [--listen 127.0.0.1:0] [--cookie SECRET] [--join a@127.0.0.1:9000]
 //!      [--channel NAME] [--parallelism N]
@@ -13,6 +16,9 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use std::process::ExitCode;
 
 use partisan::{Message, Node, SendOptions, Term, Value};
+
+/// Whoever takes part in the broadcasts of BEAM nodes has this name there.
+const BROADCASTS: &str = "partisan_plumtree_broadcast";
 
 fn main() -> ExitCode {
     match run() {
@@ -60,8 +66,19 @@ fn run() -> Result<(), Box<dyn Error>> {
     let spec = node.spec();
     tracing::info!(name = %spec.name, addrs = ?spec.listen_addrs, "ready");
     let mut mailbox = node.register("echo")?;
+    let mut broadcasts = node.register(BROADCASTS)?;
     let runtime = tokio::runtime::Builder::new_current_thread().build()?;
     runtime.block_on(async {
+        let echoing = node.clone();
+        tokio::spawn(async move {
+            while let Some(message) = broadcasts.recv().await {
+                if let Some(term) = echo(&message)
+                    && let Err(e) = echoing.broadcast(BROADCASTS, &term).await
+                {
+                    tracing::warn!(from = %message.from, "no echo of a broadcast: {e}");
+                }
+            }
+        });
         for (name, addrs) in join {
             node.join((name.as_str(), addrs)).await?;
         }
@@ -86,6 +103,19 @@ fn answer(message: &Message) -> Option<(Term, Term)> {
     let parts: [Term; 3] = message.term.elements()?.try_into().ok()?;
     let [pid, reference, term] = parts;
     Some((pid, Term::tuple(&[reference, term]).ok()?))
+}
+
+/// `{partisan_broadcast, Handler, Id, Payload}`, with another identifier; but not what is an echo already.
+fn echo(message: &Message) -> Option<Term> {
+    let parts: [Term; 4] = message.term.elements()?.try_into().ok()?;
+    let [tag, handler, id, payload] = parts;
+    let echo = Value::atom("echo").encode().ok()?;
+    let known = id.elements().is_some_and(|e| e.first() == Some(&echo));
+    if known {
+        return None;
+    }
+    let id = Term::tuple(&[echo, id]).ok()?;
+    Term::tuple(&[tag, handler, id, payload]).ok()
 }
 
 /// `NAME@HOST:PORT`: the name ends with the host, which is also where the node is.

@@ -21,7 +21,9 @@ config_test_() ->
         fun seed/0,
         fun tls/0,
         fun cookies/0,
-        fun native/0
+        fun native/0,
+        fun overlays/0,
+        fun broadcast/0
     ]}.
 
 reset() ->
@@ -172,12 +174,12 @@ set_and_get() ->
 
 warnings() ->
     ?assertEqual(["unknown configuration key no_such_key"], warnings_of([{no_such_key, 1}])),
-    ?assertEqual(["configuration key broadcast has no effect yet"], warnings_of([{broadcast, true}])),
-    ?assertEqual(true, partisan_config:get(broadcast)),
+    ?assertEqual(["configuration key binary_padding has no effect yet"], warnings_of([{binary_padding, true}])),
+    ?assertEqual(true, partisan_config:get(binary_padding)),
     ?assertEqual(["configuration key relay_ttl has no effect yet"], warnings_of([{relay_ttl, 5}])),
     ?assertEqual(5, partisan_config:get(relay_ttl)),
     %% What asks for nothing but the present behaviour.
-    ?assertEqual([], warnings_of([{broadcast, false}, {connect_disterl, false}, {gossip, true}])),
+    ?assertEqual([], warnings_of([{binary_padding, false}, {connect_disterl, false}, {gossip, true}])),
     ?assertEqual([], warnings_of([{pid_encoding, false}, {peer_port, 1}])),
     ?assertMatch([_], warnings_of([{forward_options, #{ack => true}}])),
     ?assertEqual([], warnings_of([{forward_options, #{ack => false}}])).
@@ -285,4 +287,53 @@ native() ->
             queue_bytes := 16777216
         },
         Config
+    ).
+
+overlays() ->
+    ok = init([{cookie, secret}]),
+    ?assertEqual(partisan_pluggable_peer_service_manager, partisan_peer_service:manager()),
+    {ok, #{overlay := full_mesh}} = partisan_config:native(self()),
+    Manager = partisan_hyparview_peer_service_manager,
+    ok = init([{partisan_peer_service_manager, Manager}]),
+    ?assertEqual(Manager, partisan_peer_service:manager()),
+    Overlay = fun() ->
+        {ok, #{overlay := Native}} = partisan_config:native(self()),
+        Native
+    end,
+    Default = #{
+        active => 5,
+        active_walk => 6,
+        passive => 30,
+        passive_walk => 3,
+        active_shuffled => 3,
+        passive_shuffled => 4,
+        shuffle_interval => 10000
+    },
+    ?assertEqual(Default, Overlay()),
+    %% Old names, new names, and what has no effect.
+    ok = init([{hyparview, [{max_active_size, 4}, {prwl, 2}, {random_promotion, true}, {min_active_size, 3}]}]),
+    ?assertEqual(Default#{active := 3, passive_walk := 2}, Overlay()),
+    ok = init([{hyparview, #{arwl => 5, max_passive_size => 9, passive_view_shuffle_period => 50, shuffle_k_active => 0}}]),
+    ?assertEqual(
+        Default#{active_walk := 5, passive := 9, shuffle_interval := 50, active_shuffled := 0}, Overlay()
+    ),
+    [
+        ?assertError({invalid_config, hyparview, _, _}, partisan_config:set(hyparview, Wrong))
+     || Wrong <- [#{active_max_size => 1}, #{no_such => 1}, #{xbot_enabled => true}, #{arwl => 99}, 7]
+    ],
+    ok = partisan_config:set(hyparview, #{xbot_enabled => false}),
+    ?assertError(
+        {invalid_config, peer_service_manager, _, _},
+        init([{peer_service_manager, partisan_static_peer_service_manager}])
+    ).
+
+broadcast() ->
+    ok = init([{cookie, secret}]),
+    {ok, #{announce_delay := 5}} = partisan_config:native(self()),
+    ok = init([{lazy_tick_period, 1000}, {broadcast_mods, ["lists", maps]}]),
+    {ok, #{announce_delay := 1000}} = partisan_config:native(self()),
+    ?assertEqual([lists, maps, partisan_plumtree_backend], partisan_config:get(broadcast_mods)),
+    ?assertEqual(3, partisan_config:get(broadcast_start_exchange_limit)),
+    ?assertError(
+        {invalid_config, broadcast_mods, _, _}, partisan_config:set(broadcast_mods, ["no such module at all"])
     ).

@@ -33,7 +33,7 @@ old_names_test() ->
 
 %% Tables whose rows are key, type, default, effect.
 supported() ->
-    Sections = [<<"Who and where">>, <<"Channels and messages">>, <<"Connections">>, <<"Bounds">>, <<"Tuning">>, <<"For tests">>],
+    Sections = [<<"Who and where">>, <<"Channels and messages">>, <<"Connections">>, <<"Overlay">>, <<"Broadcast">>, <<"Bounds">>, <<"Tuning">>, <<"For tests">>],
     [{Key, Default} || Title <- Sections, {Key, [_, Default, _]} <- section(Title)].
 
 later() ->

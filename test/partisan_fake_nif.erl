@@ -3,7 +3,7 @@
 -module(partisan_fake_nif).
 
 -export([install/0, remove/0, answer/2, sent/0, event/1]).
--export([load/0, start/1, stop/0, send/7, send_iov/7, cancel/1, command/2]).
+-export([load/0, start/1, stop/0, send/7, send_iov/7, payload/3, cancel/1, command/2]).
 -export([nodes/0, is_connected/2, channels_of/1, identity/0, queued/0]).
 
 -compile({no_auto_import, [nodes/0]}).
@@ -81,6 +81,9 @@ send_iov(Node, Channel, Key, Dest, Iov, Flags, Wait) ->
     Msg = binary_to_term(iolist_to_binary(Iov)),
     record({send_iov, Node, Channel, Key, Dest, Msg, Flags, Wait}),
     call(send_iov, [Wait], ok).
+
+payload(Name, Iov, Flags) ->
+    {ok, {Name, binary_to_term(iolist_to_binary(Iov)), Flags}}.
 
 cancel(Ticket) ->
     record({cancel, Ticket}),

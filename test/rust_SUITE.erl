@@ -6,10 +6,10 @@
 -include_lib("stdlib/include/assert.hrl").
 
 -export([all/0, suite/0, init_per_suite/1, end_per_suite/1]).
--export([terms_come_home/1, large_terms_come_home/1, its_processes/1, it_leaves/1, members_are_told/1]).
--export([a_member_and_a_stock_node/1, both_links_with_one_node/1]).
+-export([terms_come_home/1, large_terms_come_home/1, broadcasts_come_home/1, its_processes/1, it_leaves/1]).
+-export([members_are_told/1, a_member_and_a_stock_node/1, both_links_with_one_node/1]).
 %% On the BEAM node.
--export([echo/2, by_partisan/1, by_distribution/1, calls/1]).
+-export([echo/2, broadcast/1, broadcast_data/1, merge/2, by_partisan/1, by_distribution/1, calls/1]).
 
 -define(RUST, 'rust@127.0.0.1').
 -define(BOTH, 'both@127.0.0.1').
@@ -20,6 +20,7 @@ all() ->
     [
         terms_come_home,
         large_terms_come_home,
+        broadcasts_come_home,
         its_processes,
         it_leaves,
         members_are_told,
@@ -78,6 +79,12 @@ large_terms_come_home(Config) ->
     A = proplists:get_value(a, Config),
     {ok, Count} = partisan_ct:call(A, ?MODULE, echo, [seed(Config), large]),
     ?assert(Count > 0).
+
+%% It takes part in the trees, and in the broadcasts of handlers.
+broadcasts_come_home(Config) ->
+    A = proplists:get_value(a, Config),
+    ?assertEqual({ok, 304}, partisan_ct:call(A, ?MODULE, broadcast, [seed(Config)])),
+    ?assertEqual({[?RUST], []}, partisan_ct:call(A, partisan_plumtree_broadcast, get_peers, ['a@127.0.0.1'])).
 
 %% The echo's mailbox is the first process of its node.
 its_processes(Config) ->
@@ -276,3 +283,31 @@ come_home(Term) ->
         {Ref, Other} -> error({changed, Term, Other})
     after 20000 -> error({lost, Term})
     end.
+
+%% @doc Broadcasts terms, and compares what the Rust node broadcasts back.
+-spec broadcast(integer()) -> {ok, non_neg_integer()}.
+broadcast(Seed) ->
+    true = register(?MODULE, self()),
+    _ = partisan_terms:seed(Seed),
+    Own = [self(), make_ref(), hd(erlang:ports()) | partisan_terms:foreign()],
+    Large = [binary:copy(<<N>>, N) || N <- [16383, 16384, 1000000, 8000000]],
+    Terms = lists:enumerate(partisan_terms:terms(300, Own) ++ Large),
+    lists:foreach(fun broadcast_home/1, Terms),
+    true = unregister(?MODULE),
+    {ok, length(Terms)}.
+
+broadcast_home({Id, Term} = Sent) ->
+    ok = partisan:broadcast(Sent, ?MODULE),
+    receive
+        {{echo, Id}, Term} -> ok;
+        {{echo, Id}, Other} -> error({changed, Term, Other})
+    after 20000 -> error({lost, Term})
+    end.
+
+%% @private
+broadcast_data({Id, Payload}) -> {Id, Payload}.
+
+%% @private
+merge(Id, Payload) ->
+    ?MODULE ! {Id, Payload},
+    true.

@@ -19,6 +19,7 @@ use thiserror::Error;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::broadcast::plumtree;
 use crate::connection::establish::Local;
 use crate::connection::host::Host;
 use crate::connection::io::{self, Io};
@@ -63,6 +64,8 @@ pub struct Config {
     pub periodic_interval: Duration,
     /// Who keeps links to whom.
     pub overlay: OverlayConfig,
+    /// How broadcasts travel.
+    pub broadcast: plumtree::Config,
     /// Where the membership is kept; `None`: nowhere.
     pub data_dir: Option<PathBuf>,
     /// Who serves stock peers that dial; `None`: they are refused.
@@ -97,6 +100,7 @@ impl Config {
             connection_jitter: Duration::from_secs(1),
             periodic_interval: Duration::from_secs(10),
             overlay: OverlayConfig::default(),
+            broadcast: plumtree::Config::default(),
             data_dir: None,
             stock: None,
         }
@@ -168,6 +172,15 @@ pub trait Observer: Send + 'static {
     fn failed(&mut self, why: &str);
 }
 
+/// A node's part of a tree.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct BroadcastView {
+    /// Neighbours to which it sends the root's broadcasts.
+    pub eager: Vec<Arc<str>>,
+    /// Neighbours to which it only announces them.
+    pub lazy: Vec<Arc<str>>,
+}
+
 /// Called with the answer to a [`Command`], on the control thread.
 pub type Reply<T> = Box<dyn FnOnce(T) + Send>;
 
@@ -184,6 +197,8 @@ pub enum Command {
     Update(Vec<NodeSpec>, Reply<Result<(), String>>),
     /// Broadcast an encoded term to the processes that are registered under a name, on all other nodes.
     Broadcast(Arc<str>, Bytes, Reply<Result<(), String>>),
+    /// To whom this node passes broadcasts of a root on.
+    BroadcastView(Arc<str>, Reply<BroadcastView>),
     /// The members, this node among them.
     Members(Reply<Vec<NodeSpec>>),
     /// The sessions that are up.

@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use partisan::connection::io::{self, Liveness};
 use partisan::connection::receive::ReceiveLimits;
+use partisan::node::overlay::OverlayConfig;
 use partisan::node::runtime::Config;
-use partisan::overlay::{MemberChannel, NodeSpec};
+use partisan::overlay::{MemberChannel, NodeSpec, hyparview};
 use partisan::wire::hello::ChannelSpec;
 use partisan::wire::term::{RefFormat, TermLimits};
 use rustler::{Atom, Binary, Decoder, Env, LocalPid, NifResult, Term};
@@ -69,6 +70,23 @@ fn channels(terms: Vec<ChannelTerm<'_>>) -> Result<Vec<ChannelSpec>, String> {
         .collect()
 }
 
+/// `full_mesh`, or the settings of HyParView.
+fn overlay(term: Term<'_>) -> Result<OverlayConfig, String> {
+    if term.is_atom() {
+        return Ok(OverlayConfig::FullMesh);
+    }
+    Ok(OverlayConfig::HyParView(hyparview::Config {
+        active: get(term, "active")?,
+        passive: get(term, "passive")?,
+        active_walk: get(term, "active_walk")?,
+        passive_walk: get(term, "passive_walk")?,
+        active_shuffled: get(term, "active_shuffled")?,
+        passive_shuffled: get(term, "passive_shuffled")?,
+        shuffle_interval: millis(term, "shuffle_interval")?,
+        ..hyparview::Config::default()
+    }))
+}
+
 impl Start {
     /// Decodes the map.
     pub(crate) fn decode(map: Term<'_>) -> Result<Self, String> {
@@ -92,6 +110,8 @@ impl Start {
         node.connection_interval = millis(map, "connection_interval")?;
         node.connection_jitter = millis(map, "connection_jitter")?;
         node.periodic_interval = millis(map, "periodic_interval")?;
+        node.overlay = overlay(get(map, "overlay")?)?;
+        node.broadcast.announce_delay = millis(map, "announce_delay")?;
         let data_dir: Term<'_> = get(map, "data_dir")?;
         node.data_dir = data_dir
             .decode::<Binary<'_>>()

@@ -1,7 +1,7 @@
 //! The NIF that puts a Partisan node inside a BEAM node.
 //!
 //! `send/7` and `cancel/1` run on ordinary schedulers and are bounded to well under 100 µs;
-//! `send_iov/7`, `start/1` and `stop/0` run on dirty ones; `command/2` answers by a message. No
+//! `send_iov/7`, `payload/3`, `start/1` and `stop/0` run on dirty ones; `command/2` answers by a message. No
 //! NIF holds a lock over a system call, and rustler turns panics into exceptions.
 //!
 //! `erlang/partisan_nif.erl` is the other side, with the types of every function.
@@ -13,7 +13,7 @@ use std::time::UNIX_EPOCH;
 use partisan::connection::outbox::Pressure;
 use partisan::connection::receive::subject;
 use partisan::connection::session::Session;
-use partisan::node::runtime::Command;
+use partisan::node::runtime::{BroadcastView, Command};
 use partisan::overlay::NodeSpec;
 use partisan::wire::frame::Dest;
 use rustler::{Encoder, Env, LocalPid, NifResult, OwnedEnv, Reference, ResourceArc, Term};
@@ -27,6 +27,7 @@ mod inbox;
 mod log;
 mod node;
 mod observer;
+mod payload;
 mod pool;
 mod postman;
 mod raw;
@@ -39,6 +40,7 @@ mod waiter;
 use config::{decode_spec, encode_ip, encode_spec, make_atom};
 use inbox::{Parcel, Progress};
 use node::Running;
+use payload::Payload;
 use send::Outcome;
 use waiter::{Place, ProcessWaiter};
 
@@ -48,7 +50,7 @@ mod atoms {
         badarg, busy, creation, down, error, failed, false_ = "false", granted, left, limit,
         listen_addrs, members, name, notalive, ok, partisan_event, slow, true_ = "true", up, wait,
         any, none, done, more, heavy, undefined, connections, leave, join, update_members, disconnect,
-        partisan_control, partisan_parcel, told, joined,
+        partisan_control, partisan_parcel, told, joined, broadcast, broadcast_view,
     }
 }
 
@@ -208,10 +210,18 @@ fn sending<'a>(
             }
             None => badarg(),
         },
+        outcome @ (Outcome::Error(_) | Outcome::Limit(_)) => refusal(env, &outcome),
+    }
+}
+
+/// A term that is not sent.
+fn refusal<'a>(env: Env<'a>, outcome: &Outcome) -> Term<'a> {
+    match outcome {
         Outcome::Error(why) => (atoms::error(), make_atom(env, why)).encode(env),
         Outcome::Limit(which) => {
             (atoms::error(), (atoms::limit(), make_atom(env, which))).encode(env)
         }
+        _ => (atoms::error(), atoms::badarg()).encode(env),
     }
 }
 
@@ -274,6 +284,21 @@ fn send_iov<'a>(
             send::send_iov(running, target, dest, &parts, flags, pressure)
         },
     )
+}
+
+/// Makes a term that `erlang:term_to_iovec/1` has encoded ready to be broadcast; see
+/// `partisan_nif:payload/3`.
+#[rustler::nif(schedule = "DirtyCpu")]
+fn payload<'a>(env: Env<'a>, to: Term<'a>, parts: Vec<Term<'a>>, flags: u32) -> Term<'a> {
+    let Ok(name) = config::name(to) else {
+        return (atoms::error(), atoms::badarg()).encode(env);
+    };
+    let parts: Vec<_> = parts.iter().map(|p| p.as_c_arg()).collect();
+    let made = node::with(|running| Payload::new(running, name, &parts, flags));
+    match made.unwrap_or(Err(Outcome::Error("notalive"))) {
+        Ok(payload) => (atoms::ok(), ResourceArc::new(payload)).encode(env),
+        Err(outcome) => refusal(env, &outcome),
+    }
 }
 
 /// Gives up a place in a queue; see `partisan_nif:cancel/1`.
@@ -425,6 +450,28 @@ fn parse_command(request: Term<'_>, answer: Answer) -> Result<Command, String> {
         Ok(Command::Update(
             specs,
             Box::new(|outcome| answer.outcome(outcome)),
+        ))
+    } else if verb == atoms::broadcast() {
+        let payload: ResourceArc<Payload> = argument
+            .decode()
+            .map_err(|_| "what payload/3 has made is wanted".to_string())?;
+        Ok(Command::Broadcast(
+            payload.name.clone(),
+            payload.term.clone(),
+            Box::new(|outcome| answer.outcome(outcome)),
+        ))
+    } else if verb == atoms::broadcast_view() {
+        let root = config::name(argument)?;
+        Ok(Command::BroadcastView(
+            root,
+            Box::new(|view: BroadcastView| {
+                answer.send(|env| {
+                    let names = |names: &[Arc<str>]| -> Vec<Term<'_>> {
+                        names.iter().map(|name| make_atom(env, name)).collect()
+                    };
+                    (names(&view.eager), names(&view.lazy)).encode(env)
+                });
+            }),
         ))
     } else if verb == atoms::told() {
         Ok(Command::Told(config::name(argument)?))

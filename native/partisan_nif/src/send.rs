@@ -225,7 +225,7 @@ fn queue(
 }
 
 /// A term that the receiver would refuse.
-fn refused(error: &TermError) -> Outcome {
+pub(crate) fn refused(error: &TermError) -> Outcome {
     match error {
         TermError::Depth { .. } => Outcome::Limit("depth"),
         TermError::Heap { .. } => Outcome::Limit("max_term_heap"),

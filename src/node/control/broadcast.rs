@@ -22,6 +22,7 @@ use crate::connection::outbox::{Outgoing, Pressure, Sent, Waiter, Wake};
 use crate::connection::receive::{BROADCAST_NAME, deliver_aside};
 use crate::connection::session::{CloseReason, Session, SessionEvent};
 use crate::limits::BROADCAST_BACKLOG_BYTES;
+use crate::node::runtime::BroadcastView;
 use crate::overlay::Wire;
 use crate::overlay::codec::{Reader, put_text};
 use crate::wire::frame::Dest;
@@ -63,14 +64,21 @@ impl Waiter for Room {
 }
 
 impl Spread {
-    pub(super) fn new(own: Arc<str>) -> Self {
+    pub(super) fn new(config: Config, own: Arc<str>) -> Self {
         // A later life has a greater number, unless the clock was set back in between.
         let life = std::time::SystemTime::now()
             .duration_since(std::time::UNIX_EPOCH)
             .map_or(0, |since| since.as_micros() as u64);
         Self {
-            tree: Plumtree::new(Config::default(), own, life),
+            tree: Plumtree::new(config, own, life),
             backlogs: BTreeMap::new(),
+        }
+    }
+
+    pub(super) fn view(&self, root: &Arc<str>) -> BroadcastView {
+        BroadcastView {
+            eager: self.tree.eager(Some(root)),
+            lazy: self.tree.lazy(Some(root)),
         }
     }
 

@@ -172,7 +172,7 @@ impl<H: Host> Control<H> {
         });
         let mut this = Self {
             members: vec![own.clone()],
-            spread: Spread::new(own.name.clone()),
+            spread: Spread::new(config.broadcast.clone(), own.name.clone()),
             receive: config.io.limits.clone(),
             thread: None,
             local,
@@ -607,6 +607,7 @@ impl<H: Host> Control<H> {
                 reply(self.ask_overlay(Input::UpdateMembers(specs)));
             }
             Command::Broadcast(name, term, reply) => reply(self.broadcast(&name, &term)),
+            Command::BroadcastView(root, reply) => reply(self.spread.view(&root)),
             Command::Members(reply) => reply(self.members.clone()),
             Command::Sessions(reply) => {
                 reply(

@@ -1,0 +1,60 @@
+//! What a broadcast carries: a whole term, mapped to the wire's identity once, at its root.
+//!
+//! Every node on the way passes it on as it is, so nothing in it stands out of band.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use partisan::limits::MAX_BROADCAST_BYTES;
+use partisan::wire::term::{Form, map_out, scan};
+use rustler::sys::ErlNifTerm;
+
+use crate::node::Running;
+use crate::raw;
+use crate::send::{Outcome, PLAIN, refused};
+
+/// A term for the processes of a name.
+pub(crate) struct Payload {
+    pub(crate) name: Arc<str>,
+    pub(crate) term: Bytes,
+}
+
+#[rustler::resource_impl]
+impl rustler::Resource for Payload {}
+
+impl Payload {
+    /// From what `erlang:term_to_iovec/1` has made. Runs on a dirty scheduler: its passes over the bytes
+    /// take as long as the term is. The caller has had the VM's name read before and after it encoded.
+    pub(crate) fn new(
+        running: &Running,
+        name: Arc<str>,
+        parts: &[ErlNifTerm],
+        flags: u32,
+    ) -> Result<Self, Outcome> {
+        let parts = raw::pin(parts).ok_or(Outcome::Error("badarg"))?;
+        let room = MAX_BROADCAST_BYTES.saturating_sub(2 + name.len());
+        let too_large = || Outcome::Limit("max_broadcast_bytes");
+        if parts.iter().map(Bytes::len).sum::<usize>() > room {
+            return Err(too_large());
+        }
+        let limits = &running.limits.term;
+        let mut term = parts.concat();
+        let facts = scan(&term, Form::Whole, limits, &mut ()).map_err(|e| refused(&e))?;
+        facts.common().map_err(|e| refused(&e))?;
+        if facts.identities {
+            let mapping = running.host.mapper.last();
+            if let Some(rules) = mapping.outbound(flags & PLAIN == 0) {
+                let mut mapped = Vec::with_capacity(term.len() + 64);
+                map_out(&term, Form::Whole, rules, &mut mapped).map_err(|e| refused(&e))?;
+                // Remote references take more room than what they stand for.
+                if mapped.len() > room {
+                    return Err(too_large());
+                }
+                scan(&mapped, Form::Whole, limits, &mut ()).map_err(|e| refused(&e))?;
+                term = mapped;
+            }
+        }
+        let term = Bytes::from(term);
+        Ok(Self { name, term })
+    }
+}
