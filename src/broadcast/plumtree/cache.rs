@@ -53,6 +53,11 @@ impl<P> Cache<P> {
         now: u64,
     ) {
         self.bytes += cost::<P>(&payload);
+        while !self.entries.is_empty()
+            && (self.entries.len() >= self.max_entries || self.bytes > self.max_bytes)
+        {
+            self.pop();
+        }
         self.index
             .insert((key, sequence), self.gone + self.entries.len() as u64);
         self.entries.push_back(Entry {
@@ -63,9 +68,6 @@ impl<P> Cache<P> {
             key,
             at: now,
         });
-        while self.entries.len() > self.max_entries || self.bytes > self.max_bytes {
-            self.pop();
-        }
     }
 
     fn pop(&mut self) {

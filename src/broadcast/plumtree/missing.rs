@@ -87,11 +87,6 @@ impl<P> Missing<P> {
         self.index.len() >= MAX_BROADCAST_MISSING
     }
 
-    #[cfg(test)]
-    pub(super) fn len(&self) -> usize {
-        self.index.len()
-    }
-
     pub(super) fn insert(
         &mut self,
         (key, of, sequence): (u64, Of<P>, u64),

@@ -30,6 +30,7 @@
 //! * A duplicate from the neighbour from which the broadcasts of this root are expected prunes
 //!   nothing, and a payload over a link that was just pruned does not change the tree: what is under
 //!   way while a tree forms can't cut it.
+//! * One root at a time gives the common tree its shape (see `shaper.rs`).
 //! * Announcements are batched, in ranges. Both ends of a new link announce all they have in their
 //!   caches, so what was broadcast while a node had no neighbours, or others, still comes. (A node that
 //!   joins gets the broadcasts of the last minute, too.)
@@ -54,6 +55,7 @@ mod cache;
 mod links;
 mod messages;
 mod missing;
+mod shaper;
 mod state;
 #[cfg(test)]
 mod tests;

@@ -11,6 +11,7 @@ use super::cache::Cache;
 use super::links::{Links, push_range};
 use super::messages::{Have, Message, Of, Want};
 use super::missing::{Announcer, Entry, Missing};
+use super::shaper::Shaper;
 use super::trees::{Row, Trees, set_bit, slots};
 use crate::broadcast::seen::{At, Seen, key_of};
 use crate::broadcast::{Broadcast, Effect, Error, Event};
@@ -20,9 +21,6 @@ use crate::limits::{
 };
 use crate::overlay::Peer;
 use crate::overlay::codec::DecodeError;
-
-/// Roots that are heard of within this time may be under way at the same time.
-const SHAPER_TIME: Duration = Duration::from_secs(2);
 
 /// What is to be asked of each neighbour at the end of an event.
 type Grafts<P> = BTreeMap<u16, Vec<Want<P>>>;
@@ -40,8 +38,7 @@ pub struct Plumtree<P> {
     pub(super) seen: Seen,
     pub(super) cache: Cache<P>,
     pub(super) missing: Missing<P>,
-    /// The root whose broadcasts give the common tree its shape, and when the last one came.
-    shaper: Option<(u64, u64)>,
+    shaper: Shaper,
     /// When the next batch of announcements leaves.
     flush: Option<u64>,
     /// Who has sent something before it was a neighbour.
@@ -66,6 +63,8 @@ struct Spared<'a> {
     have: &'a [Announcer],
     /// The one that it was expected from, although it came from elsewhere: it gets an announcement.
     parent: Option<u16>,
+    /// All get an announcement: it was missing here for long, and they may have had it.
+    all: bool,
 }
 
 type Out<P> = Vec<Effect<P, Message<P>>>;
@@ -89,7 +88,7 @@ impl<P: Peer> Plumtree<P> {
                 micros(config.cache_time),
             ),
             missing: Missing::new(),
-            shaper: None,
+            shaper: Shaper::default(),
             flush: None,
             strangers: BTreeSet::new(),
             config,
@@ -152,21 +151,9 @@ impl<P: Peer> Plumtree<P> {
         }
     }
 
-    /// Whether duplicates of this root prune. In a tree that many roots share, those that are under
-    /// way at the same time would cut a cycle in several places, and the pieces would then be grafted
-    /// in several places, without end. So of the roots heard of lately only one cuts: that with the
-    /// lowest key, on which nodes agree without a word.
+    /// Whether duplicates of this root prune.
     fn shapes(&mut self, key: u64, common: bool, now: u64) -> bool {
-        if !common {
-            return true;
-        }
-        match &mut self.shaper {
-            Some((shaper, at)) if *shaper < key && now < *at + micros(SHAPER_TIME) => false,
-            shaper => {
-                *shaper = Some((key, now));
-                true
-            }
-        }
+        !common || self.shaper.is(key, now)
     }
 
     fn broadcast(&mut self, payload: Bytes, now: u64, out: &mut Out<P>) -> Result<(), Error> {
@@ -195,8 +182,8 @@ impl<P: Peer> Plumtree<P> {
                 .trees
                 .create(self.own_key, of.clone(), self.links.present()),
         };
-        self.shapes(self.own_key, of.common, now);
-        if self.trees.row(row).iter().all(|word| *word == 0) {
+        let renewed = of.common && self.shaper.renews(self.own_key, now);
+        if renewed || self.trees.row(row).iter().all(|word| *word == 0) {
             self.trees.set_all(row, self.links.present());
         }
         let item = Item {
@@ -223,6 +210,7 @@ impl<P: Peer> Plumtree<P> {
         if known.is_none() && !link.is_some_and(|link| link.may_introduce(now)) {
             return;
         }
+        let newest = known.is_none_or(|at| sequence > self.seen.top(at));
         let history = MAX_BROADCAST_CACHE as u64;
         let at = self.seen.insert(key, sequence, history, now);
         let waiting = self.missing.find(key, sequence);
@@ -246,14 +234,27 @@ impl<P: Peer> Plumtree<P> {
             }
         };
         self.trees.touch(row);
-        let parent = if self.shapes(key, common, now) {
+        if common && self.shaper.renews(key, now) {
+            self.trees.set_all(row, self.links.present());
+        }
+        let via = self.seen.via(at);
+        let via = via.filter(|via| self.trees.is_eager(row, *via));
+        let parent = if !newest && via.is_some() {
+            // An old one that was lost somewhere says nothing about the tree as it is now.
+            via
+        } else if self.shapes(key, common, now) {
             self.adopt((row, at), slot, &item, waiting.as_ref(), now, out)
         } else {
             self.seen.set_via(at, slot);
             None
         };
-        let from = Some(slot);
-        self.pass_on(row, Spared { from, have, parent }, item, now, out);
+        let spared = Spared {
+            from: Some(slot),
+            have,
+            parent,
+            all: !newest && waiting.as_ref().is_some_and(|w| w.was_asked()),
+        };
+        self.pass_on(row, spared, item, now, out);
     }
 
     /// Decides from which neighbour the next broadcast of this root is expected. Returns it if
@@ -341,7 +342,8 @@ impl<P: Peer> Plumtree<P> {
         } = item;
         let far = u32::from(hops) >= MAX_BROADCAST_HOPS;
         let has_it = |slot| Some(slot) == spared.from || spared.have.iter().any(|a| a.slot == slot);
-        for slot in slots(self.trees.row(row).iter().copied()) {
+        let eager = self.trees.row(row).iter().copied();
+        for slot in slots(eager).filter(|_| !spared.all) {
             if let Some(link) = self.links.get(slot)
                 && !has_it(slot)
                 && Some(slot) != spared.parent
@@ -360,10 +362,13 @@ impl<P: Peer> Plumtree<P> {
         }
         let mut promised = false;
         for word in 0..self.links.present().len() {
-            let eager = self.trees.row(row).get(word).copied().unwrap_or(0);
+            let eager = self.trees.row(row).get(word).copied();
+            let eager = eager.filter(|_| !spared.all).unwrap_or(0);
             let lazy = self.links.present()[word] & !eager;
             let lazy = slots([lazy]).map(|s| s + 64 * word as u16);
-            let parent = spared.parent.filter(|s| usize::from(*s) / 64 == word);
+            let parent = spared
+                .parent
+                .filter(|s| !spared.all && usize::from(*s) / 64 == word);
             for slot in lazy.chain(parent) {
                 if let Some(link) = self.links.get_mut(slot)
                     && !has_it(slot)
@@ -444,7 +449,7 @@ impl<P: Peer> Plumtree<P> {
         };
         let slot = announcer.slot;
         let known = self.seen.find(missing.key);
-        // An old one that was lost somewhere says nothing about the tree as it is now.
+        // An old one says nothing about the tree as it is now.
         let newest = known.is_none_or(|at| missing.sequence > self.seen.top(at));
         let (key, common) = (missing.key, missing.of.common);
         let eager = newest || !self.is_expected(key, common, None);

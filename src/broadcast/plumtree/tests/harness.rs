@@ -2,7 +2,7 @@
 //! when they break.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -61,11 +61,11 @@ pub(super) struct Net<B: Broadcast<Peer = N>> {
     pub(super) now: u64,
     pub(super) rng: StdRng,
     queue: BinaryHeap<Reverse<(u64, u64, u32)>>,
-    events: BTreeMap<u64, What<B::Message>>,
+    events: HashMap<u64, What<B::Message>>,
     next: u64,
     /// Links by their ends, the lower first: number, latency.
     pub(super) links: BTreeMap<(u32, u32), (u64, u64)>,
-    last: BTreeMap<(u32, u32), u64>,
+    last: HashMap<(u32, u32), u64>,
     due: Vec<u64>,
     latency: (u64, u64),
     /// Change of the latency from message to message, in 1/1000.
@@ -88,10 +88,10 @@ impl<B: Broadcast<Peer = N>> Net<B> {
             now: 0,
             rng: StdRng::seed_from_u64(seed),
             queue: BinaryHeap::new(),
-            events: BTreeMap::new(),
+            events: HashMap::new(),
             next: 0,
             links: BTreeMap::new(),
-            last: BTreeMap::new(),
+            last: HashMap::new(),
             due: Vec::new(),
             latency,
             jitter,

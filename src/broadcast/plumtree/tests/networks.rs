@@ -291,3 +291,20 @@ proptest! {
         }
     }
 }
+
+/// Run by hand: `--ignored --nocapture`, in a release build, for instance with `FIGURES=1000,200,true`
+/// for nodes, senders and whether they share a tree.
+#[test]
+#[ignore = "figures of larger networks"]
+fn figures() {
+    let what = std::env::var("FIGURES").unwrap_or("10000,64,false".into());
+    let what: Vec<&str> = what.split(',').collect();
+    let config = Config {
+        common_tree: what[2] == "true",
+        ..Config::default()
+    };
+    let start = std::time::Instant::now();
+    let (n, senders) = (what[0].parse().unwrap(), what[1].parse().unwrap());
+    against_flooding(7, n, senders, 0, &config);
+    println!("{:?}", start.elapsed());
+}

@@ -210,10 +210,22 @@ fn an_old_one_that_is_missing_does_not_change_the_tree() {
     let mut one = settled();
     assert_eq!(delivered(&one.payload(1, 5, 4)), 1);
     one.after(10);
-    one.gets(3, have(2, 2, 7));
-    assert_eq!(one.after(200), [to(3, want(2, 2, false))]);
-    assert_eq!(delivered(&one.payload(3, 2, 8)), 1);
+    one.gets(3, have(2, 1, 7));
+    assert_eq!(one.after(200), [to(3, want(2, 1, false))]);
+    let out = one.payload(3, 2, 8);
+    assert_eq!(
+        (delivered(&out), out.len()),
+        (1, 1),
+        "the child may have had it"
+    );
+    assert_eq!(one.after(5), [to(1, have(2, 1, 8)), to(2, have(2, 1, 8))]);
     assert_eq!(one.node.eager(Some(&N(9))), [N(1), N(2)]);
+    // Nor does one that a child has kept.
+    one.gets(2, have(3, 1, 7));
+    assert_eq!(one.after(200), [to(2, want(3, 1, false))]);
+    one.payload(2, 3, 8);
+    one.gets(2, have(6, 1, 7));
+    assert_eq!(one.after(5), [to(1, have(3, 1, 8)), to(3, have(3, 1, 8))]);
 }
 
 #[test]
@@ -243,7 +255,7 @@ fn a_much_better_announcer_takes_the_place_of_the_parent() {
         );
         assert_eq!(out.contains(&to(1, Message::Prune(NINE))), moves);
         let parent = if moves { N(3) } else { N(1) };
-        assert_eq!(one.node.eager(Some(&N(9))).contains(&parent), true);
+        assert!(one.node.eager(Some(&N(9))).contains(&parent));
         assert_eq!(one.node.eager(Some(&N(9))).len(), 2);
     }
 }
@@ -353,4 +365,75 @@ fn roots_beyond_the_limit_share_a_tree() {
             ..
         }
     ));
+}
+
+/// Run by hand: `--ignored --nocapture`, in a release build.
+#[test]
+#[ignore = "measures time"]
+fn speed() {
+    let mut one = One::new(Config::default(), 5);
+    let root = |n: u64| Of {
+        root: N(100 + n as u32),
+        ..NINE
+    };
+    let payload = Bytes::from_static(b"x");
+    let message = |n: u64, of: Of<N>| Message::Gossip {
+        of,
+        sequence: 1 + n / 64,
+        hops: 1,
+        payload: payload.clone(),
+    };
+    for n in 0..64 {
+        one.gets(1, message(n, root(n)));
+        for lazy in 3..6 {
+            one.gets(lazy, Message::Prune(root(n)));
+        }
+    }
+    let (mut out, mut now, rounds) = (Vec::new(), 0, 1_000_000);
+    let start = std::time::Instant::now();
+    for n in 64..rounds {
+        let (from, message) = (N(1), message(n, root(n % 64)));
+        let event = Event::Message { from, message };
+        if n % 100 == 0 {
+            now += 5000;
+        }
+        let time = Duration::from_micros(now);
+        one.node
+            .handle(time, event, &mut one.rng, &mut out)
+            .unwrap();
+        out.clear();
+    }
+    println!(
+        "a payload, to one eager and three lazy neighbours: {:?}",
+        start.elapsed() / rounds as u32
+    );
+    let sequence = rounds / 64;
+    let old = Message::Announce {
+        again: false,
+        have: (0..64)
+            .map(|n| Have {
+                of: root(n),
+                first: sequence - 8,
+                count: 4,
+                hops: 3,
+            })
+            .collect(),
+    };
+    let start = std::time::Instant::now();
+    for _ in 0..10_000 {
+        let (from, message) = (N(3), old.clone());
+        let event = Event::Message { from, message };
+        one.node
+            .handle(Duration::from_micros(now), event, &mut one.rng, &mut out)
+            .unwrap();
+    }
+    println!(
+        "an announcement, one of a batch of 64 ranges: {:?}",
+        start.elapsed() / 640_000
+    );
+    println!(
+        "{} bytes of tables, {} of them the cache",
+        one.node.table_bytes(),
+        one.node.cache.bytes()
+    );
 }
