@@ -361,7 +361,7 @@ impl Encoder {
         Some(())
     }
 
-    #[inline]
+    #[inline(always)]
     fn integer(&mut self, number: i64) {
         if let Ok(byte) = u8::try_from(number) {
             self.out.extend_from_slice(&[tag::SMALL_INTEGER, byte]);
@@ -369,27 +369,22 @@ impl Encoder {
             let [a, b, c, d] = word.to_be_bytes();
             self.out.extend_from_slice(&[tag::INTEGER, a, b, c, d]);
         } else {
-            let magnitude = number.unsigned_abs();
-            let length = 8 - magnitude.leading_zeros() as usize / 8;
-            let sign = u8::from(number < 0);
-            let [a, b, c, d, e, f, g, h] = magnitude.to_le_bytes();
-            let at = self.out.len();
-            self.out.extend_from_slice(&[
-                tag::SMALL_BIG,
-                length as u8,
-                sign,
-                a,
-                b,
-                c,
-                d,
-                e,
-                f,
-                g,
-                h,
-            ]);
-            self.out.truncate(at + 3 + length);
-            self.words += 2;
+            self.wide(number);
         }
+    }
+
+    /// Out of the loop that `integer` is inlined in.
+    #[inline(never)]
+    fn wide(&mut self, number: i64) {
+        let magnitude = number.unsigned_abs();
+        let length = 8 - magnitude.leading_zeros() as usize / 8;
+        let sign = u8::from(number < 0);
+        let [a, b, c, d, e, f, g, h] = magnitude.to_le_bytes();
+        let at = self.out.len();
+        self.out
+            .extend_from_slice(&[tag::SMALL_BIG, length as u8, sign, a, b, c, d, e, f, g, h]);
+        self.out.truncate(at + 3 + length);
+        self.words += 2;
     }
 
     fn big(&mut self, number: &BigInt) -> Option<()> {
