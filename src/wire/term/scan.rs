@@ -9,8 +9,8 @@ pub trait AtomGate {
     /// Whether it admits every atom, so that it need not be asked.
     const ANY: bool = false;
 
-    /// Called for every atom in a term, names of nodes and modules of funs among them; for one
-    /// that comes several times, once at least. `false` refuses the term.
+    /// Called for every atom in a term, names of nodes and modules of funs among them.
+    /// `false` refuses the term.
     fn admit(&mut self, atom: &str) -> bool;
 }
 
@@ -66,6 +66,20 @@ pub fn scan<A: AtomGate>(
     limits: &TermLimits,
     atoms: &mut A,
 ) -> Result<Facts, TermError> {
+    let mut facts = Facts::default();
+    check(term, form, limits, atoms, &mut facts)?;
+    Ok(facts)
+}
+
+/// The same for whom facts are not worth moving.
+#[inline]
+pub(super) fn check<A: AtomGate>(
+    term: &[u8],
+    form: Form,
+    limits: &TermLimits,
+    atoms: &mut A,
+    facts: &mut Facts,
+) -> Result<(), TermError> {
     if term.len() > limits.bytes {
         return Err(TermError::Size {
             bytes: term.len(),
@@ -73,9 +87,8 @@ pub fn scan<A: AtomGate>(
         });
     }
     let mut walker = Walker::new(term, form, limits.depth)?;
-    let mut facts = Facts::default();
     loop {
-        walker.plain(&mut facts, atoms);
+        walker.plain(facts, atoms);
         match walker.next()? {
             Some(token) => facts.count(&token, &walker, limits, atoms)?,
             None => break,
@@ -83,7 +96,7 @@ pub fn scan<A: AtomGate>(
     }
     facts.affordable(limits)?;
     facts.depth = walker.deepest();
-    Ok(facts)
+    Ok(())
 }
 
 impl Facts {

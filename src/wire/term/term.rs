@@ -1,7 +1,7 @@
 //! A term as Rust users hold it: bytes that have been validated.
 
 use super::decode::decode;
-use super::scan::Foreign;
+use super::scan::{Foreign, check};
 use super::view::Ends;
 use super::{Facts, Form, TermError, TermLimits, Value, inline, scan};
 use crate::limits::MAX_TERM_DEPTH;
@@ -41,7 +41,9 @@ impl Term {
     /// A complete encoded term, checked against the default limits.
     pub fn from_external(bytes: impl Into<Bytes>) -> Result<Self, TermError> {
         let bytes = bytes.into();
-        let facts = scan(&bytes, Form::Whole, &TermLimits::default(), &mut ())?;
+        let mut facts = Facts::default();
+        let limits = TermLimits::default();
+        check(&bytes, Form::Whole, &limits, &mut (), &mut facts)?;
         Ok(Self::from_checked(bytes, Vec::new(), facts.foreign()))
     }
 

@@ -4,8 +4,9 @@
 //! elements are still to come. Each element takes at least one byte, so a count that exceeds the
 //! bytes left is refused where it is read; nothing is ever sized by a count alone.
 
+mod plain;
+
 use super::keys::distinct_fields;
-use super::scan::{AtomGate, Facts, binary_words, words};
 use super::{Form, TermError, tag};
 use crate::limits::{MAX_ATOM_CHARS, MAX_OLD_CREATION, OLD_REFERENCES, OUT_OF_BAND_BYTES};
 use std::borrow::Cow;
@@ -202,133 +203,6 @@ impl<'a> Walker<'a> {
     pub(super) fn finish(&mut self) -> Result<(), TermError> {
         while self.next()?.is_some() {}
         Ok(())
-    }
-
-    /// Reads terms of the common kinds for as long as they come, and counts what they cost. It
-    /// stops before what is anything else, wrong or refused, which [`Self::next`] then tells: most
-    /// of a term is read here, where nothing is made of it but a sum.
-    #[inline(never)]
-    pub(super) fn plain<A: AtomGate>(&mut self, facts: &mut Facts, atoms: &mut A) {
-        if self.funs > 0 {
-            return;
-        }
-        let bytes = self.bytes;
-        let (mut at, mut left) = (self.at, self.top.left);
-        let (mut words, mut pids, mut refs) = (0, false, false);
-        let mut last: &[u8] = &[];
-        loop {
-            while left == 0 && self.depth > 0 {
-                self.close();
-                left = self.top.left;
-            }
-            let rest = bytes.get(at..).unwrap_or_default();
-            if left == 0 {
-                break;
-            }
-            let (length, elements) = match *rest {
-                [tag::SMALL_INTEGER, _, ..] => (2, 0),
-                [tag::INTEGER, _, _, _, _, ..] => (5, 0),
-                [tag::NIL, ..] => (1, 0),
-                [tag::SMALL_ATOM_UTF8 | tag::CACHED_ATOM, ..] => {
-                    match self.plain_atom(at, &mut last, atoms) {
-                        Some(length) => (length, 0),
-                        None => break,
-                    }
-                }
-                [tag::BINARY, a, b, c, d, ref rest @ ..] => {
-                    let length = u32::from_be_bytes([a, b, c, d]) as usize;
-                    if length >= OUT_OF_BAND_BYTES || length > rest.len() {
-                        break;
-                    }
-                    words += binary_words(length);
-                    (5 + length, 0)
-                }
-                [tag::SMALL_TUPLE, arity, ..] => (2, u64::from(arity)),
-                [tag::LIST, a, b, c, d, ..] => (5, u64::from(u32::from_be_bytes([a, b, c, d])) + 1),
-                [tag::NEW_PID, ..] => match self.plain_atom(at + 1, &mut last, atoms) {
-                    Some(length) if length + 13 <= rest.len() => {
-                        pids = true;
-                        words += words::IDENTIFIER;
-                        (length + 13, 0)
-                    }
-                    _ => break,
-                },
-                [tag::NEWER_REFERENCE, 0, count @ 1..=5, ..] => {
-                    let numbers = 4 + 4 * usize::from(count);
-                    match self.plain_atom(at + 3, &mut last, atoms) {
-                        Some(length) if 3 + length + numbers <= rest.len() => {
-                            refs = true;
-                            words += words::IDENTIFIER + u64::from(count).div_ceil(2);
-                            (3 + length + numbers, 0)
-                        }
-                        _ => break,
-                    }
-                }
-                _ => break,
-            };
-            if elements > 0 {
-                if elements > (rest.len() - length) as u64 {
-                    break;
-                }
-                self.top.left = left - 1;
-                let open = Open {
-                    left: elements as u32,
-                    fun_end: 0,
-                };
-                if self.push(open).is_err() {
-                    break;
-                }
-                left = elements as u32;
-                words += match rest.first() {
-                    Some(&tag::LIST) => 2 * (elements - 1),
-                    _ => elements + 1,
-                };
-            } else {
-                left -= 1;
-                if let [tag::SMALL_TUPLE, ..] = rest {
-                    words += 1;
-                }
-            }
-            at += length;
-        }
-        self.at = at;
-        self.top.left = left;
-        facts.heap_words += words;
-        facts.identities |= pids | refs;
-        facts.pids |= pids;
-        facts.refs |= refs;
-    }
-
-    /// The length of the atom that stands there, if it is a common one.
-    #[inline(always)]
-    fn plain_atom<A: AtomGate>(
-        &mut self,
-        at: usize,
-        last: &mut &'a [u8],
-        atoms: &mut A,
-    ) -> Option<usize> {
-        match *self.bytes.get(at..)? {
-            [tag::SMALL_ATOM_UTF8, length, ref rest @ ..] => {
-                let bytes = rest.get(..length.into())?;
-                if bytes != *last {
-                    if A::ANY && bytes.is_ascii() || atoms.admit(std::str::from_utf8(bytes).ok()?) {
-                        *last = bytes;
-                    } else {
-                        return None;
-                    }
-                }
-                Some(2 + bytes.len())
-            }
-            [tag::CACHED_ATOM, index, ..] => {
-                let text = self.atoms.get(usize::from(index))?;
-                if !A::ANY && !atoms.admit(text) {
-                    return None;
-                }
-                self.refs.push((at, index));
-                Some(2)
-            }
-            _ => None,
-        }
     }
 
     /// References to the atom cache that have been read since the last call.
@@ -785,10 +659,16 @@ impl<'a> Walker<'a> {
 
     #[inline]
     fn push(&mut self, open: Open) -> Result<(), TermError> {
+        self.enter(self.top, open)
+    }
+
+    /// Opens a container within `outer`.
+    #[inline]
+    fn enter(&mut self, outer: Open, open: Open) -> Result<(), TermError> {
         if self.depth >= self.max_depth {
             return Err(TermError::Depth(self.max_depth));
         }
-        let outer = std::mem::replace(&mut self.top, open);
+        self.top = open;
         match self.inline.get_mut(self.depth as usize) {
             Some(slot) => *slot = outer,
             None => self.spilled.push(outer),

@@ -85,19 +85,20 @@ fn weight(value: &Value) -> i64 {
     }
 }
 
-fn view_weight(view: &View<'_>) -> i64 {
+fn view_weight(view: View<'_>) -> i64 {
     match view {
-        View::Integer(number) => *number,
+        View::Integer(number) => number,
         View::Binary(bytes) => bytes.len() as i64 + i64::from(bytes[0]),
-        View::Tuple(all) => all.iter().map(|view| view_weight(&view)).sum(),
+        View::Tuple(all) => all.iter().map(view_weight).sum(),
         View::List(all) => {
-            let elements = all.iter().map(|view| view_weight(&view)).sum::<i64>();
-            elements + all.tail().map_or(0, |tail| view_weight(&tail))
+            let mut elements = all.iter();
+            let sum: i64 = elements.by_ref().map(view_weight).sum();
+            sum + elements.tail().map_or(0, view_weight)
         }
         View::Atom(atom) => one(atom.as_bytes().len()),
         View::Pid(pid) => one(pid.id as usize + pid.node.as_bytes().len()),
         View::Reference(reference) => {
-            one(reference.words()[0] as usize + reference.node.as_bytes().len())
+            one(reference.words().next().unwrap_or(0) as usize + reference.node.as_bytes().len())
         }
         other => panic!("{other:?} is not in the race"),
     }
@@ -252,7 +253,7 @@ fn main() -> ExitCode {
                             if op == "decode" {
                                 let own = Bytes::copy_from_slice(black_box(&bytes));
                                 let term = Term::from_external(own).expect("valid");
-                                return view_weight(&term.view());
+                                return view_weight(term.view());
                             }
                             let input = black_box(&bytes).clone();
                             let decoded = Value::decode(&input, Start::Version, &[], &limits);

@@ -115,7 +115,8 @@ impl<'a> List<'a> {
         }
     }
 
-    /// What the list ends with, if that is something else than the empty list.
+    /// What the list ends with, if that is something else than the empty list. Who has read the
+    /// elements asks [`ListIter::tail`], which is there already.
     #[must_use]
     pub fn tail(self) -> Option<View<'a>> {
         self.iter().tail()
@@ -270,16 +271,19 @@ impl<'a> Elements<'a> {
     }
 
     /// Steps over the rest of the last element.
-    #[inline]
+    #[inline(always)]
     fn settle(&mut self) -> Option<()> {
-        match std::mem::take(&mut self.owed) {
-            0 => Some(()),
-            _ if self.place.step_over() => Some(()),
-            owed => self.place.skip(owed.into()),
+        let owed = std::mem::take(&mut self.owed);
+        if owed > 0 && !self.place.step_over() {
+            let mut after = self.place;
+            after.skip(owed.into())?;
+            self.place = after;
         }
+        Some(())
     }
 
     /// After the last element.
+    #[inline(always)]
     fn end(&mut self) {
         if self.settle().is_some() {
             self.place.pass(self.first);
@@ -297,7 +301,8 @@ impl<'a> Elements<'a> {
 impl<'a> Iterator for Elements<'a> {
     type Item = View<'a>;
 
-    #[inline]
+    // Inlined, so that a loop over elements keeps its place in registers.
+    #[inline(always)]
     fn next(&mut self) -> Option<View<'a>> {
         let Some(left) = self.left.checked_sub(1) else {
             self.end();
@@ -379,14 +384,17 @@ impl<'a> ListIter<'a> {
 impl<'a> Iterator for ListIter<'a> {
     type Item = View<'a>;
 
-    #[inline]
+    // Inlined, so that a loop over elements keeps its place in registers.
+    #[inline(always)]
     fn next(&mut self) -> Option<View<'a>> {
         loop {
             if self.elements.left > 0 {
                 return self.elements.next();
             }
             if self.tail {
-                self.turn();
+                let mut turned = self.clone();
+                turned.turn();
+                *self = turned;
                 continue;
             }
             let byte = reader::u8(&mut self.bytes)?;

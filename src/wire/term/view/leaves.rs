@@ -225,15 +225,10 @@ impl<'a> Reference<'a> {
         }
     }
 
-    /// Its number, in the order of the external format.
-    #[must_use]
-    pub fn words(self) -> Words {
-        let mut words = Words::EMPTY;
-        let (chunks, _) = self.words.as_chunks::<4>();
-        chunks
-            .iter()
-            .for_each(|word| words.push(u32::from_be_bytes(*word)));
-        words
+    /// The words of its number, in the order of the external format.
+    pub fn words(self) -> impl Iterator<Item = u32> + 'a {
+        let (words, _) = self.words.as_chunks::<4>();
+        words.iter().map(|word| u32::from_be_bytes(*word))
     }
 }
 
@@ -242,14 +237,19 @@ impl From<Reference<'_>> for term::Reference {
         Self {
             node: node(reference.node),
             creation: reference.creation,
-            words: reference.words(),
+            words: reference.words().fold(Words::EMPTY, |mut words, word| {
+                words.push(word);
+                words
+            }),
         }
     }
 }
 
 impl PartialEq<term::Reference> for Reference<'_> {
     fn eq(&self, own: &term::Reference) -> bool {
-        self.creation == own.creation && self.words() == own.words && self.node.is(&own.node)
+        self.creation == own.creation
+            && self.words().eq(own.words.iter().copied())
+            && self.node.is(&own.node)
     }
 }
 

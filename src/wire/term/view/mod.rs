@@ -81,7 +81,12 @@ impl Term {
     /// Reads it in place.
     #[must_use]
     pub fn view(&self) -> View<'_> {
-        Place::begin(self).read(&mut 0).unwrap_or(View::Integer(0))
+        let mut place = Place::begin(self);
+        // Most messages are tuples: see `Place::read` for what a result costs that is moved.
+        match place.small_tuple() {
+            Some(tuple) => View::Tuple(tuple),
+            None => place.read(&mut 0).unwrap_or(View::Integer(0)),
+        }
     }
 }
 
@@ -104,8 +109,9 @@ impl<'a> View<'a> {
             }
             Self::Tuple(tuple) => Value::Tuple(tuple.iter().map(|view| view.to_value()).collect()),
             Self::List(list) => {
-                let elements = list.iter().map(|view| view.to_value()).collect();
-                match list.tail() {
+                let mut rest = list.iter();
+                let elements = rest.by_ref().map(|view| view.to_value()).collect();
+                match rest.tail() {
                     Some(tail) => Value::ImproperList(elements, Box::new(tail.to_value())),
                     None => Value::List(elements),
                 }

@@ -37,7 +37,7 @@ impl<'a> Place<'a> {
     }
 
     /// The place of the first element of a container, the head of which has just been read.
-    #[inline]
+    #[inline(always)]
     fn inside(&self) -> Option<Self> {
         (self.level < MAX_TERM_DEPTH).then_some(Self {
             level: self.level + 1,
@@ -93,7 +93,8 @@ impl<'a> Place<'a> {
     ///
     /// To be called where nothing is done with the result but to return it, so that it is not
     /// moved: what was just written in words would be read back in larger parts, on which CPUs
-    /// stall for longer than reading it takes.
+    /// stall for longer than reading it takes. What isn't inlined works on a copy of the place:
+    /// so the place itself stays in registers while somebody loops over elements.
     #[inline(always)]
     pub(super) fn read(&mut self, owed: &mut u32) -> Option<View<'a>> {
         let tag = self.u8()?;
@@ -109,7 +110,10 @@ impl<'a> Place<'a> {
             tag::BINARY => {
                 let length = self.u32()? as usize;
                 if length >= OUT_OF_BAND_BYTES {
-                    return self.large(length);
+                    let mut after = *self;
+                    let view = after.large(length);
+                    *self = after;
+                    return view;
                 }
                 View::Binary(Slice::new(self.take(length)?, self.term.skeleton()))
             }
@@ -118,8 +122,25 @@ impl<'a> Place<'a> {
                 *owed = arity;
                 View::Tuple(Tuple::new(self.inside()?, arity))
             }
-            tag => return self.other(tag, owed),
+            tag => {
+                let mut after = *self;
+                let mut more = 0;
+                let view = after.other(tag, &mut more);
+                *self = after;
+                *owed = more;
+                return view;
+            }
         })
+    }
+
+    /// The tuple that stands here, if it is one of the common ones.
+    #[inline(always)]
+    pub(super) fn small_tuple(&self) -> Option<Tuple<'a>> {
+        let [tag::SMALL_TUPLE, arity, rest @ ..] = self.rest else {
+            return None;
+        };
+        let first = Self { rest, ..*self }.inside()?;
+        Some(Tuple::new(first, (*arity).into()))
     }
 
     #[inline(never)]
