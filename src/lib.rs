@@ -62,8 +62,8 @@ pub use overlay::hyparview::Config as HyParViewConfig;
 pub use signals::Notice;
 pub use wire::handshake::SessionId;
 pub use wire::hello::ChannelSpec;
-pub use wire::term::serde;
-pub use wire::term::{Atom, Pid, Reference, Term, TermError, TextError, Value};
+pub use wire::term::{Atom, Pid, Reference, Term, TermError, TextError, Value, View};
+pub use wire::term::{serde, view};
 
 /// Has the guide's snippets compiled and run with the tests.
 #[cfg(doctest)]

@@ -57,6 +57,13 @@ pub const OLD_REFERENCES: u32 = 1 << 18;
 /// that no term keeps a much larger buffer alive.
 pub const MAX_PINNED_RATIO: usize = 4;
 
+/// A term that is read in place notes where its containers end below so many levels, so that none
+/// is stepped over more often than this.
+pub const VIEW_LEVELS: u32 = 16;
+
+/// It notes that of containers of at least so many bytes.
+pub const VIEW_REMEMBERED_BYTES: usize = 64;
+
 /// Atoms that each thread keeps so that it need not allocate them again.
 pub const KEPT_ATOMS: usize = 512;
 

@@ -37,6 +37,7 @@ pub fn run(data: &[u8]) {
         (normal, value) => panic!("{normal:?} but {value:?}"),
     };
     assert_eq!(term.decode(), value);
+    assert_eq!(term.view().to_value(), value);
     let facts = scan(
         term.skeleton(),
         term.form(),

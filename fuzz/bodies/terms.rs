@@ -36,7 +36,8 @@ pub fn run(data: &[u8]) {
         Err(e) => {
             let _ = e.to_string();
             // What is not for the VM is not for Rust users either, unless only for its cost.
-            let _ = Term::from_external(term.to_vec()).map(|term| term.decode());
+            let _ = Term::from_external(term.to_vec())
+                .map(|term| assert_eq!(term.view().to_value(), term.decode()));
             return;
         }
     };

@@ -59,6 +59,12 @@ impl Keys {
         }
     }
 
+    /// Whether the next token stands in no map, so that it need not be seen.
+    #[inline]
+    pub(super) fn idle(&self) -> bool {
+        self.open.is_empty()
+    }
+
     fn hash(&mut self, value: &Value) -> u64 {
         meaning(value, self.state.get_or_insert_default())
     }

@@ -9,8 +9,8 @@
 //! * [`map_out`] and [`map_in`] exchange identities in the encoded bytes and write remote
 //!   references, without decoding.
 //! * [`elide`] takes the large binaries out of a term, so that they travel without a copy.
-//! * [`Term`] and [`Value`] are what Rust users see: bytes that have been validated, and their
-//!   meaning on demand.
+//! * [`Term`], [`View`] and [`Value`] are what Rust users see: bytes that have been validated, and
+//!   their meaning on demand, read in place or as a value of its own.
 //! * [`normalise`] makes a `Term` of what a node of stock OTP sends.
 //!
 //! Every term here begins with the version byte 131. Compressed terms and atom cache references
@@ -43,6 +43,7 @@ pub(crate) mod tag;
 mod term;
 mod text;
 mod value;
+pub mod view;
 mod walk;
 
 pub use binary::Binary;
@@ -56,6 +57,7 @@ pub use scan::{AtomGate, Facts, scan};
 pub use term::Term;
 pub use text::TextError;
 pub use value::{Atom, Value};
+pub use view::View;
 
 use crate::limits;
 

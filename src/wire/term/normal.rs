@@ -72,7 +72,16 @@ fn plain(
     let mut blobs: Vec<Range<usize>> = Vec::new();
     let mut blob_bytes = 0;
     let mut keys = Keys::new(bytes.len());
-    while let Some(token) = walker.next()? {
+    loop {
+        if keys.idle() {
+            walker.plain(&mut facts, &mut ());
+            if walker.has_refs() {
+                edits.extend(walker.take_refs().map(|(at, index)| Edit::Atom(at, index)));
+            }
+        }
+        let Some(token) = walker.next()? else {
+            break;
+        };
         facts.count(&token, &walker, limits, &mut ())?;
         keys.see(&token, &walker, bytes, atoms)?;
         match token {
@@ -88,9 +97,14 @@ fn plain(
             }
             _ => {}
         }
-        edits.extend(walker.take_refs().map(|(at, index)| Edit::Atom(at, index)));
+        if walker.has_refs() {
+            edits.extend(walker.take_refs().map(|(at, index)| Edit::Atom(at, index)));
+        }
     }
-    keys.end()?;
+    facts.affordable(limits)?;
+    if !keys.idle() {
+        keys.end()?;
+    }
     let consumed = walker.at();
     let size = consumed - blob_bytes;
     if size > limits.bytes {

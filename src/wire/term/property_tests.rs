@@ -3,8 +3,8 @@
 use super::encode::words_of;
 use super::walk::{Token, Walker};
 use super::{
-    Atom, Form, Inbound, Opaque, Outbound, Pid, Port, Record, RefFormat, Reference, Start, Term,
-    TermLimits, Value, elide, inline, map_in, map_out, normalise, scan,
+    Atom, Facts, Form, Inbound, Opaque, Outbound, Pid, Port, Record, RefFormat, Reference, Start,
+    Term, TermLimits, Value, elide, inline, map_in, map_out, normalise, scan,
 };
 use crate::limits::OUT_OF_BAND_BYTES;
 use crate::wire::identity::Identity;
@@ -196,6 +196,9 @@ fn format() -> impl Strategy<Value = Option<RefFormat>> {
 
 /// Everything that reads bytes of a peer. Nothing may panic.
 fn read_all(bytes: &[u8]) {
+    // As if they had been checked.
+    let unchecked = Term::from_scanned(bytes.to_vec(), Vec::new(), &Facts::default()).unwrap();
+    let _ = unchecked.view().to_value();
     for form in [Form::Whole, Form::Elided] {
         let facts = scan(bytes, form, &TermLimits::default(), &mut ());
         let common = facts.as_ref().is_ok_and(|facts| facts.common().is_ok());
@@ -203,7 +206,7 @@ fn read_all(bytes: &[u8]) {
             && form == Form::Whole
         {
             let term = Term::from_external(bytes.to_vec()).unwrap();
-            let _ = term.decode();
+            assert_eq!(term.view().to_value(), term.decode());
             assert!(facts.heap_words <= 5 * bytes.len() as u64 + 8);
         }
         for format in [None, Some(RefFormat::Tuple)] {
@@ -229,6 +232,7 @@ fn read_stock(bytes: Vec<u8>, start: Start, atoms: &[Arc<str>]) -> Option<(Value
         (Ok((term, length)), Ok((value, same_length))) => {
             assert_eq!(length, same_length);
             assert_eq!(term.decode(), value);
+            assert_eq!(term.view().to_value(), value);
             scan(term.skeleton(), term.form(), &limits, &mut ()).unwrap();
             let mut alone = value.clone();
             alone.detach();
@@ -277,8 +281,10 @@ proptest! {
     fn what_is_encoded_decodes_to_the_same(value in value()) {
         let term = value.encode().unwrap();
         prop_assert_eq!(&term.decode(), &value);
+        prop_assert_eq!(&term.view().to_value(), &value);
         let whole = Term::from_external(term.to_external()).unwrap();
         prop_assert_eq!(&whole, &term);
+        prop_assert_eq!(whole.view().to_value(), value.clone());
         prop_assert_eq!(whole.decode(), value);
         let parts = Term::from_parts(term.skeleton().clone(), term.blobs()).unwrap();
         prop_assert_eq!(&parts, &term);

@@ -6,6 +6,9 @@ use crate::limits::MAX_BLOBS;
 
 /// Decides whether an atom may enter this node.
 pub trait AtomGate {
+    /// Whether it admits every atom, so that it need not be asked.
+    const ANY: bool = false;
+
     /// Called for every atom in a term, names of nodes and modules of funs among them.
     /// `false` refuses the term.
     fn admit(&mut self, atom: &str) -> bool;
@@ -13,6 +16,8 @@ pub trait AtomGate {
 
 /// Admits every atom.
 impl AtomGate for () {
+    const ANY: bool = true;
+
     #[inline]
     fn admit(&mut self, _: &str) -> bool {
         true
@@ -20,6 +25,8 @@ impl AtomGate for () {
 }
 
 impl<A: AtomGate + ?Sized> AtomGate for &mut A {
+    const ANY: bool = A::ANY;
+
     #[inline]
     fn admit(&mut self, atom: &str) -> bool {
         (**self).admit(atom)
@@ -59,6 +66,20 @@ pub fn scan<A: AtomGate>(
     limits: &TermLimits,
     atoms: &mut A,
 ) -> Result<Facts, TermError> {
+    let mut facts = Facts::default();
+    check(term, form, limits, atoms, &mut facts)?;
+    Ok(facts)
+}
+
+/// The same for whom facts are not worth moving.
+#[inline]
+pub(super) fn check<A: AtomGate>(
+    term: &[u8],
+    form: Form,
+    limits: &TermLimits,
+    atoms: &mut A,
+    facts: &mut Facts,
+) -> Result<(), TermError> {
     if term.len() > limits.bytes {
         return Err(TermError::Size {
             bytes: term.len(),
@@ -66,12 +87,16 @@ pub fn scan<A: AtomGate>(
         });
     }
     let mut walker = Walker::new(term, form, limits.depth)?;
-    let mut facts = Facts::default();
-    while let Some(token) = walker.next()? {
-        facts.count(&token, &walker, limits, atoms)?;
+    loop {
+        walker.plain(facts, atoms);
+        match walker.next()? {
+            Some(token) => facts.count(&token, &walker, limits, atoms)?,
+            None => break,
+        }
     }
+    facts.affordable(limits)?;
     facts.depth = walker.deepest();
-    Ok(facts)
+    Ok(())
 }
 
 impl Facts {
@@ -146,6 +171,12 @@ impl Facts {
                 5 * bytes.len() as u64
             }
         };
+        self.affordable(limits)
+    }
+
+    /// Whether the decoded term may take as much as is known by now.
+    #[inline]
+    pub(super) fn affordable(&self, limits: &TermLimits) -> Result<(), TermError> {
         if self.heap_words > limits.heap_bytes / words::WORD {
             return Err(TermError::Heap(limits.heap_bytes));
         }

@@ -1,17 +1,19 @@
 //! A term as Rust users hold it: bytes that have been validated.
 
 use super::decode::decode;
-use super::scan::Foreign;
+use super::scan::{Foreign, check};
+use super::view::Ends;
 use super::{Facts, Form, TermError, TermLimits, Value, inline, scan};
 use crate::limits::MAX_TERM_DEPTH;
 use bytes::Bytes;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 /// A valid term in its encoding. Cloning it copies no bytes.
 ///
-/// It goes out as it came in, bit by bit, and costs nothing to pass on; [`Term::decode`] tells
-/// its meaning.
+/// It goes out as it came in, bit by bit, and costs nothing to pass on. [`Term::view`] reads it
+/// in place; [`Term::decode`] makes a value of it.
 #[derive(Clone)]
 pub struct Term {
     skeleton: Bytes,
@@ -19,12 +21,30 @@ pub struct Term {
     blobs: Option<Arc<[Bytes]>>,
     /// What in it not every VM knows.
     foreign: Option<Foreign>,
+    /// Where its containers end, once somebody has read a deep one in place.
+    ends: OnceLock<Arc<Ends>>,
+    passed: Passed,
+}
+
+/// Where the container ends that was read last, and where its first element stands: nobody has to
+/// step over it again. Two offsets in one, so that they always belong together.
+#[derive(Debug, Default)]
+struct Passed(AtomicU64);
+
+impl Clone for Passed {
+    fn clone(&self) -> Self {
+        Self::default()
+    }
 }
 
 impl Term {
     /// A complete encoded term, checked against the default limits.
     pub fn from_external(bytes: impl Into<Bytes>) -> Result<Self, TermError> {
-        Self::from_parts(bytes, Vec::new())
+        let bytes = bytes.into();
+        let mut facts = Facts::default();
+        let limits = TermLimits::default();
+        check(&bytes, Form::Whole, &limits, &mut (), &mut facts)?;
+        Ok(Self::from_checked(bytes, Vec::new(), facts.foreign()))
     }
 
     /// An encoded term whose large binaries stand beside it, checked against the default limits.
@@ -37,6 +57,8 @@ impl Term {
             skeleton: skeleton.into(),
             blobs: some(blobs.into()),
             foreign: None,
+            ends: OnceLock::new(),
+            passed: Passed::default(),
         };
         let facts = scan(&term.skeleton, term.form(), &TermLimits::default(), &mut ())?;
         term.agreeing(&facts)
@@ -52,11 +74,14 @@ impl Term {
             skeleton: skeleton.into(),
             blobs: some(blobs.into()),
             foreign: None,
+            ends: OnceLock::new(),
+            passed: Passed::default(),
         }
         .agreeing(facts)
     }
 
     /// The same for parts of a term that has been checked.
+    #[inline]
     pub(in crate::wire) fn from_checked(
         skeleton: Bytes,
         blobs: Vec<Bytes>,
@@ -71,12 +96,34 @@ impl Term {
             skeleton,
             blobs,
             foreign,
+            ends: OnceLock::new(),
+            passed: Passed::default(),
         }
     }
 
     /// Refuses a term that a VM which is a peer need not know: see [`Facts::common`].
     pub fn common(&self) -> Result<(), TermError> {
         self.foreign.map_or(Ok(()), |kind| Err(kind.error()))
+    }
+
+    pub(super) fn ends(&self) -> &Ends {
+        self.ends.get_or_init(|| Arc::new(Ends::of(self)))
+    }
+
+    /// Remembers where the container ends whose first element stands at `first`.
+    #[inline]
+    pub(super) fn pass(&self, first: usize, end: usize) {
+        if self.blobs.is_none() {
+            let passed = (first as u64) << 32 | end as u64 & u64::from(u32::MAX);
+            self.passed.0.store(passed, Ordering::Relaxed);
+        }
+    }
+
+    /// Where that container ends, if it was the last one that was passed.
+    #[inline]
+    pub(super) fn passed(&self, first: usize) -> Option<usize> {
+        let passed = self.passed.0.load(Ordering::Relaxed);
+        (passed >> 32 == first as u64 && passed != 0).then_some(passed as u32 as usize)
     }
 
     pub(super) fn foreign(&self) -> Option<Foreign> {

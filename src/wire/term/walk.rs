@@ -4,6 +4,8 @@
 //! elements are still to come. Each element takes at least one byte, so a count that exceeds the
 //! bytes left is refused where it is read; nothing is ever sized by a count alone.
 
+mod plain;
+
 use super::keys::distinct_fields;
 use super::{Form, TermError, tag};
 use crate::limits::{MAX_ATOM_CHARS, MAX_OLD_CREATION, OLD_REFERENCES, OUT_OF_BAND_BYTES};
@@ -147,6 +149,7 @@ pub(super) struct Walker<'a> {
 
 impl<'a> Walker<'a> {
     /// Begins at the version byte.
+    #[inline]
     pub(super) fn new(bytes: &'a [u8], form: Form, max_depth: u32) -> Result<Self, TermError> {
         if bytes.first() != Some(&tag::VERSION) {
             return Err(TermError::Version(bytes.first().copied()));
@@ -159,6 +162,8 @@ impl<'a> Walker<'a> {
 
     /// Begins at the tag of a term that stands at offset `at`. Other bytes may follow it, and
     /// its atoms may be references into `atoms`.
+    // Inlined, as it would be moved otherwise, and it is large.
+    #[inline(always)]
     pub(super) fn within(
         bytes: &'a [u8],
         at: usize,
@@ -654,10 +659,16 @@ impl<'a> Walker<'a> {
 
     #[inline]
     fn push(&mut self, open: Open) -> Result<(), TermError> {
+        self.enter(self.top, open)
+    }
+
+    /// Opens a container within `outer`.
+    #[inline]
+    fn enter(&mut self, outer: Open, open: Open) -> Result<(), TermError> {
         if self.depth >= self.max_depth {
             return Err(TermError::Depth(self.max_depth));
         }
-        let outer = std::mem::replace(&mut self.top, open);
+        self.top = open;
         match self.inline.get_mut(self.depth as usize) {
             Some(slot) => *slot = outer,
             None => self.spilled.push(outer),
