@@ -19,7 +19,7 @@ const LATELY: Duration = Duration::from_secs(2);
 const RENEWAL: (u64, Duration) = (1024, Duration::from_secs(60));
 
 /// The shaper, as one node knows it. Times are in microseconds.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct Shaper {
     key: u64,
     /// When its last message came.
