@@ -153,6 +153,11 @@ impl<P: Peer> HyParView<P> {
     }
 
     pub(super) fn on_hello(&mut self, now: Duration, from: P, rng: &mut dyn Rng, fx: Fx<'_, P>) {
+        if self.gone {
+            let message = Message::Left;
+            fx.push(Effect::Send { to: from, message });
+            return;
+        }
         self.history.heard(&from);
         self.add_passive(from, &mut Vec::new(), rng);
         if self.active.is_empty() {
@@ -163,10 +168,10 @@ impl<P: Peer> HyParView<P> {
 
     /// Asks candidates while places are free.
     fn run_refill(&mut self, now: Duration, rng: &mut dyn Rng, fx: Fx<'_, P>) {
-        if self.refill.next.is_some_and(|at| at > now) || self.gone {
+        if self.refill.next.is_some_and(|at| at > now) {
             return;
         }
-        if self.is_full() {
+        if self.is_full() || self.gone {
             self.refill.done();
             return;
         }

@@ -216,6 +216,15 @@ proptest! {
             net.run(Duration::from_millis(millis));
         }
         net.side.fill(0);
+        // Whoever knows nobody has left or lost its disk, and its contact has died: the user's turn.
+        for id in some(&mut net, true, nodes as usize) {
+            let contact = some(&mut net, true, 2).into_iter().find(|other| *other != id);
+            if net.host(id).overlay.history().count() == 0
+                && let Some(contact) = contact
+            {
+                net.tell(id, Event::Join(contact));
+            }
+        }
         net.run(Duration::from_secs(900));
         rest(&mut net);
         let graph = net.graph();

@@ -384,6 +384,12 @@ impl Net {
                     if self.host(id).up && self.host(id).tick == at {
                         self.host(id).tick = u64::MAX;
                         self.tell(id, Event::Tick);
+                        let next = self.host(id).tick;
+                        assert!(
+                            next > self.now,
+                            "seed {}: {id:?} wants ticks for ever",
+                            self.seed
+                        );
                     }
                 }
             }

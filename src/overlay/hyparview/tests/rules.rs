@@ -511,6 +511,8 @@ fn who_leaves_is_forgotten_for_a_while_and_refuses_all_but_joins() {
     node.tell(Event::LinkUp(Id(4)));
     let fx = node.hear(4, ask(4, Priority::High, &[]));
     assert_eq!(said(&fx, 4), Some("left"));
+    let fx = node.hear(4, Message::Hello { me: Id(4) });
+    assert_eq!(said(&fx, 4), Some("left"));
     let fx = node.hear(4, Message::Join { me: Id(4) });
     assert_eq!(said(&fx, 4), Some("accept"));
 }
@@ -678,7 +680,12 @@ proptest! {
         let mut shown = std::collections::BTreeSet::new();
         for (event, millis) in events {
             node.now += Duration::from_millis(millis);
-            for effect in node.tell(event) {
+            let tick = matches!(event, Event::Tick);
+            let effects = node.tell(event);
+            if tick {
+                prop_assert!(node.overlay.deadline().is_none_or(|at| at > node.now));
+            }
+            for effect in effects {
                 match effect {
                     Effect::NeighborUp(id) => prop_assert!(shown.insert(id)),
                     Effect::NeighborDown(id) => prop_assert!(shown.remove(&id)),
