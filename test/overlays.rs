@@ -7,7 +7,13 @@ use std::time::Duration;
 use partisan::{HyParViewConfig, Mailbox, Node, OverlayConfig, Term, Value};
 use tokio::task::JoinSet;
 
-#[allow(dead_code)]
+#[path = "nodes/mod.rs"]
+mod nodes;
+#[allow(
+    dead_code,
+    unused_imports,
+    reason = "the other tests of Rust nodes use the rest"
+)]
 #[path = "rust_nodes/support.rs"]
 mod support;
 

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use partisan::channel::{Ceiling, Config};
 use partisan::connection::drive::Drive;
 use partisan::connection::host::{Blob, Delivery, Host, Incoming, Source, ThreadKind};
+use partisan::connection::inlet::Inlet;
 use partisan::connection::outbox::{Outbox, Shared, Starved, Waker};
 use partisan::connection::receive::ReceiveLimits;
 use partisan::connection::session::{NewAtoms, Parts, Session};
@@ -133,7 +134,7 @@ pub fn run(data: &[u8]) {
             waker: Box::new(Nobody),
         }),
     ));
-    let (control, _controlled) = mpsc::channel(4);
+    let (inlet, _taken) = Inlet::new();
     let (events, _heard) = mpsc::unbounded_channel();
     let session = Arc::new(Session::new(Parts {
         peer: Identity::new("liar@host", 1),
@@ -143,7 +144,7 @@ pub fn run(data: &[u8]) {
         connections: Vec::new(),
         outboxes: vec![outbox.clone()],
         new_atoms: NewAtoms::default(),
-        control,
+        inlet,
         events,
     }));
     let limits = ReceiveLimits {

@@ -162,7 +162,7 @@ impl Default for Receiving {
             connections: Vec::new(),
             outboxes: vec![outbox.clone()],
             new_atoms: NewAtoms::default(),
-            control: mpsc::channel(1).0,
+            inlet: partisan::connection::inlet::Inlet::new().0,
             events: mpsc::unbounded_channel().0,
         }));
         Self {

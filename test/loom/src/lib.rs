@@ -28,6 +28,8 @@ pub mod connection {
     pub mod handover;
     #[path = "../../../../src/connection/host.rs"]
     pub mod host;
+    #[path = "../../../../src/connection/inlet.rs"]
+    pub mod inlet;
     #[path = "../../../../src/connection/io.rs"]
     pub mod io;
     #[path = "../../../../src/connection/link.rs"]

@@ -13,6 +13,7 @@ use tokio::sync::mpsc;
 
 use super::handover::Handover;
 use super::host::{Blob, Delivery, Host, Incoming, Lost, Source, ThreadKind};
+use super::inlet::Inlet;
 use super::link::{Link, Next};
 use super::outbox::{Outbox, Outgoing, Pressure, Sent, Shared, Starved, Waiter, Wake, Waker};
 use super::receive::ReceiveLimits;
