@@ -101,7 +101,7 @@ pub trait Membership: Send {
     /// Handles one input. Outputs are appended.
     ///
     /// # Errors
-    /// See [`Error`]. The outputs of a refused input count all the same.
+    /// See [`Error`](enum@Error). The outputs of a refused input count all the same.
     fn handle(
         &mut self,
         now: Duration,
