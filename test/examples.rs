@@ -84,6 +84,13 @@ fn output(mut command: Command) -> String {
 }
 
 #[test]
+fn an_overlay_of_ones_own_carries_broadcasts() {
+    let said = output(Command::new(built().join("ring")));
+    let expected = "a ring of 9\nbroadcast to 8\nring5@127.0.0.1 has stopped; broadcast to 7\n";
+    assert_eq!(said, expected);
+}
+
+#[test]
 fn the_kv_service_is_called_from_erlang_elixir_and_rust() {
     for release in releases() {
         let epmd = Epmd::start(release);

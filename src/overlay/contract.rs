@@ -183,7 +183,7 @@ pub type Effects<O> = Vec<Effect<<O as Overlay>::Peer, <O as Overlay>::Message>>
 
 /// A membership protocol: who keeps links to whom.
 ///
-/// To bring your own, implement this; `examples/ring.rs` is one.
+/// To bring your own, implement this; `examples/ring` is one.
 pub trait Overlay: Send {
     /// How it names nodes.
     type Peer: Peer;

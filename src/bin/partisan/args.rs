@@ -8,7 +8,7 @@ use crate::allow::Rules;
 use crate::failure::EXIT_CODES;
 use crate::lookup::Lookup;
 use crate::remote::{CallArgs, MembersArgs, NamesArgs, PingArgs};
-use crate::settings::{Channel, Peer, Settings};
+use crate::settings::{Channel, OverlayName, Peer, Settings};
 use crate::sim::SimArgs;
 use crate::tls::Tls;
 
@@ -51,8 +51,8 @@ pub(crate) enum Command {
 /// What `partisan node` may be told; a flag replaces what the file says.
 #[derive(Debug, Default, Args)]
 pub(crate) struct NodeArgs {
-    /// File in TOML with the keys name, cookie, listen, advertise, join, data_dir, channels, distribution, names,
-    /// register, tick_time, allow and tls (see docs/program.md).
+    /// File in TOML with the keys name, cookie, listen, advertise, join, data_dir, overlay, channels, distribution,
+    /// names, register, tick_time, allow and tls (see docs/program.md).
     #[arg(long, short, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
     /// Name of the node, NAME@HOST.
@@ -80,6 +80,9 @@ pub(crate) struct NodeArgs {
     /// Directory that keeps the membership over restarts.
     #[arg(long, value_name = "DIR")]
     pub(crate) data_dir: Option<PathBuf>,
+    /// Who keeps links to whom; the same on all members of the cluster. Default: full_mesh.
+    #[arg(long, value_enum)]
+    pub(crate) overlay: Option<OverlayName>,
     /// Make no links with stock nodes; needs no EPMD.
     #[arg(long)]
     pub(crate) no_distribution: bool,
@@ -129,6 +132,7 @@ impl NodeArgs {
                 flags => flags.to_vec(),
             },
             data_dir: self.data_dir.clone().or(file.data_dir),
+            overlay: self.overlay.or(file.overlay),
             channels,
             distribution: if self.no_distribution {
                 Some(false)

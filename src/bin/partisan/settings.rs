@@ -31,7 +31,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use partisan::wire::hello::DEFAULT_CHANNEL;
-use partisan::{Builder, ChannelSpec, Distribution, Node};
+use partisan::{Builder, ChannelSpec, Distribution, HyParViewConfig, Node, OverlayConfig};
 use serde::Deserialize;
 
 use crate::allow::Rules;
@@ -48,6 +48,7 @@ pub(crate) struct Settings {
     pub(crate) advertise: Vec<String>,
     pub(crate) join: Vec<Peer>,
     pub(crate) data_dir: Option<PathBuf>,
+    pub(crate) overlay: Option<OverlayName>,
     pub(crate) channels: BTreeMap<String, Channel>,
     /// False: no links with stock nodes, and no EPMD.
     pub(crate) distribution: Option<bool>,
@@ -58,6 +59,28 @@ pub(crate) struct Settings {
     pub(crate) tick_time: Option<f64>,
     pub(crate) allow: Rules,
     pub(crate) tls: Option<Tls>,
+}
+
+/// Who keeps links to whom.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "snake_case")]
+#[value(rename_all = "snake_case")]
+pub(crate) enum OverlayName {
+    /// Every node to every other.
+    FullMesh,
+    /// Every node to a few others.
+    #[serde(rename = "hyparview")]
+    #[value(name = "hyparview")]
+    HyParView,
+}
+
+impl From<OverlayName> for OverlayConfig {
+    fn from(name: OverlayName) -> Self {
+        match name {
+            OverlayName::FullMesh => Self::FullMesh,
+            OverlayName::HyParView => Self::HyParView(HyParViewConfig::default()),
+        }
+    }
 }
 
 /// A channel: its connections, or a table.
@@ -229,6 +252,9 @@ impl Settings {
         if let Some(dir) = &self.data_dir {
             builder = builder.data_dir(dir);
         }
+        if let Some(overlay) = self.overlay {
+            builder = builder.overlay(overlay.into());
+        }
         for (name, channel) in &self.channels {
             let name = match name.as_str() {
                 "default" => DEFAULT_CHANNEL,
@@ -311,6 +337,7 @@ mod tests {
         let failure = settings.builder().err().unwrap();
         assert!(failure.to_string().contains("tick_time"));
         assert!(error("[channels]\na = 'x'").contains("a number of connections"));
+        assert!(error("overlay = 'star'").contains("expected `full_mesh` or `hyparview`"));
         let failure = Settings::default().builder().err().unwrap();
         assert!(failure.to_string().contains("--name"));
         let failure = Settings::read(Path::new("/nonexistent/file")).unwrap_err();

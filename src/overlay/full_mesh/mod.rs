@@ -531,9 +531,11 @@ impl State {
     }
 
     fn show_neighbors(&mut self, effects: &mut Vec<Effect>) {
-        let now: BTreeSet<Contact> = self
+        let others = self
             .linked
             .iter()
+            .filter(|peer| *peer.name() != self.own.name);
+        let now: BTreeSet<Contact> = others
             .filter(|peer| self.members.member(peer.name()).is_some())
             .cloned()
             .collect();
