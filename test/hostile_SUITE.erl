@@ -38,7 +38,8 @@ all() ->
         %% destinations
         names_that_do_not_exist, pid_of_other_creation,
         %% membership
-        membership_garbage, membership_megabyte, membership_of_a_million, membership_by_stranger
+        membership_garbage, membership_megabyte, membership_of_a_million, membership_of_another,
+        membership_before_hello, membership_by_stranger
     ].
 
 init_per_suite(Config) ->
@@ -558,9 +559,15 @@ membership_megabyte(Config) ->
     refused(Config, [Frame, Frame, Frame], "embership").
 
 membership_of_a_million(Config) ->
-    Body = <<1, 3, 1000000:32, 0:64>>,
-    Frame = partisan_raw:message(partisan_membership, [<<131, $m, (byte_size(Body)):32>>, Body]),
-    refused(Config, Frame, "embership").
+    Frame = partisan_raw:membership(<<1, 3, 1000000:32, 0:64>>),
+    refused(Config, fun(Up) -> [partisan_raw:greeting(Up), Frame] end, "number of members").
+
+%% Who says to be another than the session has proved, and who speaks before it says who it is.
+membership_of_another(Config) ->
+    refused(Config, fun(Up) -> partisan_raw:greeting(Up#{name => <<"x@h">>}) end, "name in the hello").
+
+membership_before_hello(Config) ->
+    refused(Config, partisan_raw:membership(<<1, 3, 0:32>>), "before hello").
 
 %% One that is no member, and whose state does not say that we are, changes nothing.
 membership_by_stranger(Config) ->
@@ -569,6 +576,7 @@ membership_by_stranger(Config) ->
     {ok, Up} = session(?config(raw, Config)),
     B = atom_to_binary(partisan_ct:name(?config(b, Config))),
     Own = maps:get(name, Up),
+    ok = partisan_raw:send(Up, partisan_raw:greeting(Up)),
     _ = [
         ok = partisan_raw:send(Up, partisan_raw:members(Kind, Entries))
      || Kind <- [2, 3, 4],
@@ -585,13 +593,15 @@ membership_by_stranger(Config) ->
 %% What the cases share
 
 %% An established peer sends this: its session ends, and the log says once why.
-refused(Config, Bytes, Why) ->
+refused(Config, Make, Why) when is_function(Make) ->
     {ok, Up} = session(?config(raw, Config)),
-    _ = partisan_raw:send(Up, Bytes),
+    _ = partisan_raw:send(Up, Make(Up)),
     ?assert(partisan_raw:closed(Up, 5000)),
     ok = disconnected(Config),
     partisan_raw:close(Up),
-    one_line(Config, Why).
+    one_line(Config, Why);
+refused(Config, Bytes, Why) ->
+    refused(Config, fun(_) -> Bytes end, Why).
 
 %% An earlier session of the name may still be ending.
 session(Raw) ->

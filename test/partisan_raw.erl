@@ -4,7 +4,8 @@
 
 -export([new/2, connect/1, name/2, read_packet/1, shake/1, shake/2, reply/2, extra/3, binding/3]).
 -export([hello/1, say_hello/2, session/1, session/2, close/1]).
--export([frame/2, message/2, first/3, more/2, elided/3, pid_dest/3, name_dest/1, members/2]).
+-export([frame/2, message/2, first/3, more/2, elided/3, pid_dest/3, name_dest/1]).
+-export([greeting/1, members/2, membership/1]).
 -export([send/2, closed/1, closed/2, read_frame/1]).
 -export([listen/0, accept/3]).
 
@@ -197,7 +198,20 @@ elided(Name, Term, Blobs) ->
 
 %% @doc A membership message of this kind with entries `{Name, Epoch, Version, Port | gone}'.
 members(Kind, Entries) ->
-    Body = [<<1, Kind, (length(Entries)):32>> | [entry(E) || E <- lists:sort(Entries)]],
+    membership([<<1, Kind, (length(Entries)):32>> | [entry(E) || E <- lists:sort(Entries)]]).
+
+%% @doc A frame that carries a message of the full mesh, whatever it is.
+-spec membership(iodata()) -> iodata().
+membership(Body) ->
+    control([1, Body]).
+
+%% @doc The frame that comes before the first of them: this node runs a full mesh.
+-spec greeting(raw()) -> iodata().
+greeting(#{name := Name}) ->
+    Overlay = <<"full_mesh">>,
+    control(<<0, 1, (byte_size(Overlay)):16, Overlay/binary, (byte_size(Name)):16, Name/binary, 0, 0>>).
+
+control(Body) ->
     Binary = iolist_to_binary(Body),
     message(partisan_membership, [<<131, $m, (byte_size(Binary)):32>>, Binary]).
 

@@ -245,3 +245,28 @@ fn the_gate_sees_every_atom() {
     let refused = scan(&term, Form::Whole, &TermLimits::default(), &mut seen);
     assert_eq!(refused, Err(TermError::Atoms));
 }
+
+/// A host may take what it was asked for once to be known: it has ended the session before it is asked again.
+#[test]
+fn the_gate_is_not_asked_again_for_what_it_has_refused() {
+    struct Once(std::collections::HashSet<String>);
+    impl AtomGate for Once {
+        fn admit(&mut self, atom: &str) -> bool {
+            !self.0.insert(atom.into())
+        }
+    }
+    let terms: [&[u8]; 6] = [
+        &[131, 119, 1, b'a'],
+        &[131, 100, 0, 1, b'a'],
+        &[131, 104, 2, 97, 1, 119, 1, b'a'],
+        &[131, 88, 119, 1, b'a', 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 1],
+        &[131, 90, 0, 1, 119, 1, b'a', 0, 0, 0, 1, 0, 0, 0, 1],
+        &[131, 116, 0, 0, 0, 1, 97, 1, 119, 1, b'a'],
+    ];
+    for term in terms {
+        let mut gate = Once(Default::default());
+        let refused = scan(term, Form::Whole, &TermLimits::default(), &mut gate);
+        assert_eq!(refused, Err(TermError::Atoms), "{term:?}");
+        scan(term, Form::Whole, &TermLimits::default(), &mut gate).unwrap();
+    }
+}

@@ -74,7 +74,7 @@ fn plain(
     let mut keys = Keys::new(bytes.len());
     loop {
         if keys.idle() {
-            walker.plain(&mut facts, &mut ());
+            walker.plain(&mut facts, &mut ())?;
             if walker.has_refs() {
                 edits.extend(walker.take_refs().map(|(at, index)| Edit::Atom(at, index)));
             }

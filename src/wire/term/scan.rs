@@ -88,7 +88,7 @@ pub(super) fn check<A: AtomGate>(
     }
     let mut walker = Walker::new(term, form, limits.depth)?;
     loop {
-        walker.plain(facts, atoms);
+        walker.plain(facts, atoms)?;
         match walker.next()? {
             Some(token) => facts.count(&token, &walker, limits, atoms)?,
             None => break,

@@ -7,16 +7,24 @@
 use super::{Open, Walker};
 use crate::limits::OUT_OF_BAND_BYTES;
 use crate::wire::term::scan::{AtomGate, Facts, binary_words, words};
-use crate::wire::term::tag;
+use crate::wire::term::{TermError, tag};
 
 impl Walker<'_> {
     /// Reads terms of the common kinds for as long as they come, and counts what they cost. It
-    /// stops before what is anything else, wrong or refused, which [`Self::next`] then tells: most
+    /// stops before what is anything else or wrong, which [`Self::next`] then tells: most
     /// of a term is read here, where nothing is made of it but a sum.
+    ///
+    /// # Errors
+    /// If an atom is refused. It is told here, because a gate must not be asked again: it may take an
+    /// atom that it has been asked for to be known from then on.
     #[inline(never)]
-    pub(in crate::wire::term) fn plain<A: AtomGate>(&mut self, facts: &mut Facts, atoms: &mut A) {
+    pub(in crate::wire::term) fn plain<A: AtomGate>(
+        &mut self,
+        facts: &mut Facts,
+        atoms: &mut A,
+    ) -> Result<(), TermError> {
         if self.funs > 0 {
-            return;
+            return Ok(());
         }
         let bytes = self.bytes;
         let (mut at, mut left) = (self.at, self.top.left);
@@ -38,7 +46,7 @@ impl Walker<'_> {
                 tag::SMALL_INTEGER => 1,
                 tag::INTEGER => 4,
                 tag::NIL => 0,
-                tag::SMALL_ATOM_UTF8 | tag::CACHED_ATOM => match self.plain_atom(at, atoms) {
+                tag::SMALL_ATOM_UTF8 | tag::CACHED_ATOM => match self.plain_atom(at, atoms)? {
                     Some(length) => length - 1,
                     None => break,
                 },
@@ -53,7 +61,7 @@ impl Walker<'_> {
                     }
                     None => break,
                 },
-                tag::NEW_PID => match self.plain_atom(at + 1, atoms) {
+                tag::NEW_PID => match self.plain_atom(at + 1, atoms)? {
                     Some(length) => {
                         pids = true;
                         words += words::IDENTIFIER;
@@ -61,7 +69,7 @@ impl Walker<'_> {
                     }
                     None => break,
                 },
-                tag::NEWER_REFERENCE => match (body, self.plain_atom(at + 3, atoms)) {
+                tag::NEWER_REFERENCE => match (body, self.plain_atom(at + 3, atoms)?) {
                     ([0, count @ 1..=5, ..], Some(length)) => {
                         refs = true;
                         words += words::IDENTIFIER + u64::from(*count).div_ceil(2);
@@ -114,29 +122,45 @@ impl Walker<'_> {
         facts.identities |= pids | refs;
         facts.pids |= pids;
         facts.refs |= refs;
+        Ok(())
     }
 
     /// The length of the atom that stands there, if it is a common one.
     #[inline(always)]
-    fn plain_atom<A: AtomGate>(&mut self, at: usize, atoms: &mut A) -> Option<usize> {
-        match *self.bytes.get(at..)? {
+    fn plain_atom<A: AtomGate>(
+        &mut self,
+        at: usize,
+        atoms: &mut A,
+    ) -> Result<Option<usize>, TermError> {
+        let Some(bytes) = self.bytes.get(at..) else {
+            return Ok(None);
+        };
+        match *bytes {
             [tag::SMALL_ATOM_UTF8, length, ref rest @ ..] => {
-                let bytes = rest.get(..length.into())?;
-                if A::ANY && bytes.is_ascii() || atoms.admit(std::str::from_utf8(bytes).ok()?) {
-                    Some(2 + bytes.len())
-                } else {
-                    None
+                let Some(bytes) = rest.get(..length.into()) else {
+                    return Ok(None);
+                };
+                if !A::ANY || !bytes.is_ascii() {
+                    let Ok(text) = std::str::from_utf8(bytes) else {
+                        return Ok(None);
+                    };
+                    if !atoms.admit(text) {
+                        return Err(TermError::Atoms);
+                    }
                 }
+                Ok(Some(2 + bytes.len()))
             }
             [tag::CACHED_ATOM, index, ..] => {
-                let text = self.atoms.get(usize::from(index))?;
+                let Some(text) = self.atoms.get(usize::from(index)) else {
+                    return Ok(None);
+                };
                 if !A::ANY && !atoms.admit(text) {
-                    return None;
+                    return Err(TermError::Atoms);
                 }
                 self.refs.push((at, index));
-                Some(2)
+                Ok(Some(2))
             }
-            _ => None,
+            _ => Ok(None),
         }
     }
 }
