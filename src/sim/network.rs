@@ -65,6 +65,8 @@ enum Kind {
     Accept,
     Refuse,
     Confirm,
+    /// The confirmation has not come.
+    Expire,
     Frame,
     Alive,
     Fin,
@@ -304,14 +306,11 @@ impl<F> Network<F> {
             own.state = State::Idle;
             let sent = own.arrival;
             let other = self.end(link, 1 - end).state;
-            if matches!(other, State::Up | State::Closing | State::Accepting) {
-                if !silent && self.held_until(link, end).is_none() {
-                    let within = unit(&mut self.rng) * self.config.detect;
-                    let at = (self.now + nanos(within)).max(self.now + self.link(link).latency);
-                    self.push(at.max(sent), Kind::Reset, link, connection, 0, 1 - end);
-                } else if other == State::Accepting {
-                    self.lost(link, 1 - end);
-                }
+            let has = matches!(other, State::Up | State::Closing | State::Accepting);
+            if has && !silent && self.held_until(link, end).is_none() {
+                let within = unit(&mut self.rng) * self.config.detect;
+                let at = (self.now + nanos(within)).max(self.now + self.link(link).latency);
+                self.push(at.max(sent), Kind::Reset, link, connection, 0, 1 - end);
             }
             self.drop_unused(link);
         }
@@ -319,6 +318,13 @@ impl<F> Network<F> {
 
     pub(crate) fn divide(&mut self, partition: Partition) {
         self.partitions.push(partition);
+    }
+
+    /// Nothing is lost or reset from now on.
+    #[cfg(test)]
+    pub(crate) fn calm(&mut self) {
+        self.config.loss = 0.0;
+        self.config.reset = 0.0;
     }
 
     /// Handles the next job that is due at `until` or before; false: there is none, and it is
@@ -370,6 +376,11 @@ impl<F> Network<F> {
                 State::Accepting => self.up(link, end, out),
                 _ => self.reset(link, end),
             },
+            Kind::Expire => {
+                if self.end(link, end).state == State::Accepting {
+                    self.lost(link, end);
+                }
+            }
             Kind::Alive => {
                 self.heard(link, end);
             }
@@ -423,8 +434,13 @@ impl<F> Network<F> {
             return;
         }
         match self.end(link, end).state {
-            // Both have dialled: the first node's dial counts.
-            State::Dialing if end == 0 => return,
+            // Both have dialled: the first node's dial counts. The other one runs out in case that
+            // the first node gives up before its own has arrived.
+            State::Dialing if end == 0 => {
+                let at = self.now + nanos(self.config.dial_timeout);
+                self.push(at, Kind::Refuse, link, tag, 0, 1 - end);
+                return;
+            }
             // The other end knows nothing of this connection any longer.
             State::Up => out.push((node, Upcall::LinkDown(peer, Down::Failed))),
             _ => {}
@@ -433,6 +449,8 @@ impl<F> Network<F> {
         self.links[link as usize].connection = connection;
         self.end(link, end).state = State::Accepting;
         self.transmit(link, end, Kind::Accept, 0, HANDSHAKE_BYTES);
+        let at = self.now + nanos(self.config.dial_timeout);
+        self.push(at, Kind::Expire, link, connection, 0, end);
     }
 
     fn arrived(&mut self, job: Job, out: &mut Vec<(u32, Upcall<F>)>) {
@@ -499,16 +517,10 @@ impl<F> Network<F> {
             State::Closing => self.closed(link, end),
             _ => return,
         }
-        let other = self.end(link, 1 - end).state;
         if self.link(link).nodes[0] == self.link(link).nodes[1] {
             return; // Nobody has it any longer.
         }
-        if self.held_until(link, end).is_none() {
-            self.reset(link, end);
-        } else if other == State::Accepting {
-            // Its confirmation never comes.
-            self.lost(link, 1 - end);
-        }
+        self.reset(link, end);
     }
 
     fn fail(&mut self, link: u32, end: u8, out: &mut Vec<(u32, Upcall<F>)>) {
@@ -569,7 +581,7 @@ impl<F> Network<F> {
 
     fn reset(&mut self, link: u32, end: u8) {
         let host = &self.hosts[self.link(link).nodes[end as usize] as usize];
-        if (host.up || !host.silent) && self.held_until(link, end).is_none() {
+        if host.up || !host.silent {
             self.transmit(link, end, Kind::Reset, 0, HANDSHAKE_BYTES);
         }
     }
