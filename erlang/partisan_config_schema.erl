@@ -64,6 +64,8 @@ type(peer_service_manager) -> one_of([
     partisan_pluggable_peer_service_manager, partisan_hyparview_peer_service_manager
 ]);
 type(hyparview) -> {fun hyparview/1, "a map or property list of options, of which xbot_enabled is not built"};
+type(relay_ttl) -> integer(1, 255);
+type(relay_direct) -> boolean();
 type(broadcast) -> boolean();
 type(broadcast_mods) -> {fun broadcast_mods/1, "a list of modules"};
 type(broadcast_start_exchange_limit) -> integer(0, 16#7fffffff);
@@ -226,6 +228,8 @@ defaults() ->
         periodic_interval => ?PERIODIC_INTERVAL,
         peer_service_manager => ?DEFAULT_PEER_SERVICE_MANAGER,
         hyparview => hyparview_defaults(),
+        relay_ttl => 32,
+        relay_direct => true,
         broadcast => false,
         broadcast_mods => ?BROADCAST_MODS,
         broadcast_heartbeat_interval => 10000,
@@ -292,7 +296,6 @@ later_unset() ->
     [
         remote_ref_as_uri,
         tree_refresh,
-        relay_ttl,
         redelivery_interval,
         scamp_c,
         distance_interval,
@@ -313,7 +316,7 @@ later_unset() ->
 supported_forward_options(Options) ->
     Later = [
         Key
-     || Key <- [ack, causal_label, transitive],
+     || Key <- [ack, causal_label],
         not lists:member(maps:get(Key, Options, false), [false, undefined])
     ],
     case Later of

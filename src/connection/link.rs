@@ -178,8 +178,9 @@ impl<H: Host> Link<H> {
             self.bulk_until = Some(now + limits::BULK_LINGER);
         }
         if wrote == Wrote::All && self.session.is_draining() && self.goodbye.is_none() {
-            self.goodbye = Some(now);
-            self.outbox.send_urgent(&self.session.goodbye());
+            if self.outbox.seal(&self.session.goodbye()) {
+                self.goodbye = Some(now);
+            }
             again = true;
         }
         if self.small > 1 {
@@ -251,7 +252,11 @@ impl<H: Host> Link<H> {
         }
         if self.session.is_draining() {
             let since = *self.draining.get_or_insert(now);
-            if now >= since + FLUSH || self.goodbye.is_some_and(|since| now >= since + GOODBYE) {
+            let (flush, goodbye) = match self.session.is_released() {
+                true => (limits::RELEASE_PATIENCE, limits::RELEASE_PATIENCE),
+                false => (FLUSH, GOODBYE),
+            };
+            if now >= since + flush || self.goodbye.is_some_and(|since| now >= since + goodbye) {
                 return Err(CloseReason::Local("session closed"));
             }
         }

@@ -56,6 +56,12 @@ impl OverlayConfig {
         }
     }
 
+    /// Whether every node has links to all others; else some are reached by links that are made on demand, or over
+    /// other nodes.
+    pub fn is_whole(&self) -> bool {
+        matches!(self, Self::FullMesh)
+    }
+
     pub(crate) fn build(&self, config: &Config, own: Contact) -> Box<dyn Membership> {
         match self {
             Self::FullMesh => {

@@ -111,6 +111,8 @@ impl Start {
         node.connection_jitter = millis(map, "connection_jitter")?;
         node.periodic_interval = millis(map, "periodic_interval")?;
         node.overlay = overlay(get(map, "overlay")?)?;
+        node.relay_ttl = get(map, "relay_ttl")?;
+        node.relay_direct = get(map, "relay_direct")?;
         node.broadcast.announce_delay = millis(map, "announce_delay")?;
         let data_dir: Term<'_> = get(map, "data_dir")?;
         node.data_dir = data_dir
