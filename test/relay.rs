@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use partisan::{Builder, Mailbox, Node, NodeEvent, OverlayConfig, SendError, SendOptions};
 
+#[path = "relay_blink.rs"]
+mod blink;
 #[path = "nodes/mod.rs"]
 mod nodes;
 #[allow(dead_code, reason = "its main is an example")]
@@ -19,6 +21,7 @@ mod ring;
 #[path = "rust_nodes/support.rs"]
 mod support;
 
+use blink::Blink;
 use ring::Ring;
 use support::*;
 
@@ -143,4 +146,26 @@ async fn who_is_not_there_is_not_reached() {
         matches!(nobody, Err(SendError::Unreachable(_))),
         "{nobody:?}"
     );
+}
+
+/// The queues of both ends are never empty when a link is released.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_lost_or_out_of_order_when_links_are_released_under_load() {
+    let mut nodes = Vec::new();
+    for name in ["blink_a", "blink_b"] {
+        let overlay = OverlayConfig::custom("blink", Blink::new);
+        nodes.push(builder(name).overlay(overlay).start().unwrap());
+    }
+    nodes[1].join(nodes[0].spec()).await.unwrap();
+    let mut events: Vec<_> = nodes.iter().map(Node::events).collect();
+    all_to_all(&nodes, 3_000, Duration::ZERO).await;
+    for events in &mut events {
+        while let Some(event) = events.try_recv() {
+            let planned = !matches!(event, NodeEvent::Down { .. });
+            assert!(planned, "a planned close is no failure: {event:?}");
+        }
+    }
+    // It would prove little without.
+    let closes = log().text().matches("released by the peer").count();
+    assert!(closes > 5, "{closes} closes");
 }

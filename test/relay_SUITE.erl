@@ -141,11 +141,13 @@ sunk() ->
     receive
         {'DOWN', Ref, process, _, Reason} when Reason =:= normal; Reason =:= noproc -> ok;
         {'DOWN', Ref, process, _, Reason} -> {error, Reason}
+    after 40000 -> {error, {missing, element(2, process_info(whereis(sink), dictionary)), partisan:nodes()}}
     end.
 
 take(Next, _) when map_size(Next) =:= 0 ->
     ok;
 take(Next, Count) ->
+    put(next, Next),
     receive
         {From, N, Bytes, Crc} ->
             {From, N} = {From, maps:get(From, Next)},
