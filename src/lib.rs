@@ -29,6 +29,7 @@ pub mod limits;
 pub mod node;
 pub mod overlay;
 pub mod pg;
+mod rates;
 pub mod signals;
 #[cfg(feature = "sim")]
 pub mod sim;

@@ -346,12 +346,12 @@ pub const MAX_PENDING_JOINS: usize = 16;
 /// A full node of a partial overlay gives up neighbours for newcomers no faster than this.
 pub const EVICTION_PAUSE: Duration = Duration::from_millis(20);
 
-/// Remembered addresses that a node of a partial overlay dials in a second, and as many more at
-/// first after a quiet time as [`HISTORY_DIALS_AT_ONCE`] says.
-pub const HISTORY_DIALS: u32 = 16;
+/// Remembered addresses that a node of a partial overlay dials at once after a quiet time, and how many
+/// more each second.
+pub const HISTORY_DIALS: (u64, u64) = (64, 16);
 
-/// See [`HISTORY_DIALS`].
-pub const HISTORY_DIALS_AT_ONCE: u32 = 64;
+/// A node of a partial overlay with X-BOT is the candidate of others no more often than this.
+pub const EXCHANGE_PAUSE: Duration = Duration::from_secs(1);
 
 /// Nodes that have left and must not come back by hearsay, and for how long.
 pub const MAX_DEPARTED: usize = 32;

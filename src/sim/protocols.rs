@@ -29,6 +29,10 @@ pub(crate) trait Overlays: Clone + Send + Sync {
         true
     }
 
+    fn view_names(&self, _overlay: &Self::Overlay) -> Option<usize> {
+        None
+    }
+
     fn table_bytes(&self, overlay: &Self::Overlay) -> usize;
 }
 
@@ -74,6 +78,10 @@ impl<A: Overlays, B: Broadcasts> Protocols for Pair<A, B> {
         self.overlays.is_partial()
     }
 
+    fn view_names(&self, overlay: &A::Overlay) -> Option<usize> {
+        self.overlays.view_names(overlay)
+    }
+
     fn table_bytes(&self, overlay: &A::Overlay, broadcast: &B::Broadcast) -> usize {
         self.overlays.table_bytes(overlay) + self.broadcasts.table_bytes(broadcast)
     }
@@ -102,7 +110,18 @@ enum OverlayConfig {
         history: Option<usize>,
         /// 0: nothing is persisted.
         persist_seconds: Option<f64>,
+        /// With this table, if only an empty one, neighbours are chosen by X-BOT.
+        xbot: Option<XBotTable>,
     },
+}
+
+/// The table `xbot` in `[overlay]`.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct XBotTable {
+    unbiased: Option<usize>,
+    candidates: Option<usize>,
+    seconds: Option<f64>,
 }
 
 /// The table `[broadcast]`. What it doesn't say is as the protocol's own defaults have it.
@@ -260,6 +279,7 @@ impl OverlayConfig {
             settle_ms,
             history,
             persist_seconds,
+            xbot,
         } = self
         {
             set(&mut config.active, active, |active| active);
@@ -275,6 +295,13 @@ impl OverlayConfig {
             set(&mut config.history, history, |history| history);
             set(&mut config.persist_interval, persist_seconds, |interval| {
                 (interval > 0.0).then(|| seconds(interval))
+            });
+            config.xbot = xbot.map(|table| {
+                let mut xbot = hyparview::XBotConfig::default();
+                set(&mut xbot.unbiased, table.unbiased, |n| n);
+                set(&mut xbot.candidates, table.candidates, |n| n);
+                set(&mut xbot.interval, table.seconds, seconds);
+                xbot
             });
         }
         config
