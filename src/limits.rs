@@ -358,3 +358,22 @@ pub const MAX_DEPARTED: usize = 32;
 
 /// See [`MAX_DEPARTED`].
 pub const DEPARTED_TIME: Duration = Duration::from_secs(60);
+
+/// Most nodes in a partial view of SCAMP, which should have some dozens.
+pub const MAX_PARTIAL_VIEW: usize = 512;
+
+/// Most nodes that may have a node in their partial views of SCAMP.
+pub const MAX_IN_VIEW: usize = 1024;
+
+/// Most copies of a subscription beyond those for each node in view.
+pub const MAX_SUBSCRIPTION_COPIES: usize = 16;
+
+/// Nodes that a copy of a subscription may pass. With views of fifty one of two hundred goes so far, and
+/// is kept at the end.
+pub const MAX_SUBSCRIPTION_STEPS: u8 = 255;
+
+/// Subscriptions that a contact sends on at once, and how many more each second.
+pub const SUBSCRIPTIONS: (u64, u64) = (128, 64);
+
+/// Names that a node with SCAMP remembers for the time when it has no neighbour left.
+pub const MAX_KNOWN_NAMES: usize = 64;

@@ -10,8 +10,10 @@ use super::simple::Trees;
 use super::workload::{self, Dump, SeedResult};
 use super::world::Protocols;
 use crate::broadcast::{Broadcast, Flood, Plumtree, plumtree};
+use crate::limits::{MAX_IN_VIEW, MAX_PARTIAL_VIEW};
 use crate::overlay::Overlay;
 use crate::overlay::hyparview::{self, HyParView};
+use crate::overlay::scamp::{self, Scamp};
 
 /// Makes overlays.
 pub(crate) trait Overlays: Clone + Send + Sync {
@@ -113,6 +115,11 @@ enum OverlayConfig {
         /// With this table, if only an empty one, neighbours are chosen by X-BOT.
         xbot: Option<XBotTable>,
     },
+    Scamp {
+        copies: Option<usize>,
+        look_seconds: Option<f64>,
+        request_timeout_ms: Option<f64>,
+    },
 }
 
 /// The table `xbot` in `[overlay]`.
@@ -164,6 +171,34 @@ impl Overlays for HyParViews {
     fn table_bytes(&self, overlay: &HyParView<SimPeer>) -> usize {
         let names = overlay.active().len() + overlay.passive().len() + overlay.history().count();
         names * PEER_BYTES
+    }
+}
+
+/// Makes [`Scamp`]s.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Scamps(pub(crate) scamp::Config);
+
+impl Overlays for Scamps {
+    type Overlay = Scamp<SimPeer>;
+
+    fn make(&self, node: SimPeer, _now: Duration, _life: u64) -> Scamp<SimPeer> {
+        Scamp::new(self.0.clone(), node)
+    }
+
+    fn max_neighbors(&self) -> usize {
+        MAX_PARTIAL_VIEW + MAX_IN_VIEW
+    }
+
+    fn degree(&self) -> usize {
+        self.0.copies + 1
+    }
+
+    fn view_names(&self, overlay: &Scamp<SimPeer>) -> Option<usize> {
+        Some(overlay.partial_view().count())
+    }
+
+    fn table_bytes(&self, overlay: &Scamp<SimPeer>) -> usize {
+        (overlay.partial_view().count() + overlay.in_view().count()) * PEER_BYTES
     }
 }
 
@@ -226,6 +261,10 @@ impl Chosen {
             OverlayConfig::Tree {} => self.with(Trees, scenario, seed, dump),
             OverlayConfig::Hyparview { .. } => {
                 let overlays = HyParViews(self.overlay.hyparview());
+                self.with(overlays, scenario, seed, dump)
+            }
+            OverlayConfig::Scamp { .. } => {
+                let overlays = Scamps(self.overlay.scamp());
                 self.with(overlays, scenario, seed, dump)
             }
         }
@@ -303,6 +342,23 @@ impl OverlayConfig {
                 set(&mut xbot.interval, table.seconds, seconds);
                 xbot
             });
+        }
+        config
+    }
+}
+
+impl OverlayConfig {
+    fn scamp(self) -> scamp::Config {
+        let mut config = scamp::Config::default();
+        if let Self::Scamp {
+            copies,
+            look_seconds,
+            request_timeout_ms,
+        } = self
+        {
+            set(&mut config.copies, copies, |copies| copies);
+            set(&mut config.interval, look_seconds, seconds);
+            set(&mut config.request_timeout, request_timeout_ms, ms);
         }
         config
     }

@@ -626,7 +626,10 @@ impl<P: Protocols> World<P> {
 
     /// Names in all partial views, if the protocol has such.
     pub(crate) fn view_names(&self) -> Option<usize> {
-        let names = |node| self.protocols.view_names(&self.nodes[node as usize].overlay);
+        let names = |node| {
+            self.protocols
+                .view_names(&self.nodes[node as usize].overlay)
+        };
         self.live().into_iter().map(names).sum()
     }
 

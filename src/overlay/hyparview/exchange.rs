@@ -231,8 +231,8 @@ impl<P: Peer> HyParView<P> {
             }
             _ => false,
         };
-        if let Some(goal) = self.answered(&from, asked)
-            && let Goal::Weigh(weighing) = &goal
+        let goal = self.answered(&from, asked);
+        if let Some(Goal::Weigh(weighing)) = &goal
             && let Part::Disconnected { candidate, .. } = &weighing.part
             && accepted
             && !self.is_active(&from)
@@ -243,7 +243,9 @@ impl<P: Peer> HyParView<P> {
             self.give_up(candidate, rng, fx);
             self.exchanged(now, &from, weighing.cost.rtt(), rng, fx);
         } else {
+            // If it has taken this node as a neighbour, it hears that it was in vain.
             self.release_unused(&from, fx);
+            goal.into_iter().for_each(|goal| self.unweighed(goal, fx));
         }
         self.pursue(now, rng, fx);
     }
@@ -300,7 +302,6 @@ impl<P: Peer> HyParView<P> {
             }
             self.exchanged(now, &from, weighing.cost.rtt(), rng, fx);
         } else {
-            // If it has taken this node as a neighbour, it hears that it was in vain.
             self.release_unused(&from, fx);
         }
         self.pursue(now, rng, fx);

@@ -40,7 +40,9 @@
 
 use std::time::Duration;
 
-use crate::limits::{MAX_ACTIVE_VIEW, MAX_ATTEMPTS, MAX_GOSSIPED, MAX_HISTORY, MAX_PASSIVE_VIEW, MAX_WALK};
+use crate::limits::{
+    MAX_ACTIVE_VIEW, MAX_ATTEMPTS, MAX_GOSSIPED, MAX_HISTORY, MAX_PASSIVE_VIEW, MAX_WALK,
+};
 
 mod exchange;
 mod history;
