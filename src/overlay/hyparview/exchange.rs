@@ -134,9 +134,9 @@ impl<P: Peer> HyParView<P> {
             self.answer(from, true, fx);
             return;
         }
-        let worst = self.biased().map(|(peer, _)| peer.clone());
-        let disconnected = worst.filter(|peer| willing && *peer != old).take(1).next();
-        let Some(disconnected) = disconnected else {
+        let mut worst = self.biased().map(|(peer, _)| peer);
+        let worst = worst.find(|peer| willing && **peer != old).cloned();
+        let Some(disconnected) = worst else {
             self.answer(from, false, fx);
             return;
         };

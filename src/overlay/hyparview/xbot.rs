@@ -177,9 +177,7 @@ impl<P: Peer> HyParView<P> {
             return;
         }
         if let Some(neighbour) = self.active.iter_mut().find(|n| n.peer == *peer) {
-            let rtt = neighbour.cost.rtt;
-            neighbour.cost = Cost::planned(rng);
-            neighbour.cost.rtt = rtt;
+            neighbour.cost.asked = Cost::planned(rng).asked;
             let nonce = neighbour.cost.ask(now);
             let (to, message) = (peer.clone(), Message::Ping { nonce });
             fx.push(Effect::Send { to, message });

@@ -197,7 +197,14 @@ impl<P: Peer> Scamp<P> {
             true => &mut link.rate,
             false => &mut self.strangers,
         };
-        if !link.up || !rate.allows(now, MAX_GOSSIP_RATE) {
+        if !link.up {
+            return;
+        }
+        if !rate.allows(now, MAX_GOSSIP_RATE) {
+            // A stranger may have said that it keeps this node: it hears that it was in vain.
+            if !neighbour {
+                self.drop_link(&from, fx);
+            }
             return;
         }
         match message {

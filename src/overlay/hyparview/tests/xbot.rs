@@ -125,8 +125,7 @@ fn the_place_of_the_old_one_waits_for_the_candidate_and_no_longer() {
     ];
     for refuse in refusals {
         let mut node = lost();
-        let asked = wants(&refuse(&mut node));
-        assert!(asked.contains(&7) || asked.contains(&4), "{asked:?}");
+        assert!(!wants(&refuse(&mut node)).is_empty(), "somebody else's now");
     }
 }
 
