@@ -29,6 +29,7 @@ pub mod limits;
 pub mod node;
 pub mod overlay;
 pub mod pg;
+mod rates;
 pub mod relay;
 pub mod signals;
 #[cfg(feature = "sim")]
@@ -59,7 +60,8 @@ pub use node::send::{Destination, SendError, SendOptions};
 pub use node::server::{Answer, Caller, ReplyError, Server};
 pub use node::stock::{Distribution, LinkInfo};
 pub use overlay::NodeSpec;
-pub use overlay::hyparview::Config as HyParViewConfig;
+pub use overlay::hyparview::{Config as HyParViewConfig, XBotConfig};
+pub use overlay::scamp::Config as ScampConfig;
 pub use signals::Notice;
 pub use wire::handshake::SessionId;
 pub use wire::hello::ChannelSpec;

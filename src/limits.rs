@@ -346,12 +346,12 @@ pub const MAX_PENDING_JOINS: usize = 16;
 /// A full node of a partial overlay gives up neighbours for newcomers no faster than this.
 pub const EVICTION_PAUSE: Duration = Duration::from_millis(20);
 
-/// Remembered addresses that a node of a partial overlay dials in a second, and as many more at
-/// first after a quiet time as [`HISTORY_DIALS_AT_ONCE`] says.
-pub const HISTORY_DIALS: u32 = 16;
+/// Remembered addresses that a node of a partial overlay dials at once after a quiet time, and how many
+/// more each second.
+pub const HISTORY_DIALS: (u64, u64) = (64, 16);
 
-/// See [`HISTORY_DIALS`].
-pub const HISTORY_DIALS_AT_ONCE: u32 = 64;
+/// A node of a partial overlay with X-BOT is the candidate of others no more often than this.
+pub const EXCHANGE_PAUSE: Duration = Duration::from_secs(1);
 
 /// Nodes that have left and must not come back by hearsay, and for how long.
 pub const MAX_DEPARTED: usize = 32;
@@ -382,3 +382,22 @@ pub const MAX_CALLED: usize = 256;
 
 /// Calls that a node makes in a second.
 pub const MAX_CALLS: u32 = 16;
+
+/// Most nodes in a partial view of SCAMP, which should have some dozens.
+pub const MAX_PARTIAL_VIEW: usize = 512;
+
+/// Most nodes that may have a node in their partial views of SCAMP.
+pub const MAX_IN_VIEW: usize = 1024;
+
+/// Most copies of a subscription beyond those for each node in view.
+pub const MAX_SUBSCRIPTION_COPIES: usize = 16;
+
+/// Nodes that a copy of a subscription may pass. With views of fifty one of two hundred goes so far, and
+/// is kept at the end.
+pub const MAX_SUBSCRIPTION_STEPS: u8 = 255;
+
+/// Subscriptions that a contact sends on at once, and how many more each second.
+pub const SUBSCRIPTIONS: (u64, u64) = (128, 64);
+
+/// Names that a node with SCAMP remembers for the time when it has no neighbour left.
+pub const MAX_KNOWN_NAMES: usize = 64;

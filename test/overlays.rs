@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use partisan::{HyParViewConfig, Mailbox, Node, OverlayConfig, Term, Value};
+use partisan::{
+    HyParViewConfig, Mailbox, Node, OverlayConfig, ScampConfig, Term, Value, XBotConfig,
+};
 use tokio::task::JoinSet;
 
 #[path = "nodes/mod.rs"]
@@ -118,18 +120,20 @@ async fn reach(root: &Node, others: &mut [(Node, Mailbox)], number: i64) {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn hyparview_keeps_few_links_and_survives_a_crash_of_a_third() {
-    const NODES: usize = 24;
-    let config = HyParViewConfig {
+fn hyparview() -> HyParViewConfig {
+    HyParViewConfig {
         shuffle_interval: Duration::from_millis(500),
         ..HyParViewConfig::default()
-    };
+    }
+}
+
+/// Nodes that join each other, get what one broadcasts, and go on to do so when a third of them has crashed.
+async fn survives_a_crash_of_a_third(name: &str, overlay: OverlayConfig, members: (usize, usize)) {
+    const NODES: usize = 24;
     let mut nodes: Vec<(Node, Mailbox)> = Vec::new();
     for n in 0..NODES {
-        let overlay = OverlayConfig::HyParView(config.clone());
-        let node = builder(&format!("view_{n}"))
-            .overlay(overlay)
+        let node = builder(&format!("{name}_{n}"))
+            .overlay(overlay.clone())
             .start()
             .unwrap();
         let mailbox = node.register("news").unwrap();
@@ -140,7 +144,7 @@ async fn hyparview_keeps_few_links_and_survives_a_crash_of_a_third() {
     }
     until("every node has neighbours", async || {
         for (node, _) in &nodes {
-            if node.members().await.unwrap().len() < 4 {
+            if node.members().await.unwrap().len() < members.0 {
                 return false;
             }
         }
@@ -148,7 +152,7 @@ async fn hyparview_keeps_few_links_and_survives_a_crash_of_a_third() {
     })
     .await;
     for (node, _) in &nodes {
-        assert!(node.members().await.unwrap().len() <= 6);
+        assert!(node.members().await.unwrap().len() <= members.1);
     }
     let (root, mut others) = (nodes.remove(0), nodes);
     reach(&root.0, &mut others, 1).await;
@@ -160,6 +164,34 @@ async fn hyparview_keeps_few_links_and_survives_a_crash_of_a_third() {
     for number in 2..12 {
         reach(&root.0, &mut others, number).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn hyparview_keeps_few_links_and_survives() {
+    let overlay = OverlayConfig::HyParView(hyparview());
+    survives_a_crash_of_a_third("view", overlay, (4, 6)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn xbot_measures_and_exchanges_and_survives() {
+    let xbot = XBotConfig {
+        interval: Duration::from_millis(200),
+        ..XBotConfig::default()
+    };
+    let overlay = OverlayConfig::HyParView(HyParViewConfig {
+        xbot: Some(xbot),
+        ..hyparview()
+    });
+    survives_a_crash_of_a_third("near", overlay, (4, 6)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn scamp_has_views_and_survives() {
+    let overlay = OverlayConfig::Scamp(ScampConfig {
+        interval: Duration::from_millis(500),
+        ..ScampConfig::default()
+    });
+    survives_a_crash_of_a_third("scamp", overlay, (3, 24)).await;
 }
 
 #[tokio::test]

@@ -45,6 +45,16 @@ fn plumtree_is_a_tree_as_fast_as_flooding() -> Result<(), Any> {
 }
 
 #[test]
+fn xbot_has_near_neighbours() -> Result<(), Any> {
+    holds("xbot-small")
+}
+
+#[test]
+fn scamp_has_views_of_the_right_size() -> Result<(), Any> {
+    holds("scamp-small")
+}
+
+#[test]
 fn chaos_passes() -> Result<(), Any> {
     holds("chaos-small")
 }

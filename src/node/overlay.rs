@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::node::runtime::Config;
 use crate::overlay::hyparview::{self, HyParView};
 use crate::overlay::membership::{Framed, Membership};
+use crate::overlay::scamp::{self, Scamp};
 use crate::overlay::{Contact, Overlay, full_mesh};
 
 /// Makes the overlay of a node, which is given.
@@ -20,6 +21,8 @@ pub enum OverlayConfig {
     FullMesh,
     /// Every node has links to a few others, which change, and hears of all; see [`hyparview`].
     HyParView(hyparview::Config),
+    /// Every node has links to a number of others that grows with the logarithm of the cluster; see [`scamp`].
+    Scamp(scamp::Config),
     /// One of the user's own; see [`OverlayConfig::custom`].
     #[doc(hidden)]
     Custom(&'static str, Arc<Make>),
@@ -52,6 +55,7 @@ impl OverlayConfig {
         match self {
             Self::FullMesh => "full_mesh",
             Self::HyParView(_) => "hyparview",
+            Self::Scamp(_) => "scamp",
             Self::Custom(name, _) => name,
         }
     }
@@ -74,6 +78,10 @@ impl OverlayConfig {
             }
             Self::HyParView(config) => {
                 let overlay = HyParView::new(config.clone(), own.clone());
+                Box::new(Framed::new(self.name(), own, overlay))
+            }
+            Self::Scamp(config) => {
+                let overlay = Scamp::new(config.clone(), own.clone());
                 Box::new(Framed::new(self.name(), own, overlay))
             }
             Self::Custom(_, make) => make(own),

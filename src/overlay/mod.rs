@@ -13,6 +13,7 @@ pub mod contract;
 pub mod full_mesh;
 pub mod hyparview;
 pub mod membership;
+pub mod scamp;
 
 pub use contact::{Contact, MAX_ADDRS};
 pub use contract::{Down, Effect, Effects, Error, Event, Overlay, Peer, Wire};

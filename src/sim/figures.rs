@@ -7,12 +7,17 @@ use super::latency::nanos;
 use super::world::{Protocols, Totals, World};
 
 /// All figures and what they mean, in the order in which they are shown.
-pub(crate) const ALL: [(&str, &str); 34] = [
+pub(crate) const ALL: [(&str, &str); 36] = [
     ("nodes", "nodes that run"),
     ("degree_mean", "neighbours of a node"),
     (
         "full_degree",
         "part of the nodes with as many neighbours as configured",
+    ),
+    ("view_mean", "names in a partial view, on SCAMP"),
+    (
+        "link_ms",
+        "one way between neighbours, milliseconds without jitter, mean",
     ),
     ("clustering", "networkx average_clustering"),
     ("path_mean", "mean shortest path"),
@@ -140,6 +145,17 @@ pub(crate) fn of_phase<P: Protocols>(world: &World<P>, before: &Before, cycle: f
     figures.insert("components", sizes.len() as f64);
     figures.insert("largest", sizes.first().copied().unwrap_or(0) as f64 / n);
     figures.insert("one_sided", world.one_sided().len() as f64);
+    let (mut links, mut sum) = (0u32, 0.0);
+    for node in &live {
+        for peer in world.neighbors(*node) {
+            links += 1;
+            sum += world.net.latency(*node, *peer) as f64 / 1e6;
+        }
+    }
+    figures.insert("link_ms", sum / f64::from(links.max(1)));
+    if let Some(names) = world.view_names() {
+        figures.insert("view_mean", names as f64 / n);
+    }
     of_casts(&mut figures, world, before, &live);
 
     let got = |node: &u32| {

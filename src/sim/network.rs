@@ -196,6 +196,11 @@ impl<F> Network<F> {
         host.free_at = 0;
     }
 
+    /// The base of the time between two nodes, in nanoseconds.
+    pub(crate) fn latency(&self, a: u32, b: u32) -> u64 {
+        self.config.latency.base(self.seed, a, b)
+    }
+
     /// Whether this node's end of a link is up.
     pub(crate) fn is_linked(&self, node: u32, peer: u32) -> bool {
         self.find(node, peer)
@@ -657,7 +662,7 @@ impl<F> Network<F> {
         let link = Link {
             nodes,
             connection: 0,
-            latency: self.config.latency.base(self.seed, node, peer),
+            latency: self.latency(node, peer),
             up_since: 0,
             ends: [end; 2],
         };

@@ -10,8 +10,10 @@ use super::simple::Trees;
 use super::workload::{self, Dump, SeedResult};
 use super::world::Protocols;
 use crate::broadcast::{Broadcast, Flood, Plumtree, plumtree};
+use crate::limits::{MAX_IN_VIEW, MAX_PARTIAL_VIEW};
 use crate::overlay::Overlay;
 use crate::overlay::hyparview::{self, HyParView};
+use crate::overlay::scamp::{self, Scamp};
 
 /// Makes overlays.
 pub(crate) trait Overlays: Clone + Send + Sync {
@@ -27,6 +29,10 @@ pub(crate) trait Overlays: Clone + Send + Sync {
 
     fn is_partial(&self) -> bool {
         true
+    }
+
+    fn view_names(&self, _overlay: &Self::Overlay) -> Option<usize> {
+        None
     }
 
     fn table_bytes(&self, overlay: &Self::Overlay) -> usize;
@@ -74,6 +80,10 @@ impl<A: Overlays, B: Broadcasts> Protocols for Pair<A, B> {
         self.overlays.is_partial()
     }
 
+    fn view_names(&self, overlay: &A::Overlay) -> Option<usize> {
+        self.overlays.view_names(overlay)
+    }
+
     fn table_bytes(&self, overlay: &A::Overlay, broadcast: &B::Broadcast) -> usize {
         self.overlays.table_bytes(overlay) + self.broadcasts.table_bytes(broadcast)
     }
@@ -102,7 +112,23 @@ enum OverlayConfig {
         history: Option<usize>,
         /// 0: nothing is persisted.
         persist_seconds: Option<f64>,
+        /// With this table, if only an empty one, neighbours are chosen by X-BOT.
+        xbot: Option<XBotTable>,
     },
+    Scamp {
+        copies: Option<usize>,
+        look_seconds: Option<f64>,
+        request_timeout_ms: Option<f64>,
+    },
+}
+
+/// The table `xbot` in `[overlay]`.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct XBotTable {
+    unbiased: Option<usize>,
+    candidates: Option<usize>,
+    seconds: Option<f64>,
 }
 
 /// The table `[broadcast]`. What it doesn't say is as the protocol's own defaults have it.
@@ -145,6 +171,34 @@ impl Overlays for HyParViews {
     fn table_bytes(&self, overlay: &HyParView<SimPeer>) -> usize {
         let names = overlay.active().len() + overlay.passive().len() + overlay.history().count();
         names * PEER_BYTES
+    }
+}
+
+/// Makes [`Scamp`]s.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Scamps(pub(crate) scamp::Config);
+
+impl Overlays for Scamps {
+    type Overlay = Scamp<SimPeer>;
+
+    fn make(&self, node: SimPeer, _now: Duration, _life: u64) -> Scamp<SimPeer> {
+        Scamp::new(self.0.clone(), node)
+    }
+
+    fn max_neighbors(&self) -> usize {
+        MAX_PARTIAL_VIEW + MAX_IN_VIEW
+    }
+
+    fn degree(&self) -> usize {
+        self.0.copies + 1
+    }
+
+    fn view_names(&self, overlay: &Scamp<SimPeer>) -> Option<usize> {
+        Some(overlay.partial_view().count())
+    }
+
+    fn table_bytes(&self, overlay: &Scamp<SimPeer>) -> usize {
+        (overlay.partial_view().count() + overlay.in_view().count()) * PEER_BYTES
     }
 }
 
@@ -209,6 +263,10 @@ impl Chosen {
                 let overlays = HyParViews(self.overlay.hyparview());
                 self.with(overlays, scenario, seed, dump)
             }
+            OverlayConfig::Scamp { .. } => {
+                let overlays = Scamps(self.overlay.scamp());
+                self.with(overlays, scenario, seed, dump)
+            }
         }
     }
 
@@ -260,6 +318,7 @@ impl OverlayConfig {
             settle_ms,
             history,
             persist_seconds,
+            xbot,
         } = self
         {
             set(&mut config.active, active, |active| active);
@@ -276,6 +335,30 @@ impl OverlayConfig {
             set(&mut config.persist_interval, persist_seconds, |interval| {
                 (interval > 0.0).then(|| seconds(interval))
             });
+            config.xbot = xbot.map(|table| {
+                let mut xbot = hyparview::XBotConfig::default();
+                set(&mut xbot.unbiased, table.unbiased, |n| n);
+                set(&mut xbot.candidates, table.candidates, |n| n);
+                set(&mut xbot.interval, table.seconds, seconds);
+                xbot
+            });
+        }
+        config
+    }
+}
+
+impl OverlayConfig {
+    fn scamp(self) -> scamp::Config {
+        let mut config = scamp::Config::default();
+        if let Self::Scamp {
+            copies,
+            look_seconds,
+            request_timeout_ms,
+        } = self
+        {
+            set(&mut config.copies, copies, |copies| copies);
+            set(&mut config.interval, look_seconds, seconds);
+            set(&mut config.request_timeout, request_timeout_ms, ms);
         }
         config
     }

@@ -53,6 +53,12 @@ pub trait Protocols: Clone + Send + Sync {
         true
     }
 
+    /// Names in the partial view of a node, if the protocol has one apart from its neighbours.
+    fn view_names(&self, overlay: &Self::Overlay) -> Option<usize> {
+        let _ = overlay;
+        None
+    }
+
     /// About how many bytes a node's tables take.
     fn table_bytes(&self, overlay: &Self::Overlay, broadcast: &Self::Broadcast) -> usize {
         let _ = (overlay, broadcast);
@@ -616,6 +622,15 @@ impl<P: Protocols> World<P> {
             self.protocols.table_bytes(&own.overlay, &own.broadcast)
         });
         sizes.fold((0, 0), |(sum, max), size| (sum + size, max.max(size)))
+    }
+
+    /// Names in all partial views, if the protocol has such.
+    pub(crate) fn view_names(&self) -> Option<usize> {
+        let names = |node| {
+            self.protocols
+                .view_names(&self.nodes[node as usize].overlay)
+        };
+        self.live().into_iter().map(names).sum()
     }
 
     /// Looks at what must hold when nothing is under way, and lets a little time pass for it. `calm`:

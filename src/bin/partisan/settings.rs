@@ -31,7 +31,10 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use partisan::wire::hello::DEFAULT_CHANNEL;
-use partisan::{Builder, ChannelSpec, Distribution, HyParViewConfig, Node, OverlayConfig};
+use partisan::{
+    Builder, ChannelSpec, Distribution, HyParViewConfig, Node, OverlayConfig, ScampConfig,
+    XBotConfig,
+};
 use serde::Deserialize;
 
 use crate::allow::Rules;
@@ -72,6 +75,12 @@ pub(crate) enum OverlayName {
     #[serde(rename = "hyparview")]
     #[value(name = "hyparview")]
     HyParView,
+    /// The same, of which most are near.
+    #[serde(rename = "xbot")]
+    #[value(name = "xbot")]
+    XBot,
+    /// Every node to more of them, the larger the cluster.
+    Scamp,
 }
 
 impl From<OverlayName> for OverlayConfig {
@@ -79,6 +88,11 @@ impl From<OverlayName> for OverlayConfig {
         match name {
             OverlayName::FullMesh => Self::FullMesh,
             OverlayName::HyParView => Self::HyParView(HyParViewConfig::default()),
+            OverlayName::XBot => Self::HyParView(HyParViewConfig {
+                xbot: Some(XBotConfig::default()),
+                ..HyParViewConfig::default()
+            }),
+            OverlayName::Scamp => Self::Scamp(ScampConfig::default()),
         }
     }
 }
@@ -337,7 +351,9 @@ mod tests {
         let failure = settings.builder().err().unwrap();
         assert!(failure.to_string().contains("tick_time"));
         assert!(error("[channels]\na = 'x'").contains("a number of connections"));
-        assert!(error("overlay = 'star'").contains("expected `full_mesh` or `hyparview`"));
+        let error = error("overlay = 'star'");
+        let names = ["full_mesh", "hyparview", "xbot", "scamp"];
+        assert!(names.iter().all(|name| error.contains(name)), "{error}");
         let failure = Settings::default().builder().err().unwrap();
         assert!(failure.to_string().contains("--name"));
         let failure = Settings::read(Path::new("/nonexistent/file")).unwrap_err();

@@ -5,29 +5,7 @@ use std::collections::BTreeMap;
 use super::messages::{Have, Of};
 use super::trees::{get_bit, set_bit};
 use crate::limits::{BROADCAST_RESENDS, MAX_BROADCAST_NEIGHBORS, NEW_BROADCAST_ROOTS};
-
-/// What a neighbour may make this node do: so much at once, and so much more each second.
-#[derive(Clone, Copy, Default)]
-pub(super) struct Budget {
-    spent: u64,
-    at: u64,
-}
-
-impl Budget {
-    /// Whether it may cost this much now.
-    pub(super) fn spend(&mut self, (burst, rate): (u64, u64), cost: u64, now: u64) -> bool {
-        let back = now.saturating_sub(self.at).saturating_mul(rate) / 1_000_000;
-        if back > 0 {
-            self.spent = self.spent.saturating_sub(back);
-            self.at = now;
-        }
-        let fits = self.spent == 0 || self.spent.saturating_add(cost) <= burst;
-        if fits {
-            self.spent = self.spent.saturating_add(cost);
-        }
-        fits
-    }
-}
+use crate::rates::Budget;
 
 /// One neighbour.
 #[derive(Clone)]
@@ -38,6 +16,7 @@ pub(super) struct Link<P> {
     pub(super) outbox_ids: usize,
     /// Missing broadcasts that it was the first to announce.
     pub(super) owns: usize,
+    // What it may make this node do.
     new_roots: Budget,
     resends: Budget,
 }

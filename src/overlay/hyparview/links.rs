@@ -10,6 +10,7 @@ use rand::{Rng, RngExt};
 
 use super::message::{Message, Priority};
 use super::state::HyParView;
+use super::xbot::Weighing;
 use crate::limits::{MAX_ATTEMPTS, MAX_PENDING_JOINS};
 use crate::overlay::contract::{Effect, Peer};
 
@@ -33,6 +34,15 @@ pub(super) enum Goal<P> {
     Mix,
     /// To see whether it lives, and say hello.
     Check,
+    /// To see how far it is, for an exchange of neighbours.
+    Weigh(Weighing<P>),
+}
+
+impl<P> Goal<P> {
+    /// Whether the peer is asked to be a neighbour, and says yes or no.
+    pub(super) fn asks(&self) -> bool {
+        matches!(self, Self::Join { .. } | Self::Ask | Self::Offer(_))
+    }
 }
 
 /// How far an attempt is.
@@ -190,6 +200,9 @@ impl<P: Peer> HyParView<P> {
                     false => self.active().cloned().collect(),
                 },
             },
+            Goal::Weigh(weighing) => Message::Ping {
+                nonce: weighing.cost.ask(now),
+            },
             Goal::Offer(priority) => {
                 let priority = *priority;
                 let near = self.active().cloned().collect();
@@ -234,6 +247,7 @@ impl<P: Peer> HyParView<P> {
     ) {
         let mut probes = None;
         let mut wanted = false;
+        let mut unweighed = Vec::new();
         let mut at = 0;
         while let Some(attempt) = self.attempts.get_mut(at) {
             if attempt.peer != *peer || attempt.stage == Stage::Waiting {
@@ -251,10 +265,13 @@ impl<P: Peer> HyParView<P> {
                 Goal::Ask if !failed => self.refill.refused(),
                 _ => {}
             }
-            self.attempts.remove(at);
+            unweighed.push(self.attempts.remove(at).goal);
         }
         if wanted {
             fx.push(Effect::Release(peer.clone()));
+        }
+        for goal in unweighed {
+            self.unweighed(goal, fx);
         }
         if failed && wanted {
             self.forget_passive(peer);

@@ -13,11 +13,22 @@
 //!   9 shuffle reply  peers
 //!  10 probe          ttl:8  peer  peers
 //!  11 hello          peer
+//!  12 ping           number:64
+//!  13 pong           number:64
+//!  14 optimise       saved: time  peer
+//!  15 optimised      accepted:8
+//!  16 replace        saved: time  peer  peer
+//!  17 replaced       accepted:8
+//!  18 switch         cost: time  peer
+//!  19 switched       accepted:8
+//! time:     microseconds:32
 //! peers:    count:8, peers
 //! file:     "PTHV"  version:8 = 1  SHA-256 of the rest:32 bytes  owner: peer
 //!           passive view: list  linked: list  heard of: list
 //! list:     count:16, peers
 //! ```
+
+use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 
@@ -118,6 +129,54 @@ pub enum Message<P> {
         /// The sender.
         me: P,
     },
+    /// Answered at once by a `Pong` of the same number, so that the sender knows how far it is.
+    Ping {
+        /// The number.
+        nonce: u64,
+    },
+    /// The echo.
+    Pong {
+        /// The number of the `Ping`.
+        nonce: u64,
+    },
+    /// The sender wants to be a neighbour of the receiver instead of its old one.
+    Optimise {
+        /// The old one.
+        old: P,
+        /// How much nearer the receiver is.
+        saved: Duration,
+    },
+    /// The answer.
+    Optimised {
+        /// Whether both are neighbours now.
+        accepted: bool,
+    },
+    /// The sender wants to give up the receiver for the initiator; the old neighbour of that one is free then.
+    Replace {
+        /// The initiator.
+        initiator: P,
+        /// Its neighbour.
+        old: P,
+        /// What the initiator saves.
+        saved: Duration,
+    },
+    /// The answer.
+    Replaced {
+        /// Whether the sender is a neighbour of the old one now instead of the receiver's.
+        accepted: bool,
+    },
+    /// The sender wants to be a neighbour of the receiver instead of the initiator.
+    Switch {
+        /// The initiator.
+        initiator: P,
+        /// How far sender and receiver are from each other.
+        cost: Duration,
+    },
+    /// The answer.
+    Switched {
+        /// Whether both are neighbours now.
+        accepted: bool,
+    },
 }
 
 impl<P: Peer> Wire for Message<P> {
@@ -168,6 +227,37 @@ impl<P: Peer> Wire for Message<P> {
                 out.push(11);
                 me.encode(out);
             }
+            Self::Ping { nonce } => {
+                out.push(12);
+                out.extend_from_slice(&nonce.to_be_bytes());
+            }
+            Self::Pong { nonce } => {
+                out.push(13);
+                out.extend_from_slice(&nonce.to_be_bytes());
+            }
+            Self::Optimise { old, saved } => {
+                out.push(14);
+                put_time(out, *saved);
+                old.encode(out);
+            }
+            Self::Optimised { accepted } => out.extend([15, u8::from(*accepted)]),
+            Self::Replace {
+                initiator,
+                old,
+                saved,
+            } => {
+                out.push(16);
+                put_time(out, *saved);
+                initiator.encode(out);
+                old.encode(out);
+            }
+            Self::Replaced { accepted } => out.extend([17, u8::from(*accepted)]),
+            Self::Switch { initiator, cost } => {
+                out.push(18);
+                put_time(out, *cost);
+                initiator.encode(out);
+            }
+            Self::Switched { accepted } => out.extend([19, u8::from(*accepted)]),
         }
     }
 
@@ -228,6 +318,34 @@ impl<P: Peer> Wire for Message<P> {
             11 => Self::Hello {
                 me: P::decode(reader)?,
             },
+            12 => Self::Ping {
+                nonce: reader.u64()?,
+            },
+            13 => Self::Pong {
+                nonce: reader.u64()?,
+            },
+            14 => Self::Optimise {
+                saved: time(reader)?,
+                old: P::decode(reader)?,
+            },
+            15 => Self::Optimised {
+                accepted: reader.bool("answer")?,
+            },
+            16 => Self::Replace {
+                saved: time(reader)?,
+                initiator: P::decode(reader)?,
+                old: P::decode(reader)?,
+            },
+            17 => Self::Replaced {
+                accepted: reader.bool("answer")?,
+            },
+            18 => Self::Switch {
+                cost: time(reader)?,
+                initiator: P::decode(reader)?,
+            },
+            19 => Self::Switched {
+                accepted: reader.bool("answer")?,
+            },
             _ => return Err(DecodeError::Bad("kind")),
         };
         reader.end()?;
@@ -286,6 +404,16 @@ fn version(reader: &mut Reader<'_>) -> Result<(), DecodeError> {
         VERSION => Ok(()),
         other => Err(DecodeError::Version(other)),
     }
+}
+
+// More than an hour is as good as for ever.
+fn put_time(out: &mut Vec<u8>, time: Duration) {
+    let micros = u32::try_from(time.as_micros()).unwrap_or(u32::MAX);
+    out.extend_from_slice(&micros.to_be_bytes());
+}
+
+fn time(reader: &mut Reader<'_>) -> Result<Duration, DecodeError> {
+    reader.u32().map(|n| Duration::from_micros(n.into()))
 }
 
 // Lists are made within the limit; what is beyond it would be refused, so it is left out.

@@ -31,6 +31,8 @@
 //!   nodes of any component probe in a cycle, whether it has a thousand members or a million: so
 //!   two large components merge as well, and nobody knows how large they are.
 //!
+//! `xbot` is what makes neighbours near, if [`Config::xbot`] says so.
+//!
 //! # Whom to believe
 //!
 //! Names come from anybody. They only ever become candidates: a neighbour is who has said so over a link
@@ -38,21 +40,25 @@
 
 use std::time::Duration;
 
-use crate::limits::{MAX_ACTIVE_VIEW, MAX_GOSSIPED, MAX_HISTORY, MAX_PASSIVE_VIEW, MAX_WALK};
+use crate::limits::{
+    MAX_ACTIVE_VIEW, MAX_ATTEMPTS, MAX_GOSSIPED, MAX_HISTORY, MAX_PASSIVE_VIEW, MAX_WALK,
+};
 
+mod exchange;
 mod history;
 mod join;
 mod links;
 mod message;
-mod rates;
 mod refill;
 mod shuffle;
 mod state;
 #[cfg(test)]
 mod tests;
+mod xbot;
 
 pub use message::{Message, Priority, Reason};
 pub use state::HyParView;
+pub use xbot::XBotConfig;
 
 /// What a user may set. Values beyond the limits of this crate are cut.
 #[derive(Clone, Debug)]
@@ -81,6 +87,8 @@ pub struct Config {
     pub history: usize,
     /// The least time between two writes of the persisted state; none writes nothing.
     pub persist_interval: Option<Duration>,
+    /// Whether it looks for near neighbours, by X-BOT. Those who do and those who don't can be in one cluster.
+    pub xbot: Option<XBotConfig>,
 }
 
 impl Default for Config {
@@ -98,6 +106,7 @@ impl Default for Config {
             settle: Duration::from_secs(2),
             history: 256,
             persist_interval: Some(Duration::from_secs(60)),
+            xbot: None,
         }
     }
 }
@@ -112,6 +121,10 @@ impl Config {
         self.passive_shuffled = self.passive_shuffled.min(MAX_GOSSIPED / 4);
         self.shuffle_interval = self.shuffle_interval.max(Duration::from_millis(10));
         self.history = self.history.min(MAX_HISTORY);
+        if let Some(xbot) = &mut self.xbot {
+            xbot.candidates = xbot.candidates.min(MAX_ATTEMPTS / 4);
+            xbot.interval = xbot.interval.max(Duration::from_millis(10));
+        }
         self
     }
 }

@@ -16,7 +16,7 @@ use rand::{Rng, RngExt};
 use super::links::{Attempt, Goal, Stage};
 use super::message::{Message, Priority, Reason};
 use super::state::HyParView;
-use crate::limits::{HISTORY_DIALS, HISTORY_DIALS_AT_ONCE};
+use crate::limits::HISTORY_DIALS;
 use crate::overlay::contract::{Effect, Peer};
 
 /// Refusals after which a round pauses, and how many more are allowed after the pause.
@@ -189,7 +189,8 @@ impl<P: Peer> HyParView<P> {
                 _ => {}
             }
         }
-        let free = self.config.active - self.active.len();
+        let taken = self.active.len() + self.reserved();
+        let free = self.config.active.saturating_sub(taken);
         while asking < free && asking + slow < AT_ONCE {
             if self.refill.refusals >= REFUSALS && !self.active.is_empty() {
                 if asking == 0 {
@@ -259,11 +260,9 @@ impl<P: Peer> HyParView<P> {
             .filter_map(|i| self.history.get(i))
             .find(|peer| self.may_ask(peer))
             .cloned()?;
-        if !self
-            .history_dials
-            .take(now, HISTORY_DIALS, HISTORY_DIALS_AT_ONCE)
-        {
-            self.refill.next = Some(now + Duration::from_secs(1) / HISTORY_DIALS);
+        let micros = now.as_micros() as u64;
+        if !self.history_dials.spend(HISTORY_DIALS, 1, micros) {
+            self.refill.next = Some(now + Duration::from_secs(1) / HISTORY_DIALS.1 as u32);
             return None;
         }
         Some(found)
@@ -297,16 +296,10 @@ impl<P: Peer> HyParView<P> {
             return;
         }
         // Both have asked: no more need be said about whether there is room.
-        let asked = |goal: &Goal<P>| {
-            !matches!(
-                goal,
-                Goal::Reply(_) | Goal::Probe(_) | Goal::Mix | Goal::Check
-            )
-        };
         let mutual = self
             .attempts
             .iter()
-            .any(|a| a.peer == from && a.stage == Stage::Asked && asked(&a.goal));
+            .any(|a| a.peer == from && a.stage == Stage::Asked && a.goal.asks());
         let refusal = if mutual {
             None
         } else if priority == Priority::High {
@@ -340,13 +333,11 @@ impl<P: Peer> HyParView<P> {
     /// The peer becomes a neighbour: what was asked of it is granted.
     pub(super) fn settle_attempts(&mut self, peer: &P, fx: Fx<'_, P>) {
         self.attempts.retain(|attempt| {
-            if attempt.peer != *peer {
+            if attempt.peer != *peer || !attempt.goal.asks() {
                 return true;
             }
-            match attempt.goal {
-                Goal::Join { .. } => fx.push(Effect::Joined(peer.clone())),
-                Goal::Ask | Goal::Offer(_) => {}
-                Goal::Reply(_) | Goal::Probe(_) | Goal::Mix | Goal::Check => return true,
+            if let Goal::Join { .. } = attempt.goal {
+                fx.push(Effect::Joined(peer.clone()));
             }
             false
         });
@@ -363,7 +354,7 @@ impl<P: Peer> HyParView<P> {
         let asked = self
             .attempts
             .iter()
-            .position(|a| a.peer == from && a.stage == Stage::Asked);
+            .position(|a| a.peer == from && a.stage == Stage::Asked && a.goal.asks());
         match asked {
             // The second half of two requests that have crossed.
             _ if self.is_active(&from) => {}
@@ -406,7 +397,7 @@ impl<P: Peer> HyParView<P> {
         let mut asked = false;
         let mut at = 0;
         while let Some(attempt) = self.attempts.get_mut(at) {
-            if attempt.peer != from || attempt.stage != Stage::Asked {
+            if attempt.peer != from || attempt.stage != Stage::Asked || !attempt.goal.asks() {
                 at += 1;
                 continue;
             }

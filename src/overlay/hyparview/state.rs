@@ -8,15 +8,17 @@ use super::Config;
 use super::history::History;
 use super::links::{Attempt, Goal};
 use super::message::{Message, decode_file, encode_file};
-use super::rates::{Bucket, Window};
 use super::shuffle::Samples;
+use super::xbot::{Cost, XBot};
 use crate::limits::*;
 use crate::overlay::contract::{Down, Effect, Effects, Error, Event, Overlay, Peer};
+use crate::rates::{Budget, Window};
 
-/// A neighbour, and how much it has said lately.
+/// A neighbour, how far it is, and how much it has said lately.
 #[derive(Clone)]
 pub(super) struct Neighbour<P> {
     pub(super) peer: P,
+    pub(super) cost: Cost,
     rate: Window,
 }
 
@@ -51,7 +53,8 @@ pub struct HyParView<P> {
     /// Members of the passive view that may have died with others.
     pub(super) unchecked: Vec<P>,
     pub(super) last_eviction: Option<Duration>,
-    pub(super) history_dials: Bucket,
+    pub(super) history_dials: Budget,
+    pub(super) xbot: XBot<P>,
     strangers: Window,
     next_save: Option<Duration>,
     /// What is worth being saved has changed.
@@ -84,7 +87,8 @@ impl<P: Peer> HyParView<P> {
             last_failure: None,
             unchecked: Vec::new(),
             last_eviction: None,
-            history_dials: Bucket::new(HISTORY_DIALS_AT_ONCE),
+            history_dials: Budget::default(),
+            xbot: XBot::default(),
             strangers: Window::default(),
             next_save: None,
             changed: false,
@@ -164,6 +168,23 @@ impl<P: Peer> HyParView<P> {
                 self.on_probe(now, from, origin, ttl, seen, rng, fx);
             }
             Message::Hello { me } if me == from => self.on_hello(now, me, rng, fx),
+            Message::Ping { nonce } => {
+                let message = Message::Pong { nonce };
+                fx.push(Effect::Send { to: from, message });
+            }
+            Message::Pong { nonce } => self.on_pong(now, &from, nonce, rng, fx),
+            Message::Optimise { old, saved } => self.on_optimise(now, from, old, saved, rng, fx),
+            Message::Optimised { accepted } => self.on_optimised(now, from, accepted, rng, fx),
+            Message::Replace {
+                initiator,
+                old,
+                saved,
+            } => self.on_replace(now, from, initiator, old, saved, rng, fx),
+            Message::Replaced { accepted } => self.on_replaced(now, &from, accepted, rng, fx),
+            Message::Switch { initiator, cost } => {
+                self.on_switch(now, from, initiator, cost, rng, fx);
+            }
+            Message::Switched { accepted } => self.on_switched(now, from, accepted, rng, fx),
             // Somebody speaks for another, or gives up what it does not have.
             Message::Join { .. }
             | Message::Neighbor { .. }
@@ -179,12 +200,17 @@ impl<P: Peer> HyParView<P> {
         self.departed.retain(|(other, _)| *other != peer);
         self.active.push(Neighbour {
             peer: peer.clone(),
+            cost: Cost::default(),
             rate: Window::default(),
         });
         fx.push(Effect::Want(peer.clone()));
-        fx.push(Effect::NeighborUp(peer));
+        fx.push(Effect::NeighborUp(peer.clone()));
         fx.push(Effect::MembersChanged);
+        self.measure(now, &peer, rng, fx);
         self.changed = true;
+        if let (Some(xbot), None) = (&self.config.xbot, self.xbot.next) {
+            self.xbot.next = Some(now + xbot.interval.mul_f64(rng.random_range(0.1..1.0)));
+        }
         if self.next_shuffle.is_none() {
             let within = self.config.shuffle_interval;
             self.next_shuffle = Some(now + within.mul_f64(rng.random_range(0.1..1.0)));
@@ -221,6 +247,12 @@ impl<P: Peer> HyParView<P> {
         self.last_eviction = Some(now);
         let at = rng.random_range(0..self.active.len());
         let peer = self.active[at].peer.clone();
+        self.evict(&peer, hint, rng, fx);
+        Some(peer)
+    }
+
+    /// Gives up a neighbour.
+    pub(super) fn evict(&mut self, peer: &P, hint: &P, rng: &mut dyn Rng, fx: Fx<'_, P>) {
         let mut known = vec![hint.clone()];
         known.extend(self.some_passive(self.config.passive_shuffled, rng));
         let message = Message::Evict { known };
@@ -228,10 +260,9 @@ impl<P: Peer> HyParView<P> {
             to: peer.clone(),
             message,
         });
-        self.drop_active(&peer, fx);
-        self.release_unused(&peer, fx);
+        self.drop_active(peer, fx);
+        self.release_unused(peer, fx);
         self.add_passive(peer.clone(), &mut Vec::new(), rng);
-        Some(peer)
     }
 
     /// Whether a neighbour may be given up for a newcomer so soon after the last.
@@ -246,6 +277,7 @@ impl<P: Peer> HyParView<P> {
         if !self.unlink(&peer) {
             return;
         }
+        self.exchange_broken(&peer, fx);
         self.abandon(now, &peer, down == Down::Failed, rng, fx);
         if self.drop_active(&peer, fx) {
             fx.push(Effect::Release(peer.clone()));
@@ -283,6 +315,7 @@ impl<P: Peer> HyParView<P> {
         self.unchecked.clear();
         self.refill = Default::default();
         self.next_shuffle = None;
+        self.xbot = XBot::default();
         self.gone = true;
         self.save(fx);
         fx.push(Effect::Left);
@@ -357,6 +390,10 @@ impl<P: Peer> HyParView<P> {
         if self.next_shuffle.is_some_and(|at| at <= now) {
             self.shuffle(now, rng, fx);
         }
+        self.exchange_expired(now, fx);
+        if self.xbot.next.is_some_and(|at| at <= now) {
+            self.optimise(now, rng, fx);
+        }
         self.pursue(now, rng, fx);
         if self.next_save.is_some_and(|at| at <= now) {
             self.save(fx);
@@ -413,8 +450,11 @@ impl<P: Peer> Overlay for HyParView<P> {
 
     fn deadline(&self) -> Option<Duration> {
         let attempts = self.attempts.iter().map(|attempt| attempt.until);
+        let exchange = self.xbot.exchange.as_ref().map(|e| e.until);
+        let xbot = [self.xbot.next, exchange];
         [self.next_shuffle, self.refill.next(), self.next_save]
             .into_iter()
+            .chain(xbot)
             .flatten()
             .chain(attempts)
             .min()

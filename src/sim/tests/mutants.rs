@@ -9,12 +9,12 @@ use rand::Rng;
 
 use super::super::invariants::Invariant;
 use super::super::peer::{PEER_BYTES, SimPeer};
-use super::super::protocols::{Broadcasts, Floods, HyParViews, Overlays, Pair, Plumtrees};
+use super::super::protocols::{Broadcasts, Floods, HyParViews, Overlays, Pair, Plumtrees, Scamps};
 use super::super::scenario::Scenario;
 use super::super::workload::{self, SeedResult};
 use crate::broadcast::{self, Broadcast};
 use crate::overlay::codec::DecodeError;
-use crate::overlay::hyparview;
+use crate::overlay::hyparview::{self, XBotConfig};
 use crate::overlay::{Effect, Effects, Error, Event, Overlay};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -240,7 +240,14 @@ impl<A: Overlays> Overlays for Bugs<A> {
     }
 
     fn max_neighbors(&self) -> usize {
-        hyparview::Config::default().active
+        match self.1 {
+            Bug::Greedy => hyparview::Config::default().active,
+            _ => self.0.max_neighbors(),
+        }
+    }
+
+    fn view_names(&self, overlay: &Self::Overlay) -> Option<usize> {
+        self.0.view_names(&overlay.inner)
     }
 
     fn degree(&self) -> usize {
@@ -313,6 +320,54 @@ fn run(bug: Bug) -> SeedResult {
     run_with(overlays, Bugs(Floods, bug), max)
 }
 
+fn xbots() -> HyParViews {
+    let xbot = XBotConfig {
+        interval: Duration::from_secs(2),
+        ..XBotConfig::default()
+    };
+    HyParViews(hyparview::Config {
+        xbot: Some(xbot),
+        ..hyparview::Config::default()
+    })
+}
+
+/// The same bugs in what only X-BOT and SCAMP do: measuring links, exchanges, views of any size.
+#[test]
+fn bugs_of_other_overlays_are_found() {
+    let broken = |result: SeedResult, bug, invariant| {
+        let broken: BTreeSet<_> = result.violations.iter().map(|v| v.invariant).collect();
+        let found = broken.contains(&invariant);
+        assert!(
+            found,
+            "{bug:?} (seed 3) breaks not {invariant} but {broken:?}"
+        );
+    };
+    for (bug, invariant) in [
+        (Bug::KeepsTemporary, Invariant::LinksNotLeaked),
+        (Bug::DropsOnOneSide, Invariant::Symmetric),
+    ] {
+        let overlays = Bugs(xbots(), bug);
+        broken(
+            run_with(overlays, Bugs(Floods, bug), 2 << 20),
+            bug,
+            invariant,
+        );
+    }
+    for (bug, invariant) in [
+        (Bug::ForgetsDown, Invariant::NeighborHasLink),
+        (Bug::AnnouncesTwice, Invariant::NeighborsAlternate),
+        (Bug::Hermit, Invariant::OneComponent),
+        (Bug::ForgetsMember, Invariant::MembersMatch),
+    ] {
+        let overlays = Bugs(Scamps::default(), bug);
+        broken(
+            run_with(overlays, Bugs(Floods, bug), 2 << 20),
+            bug,
+            invariant,
+        );
+    }
+}
+
 const CAUGHT: [(Bug, Invariant); 19] = [
     (Bug::ForgetsDown, Invariant::NeighborHasLink),
     (Bug::AnnouncesTwice, Invariant::NeighborsAlternate),
@@ -360,6 +415,12 @@ fn every_invariant_can_be_broken() {
 fn without_a_bug_nothing_is_broken() {
     let result = run(Bug::None);
     assert_eq!(result.violations, [], "seed 3");
+    for broken in [
+        run_with(xbots(), Floods, 2 << 20).violations,
+        run_with(Scamps::default(), Floods, 2 << 20).violations,
+    ] {
+        assert_eq!(broken, [], "seed 3");
+    }
     // Plumtree fulfils what flooding does.
     let overlays = HyParViews(hyparview::Config::default());
     let result = run_with(overlays, Plumtrees::default(), 64 << 20);

@@ -8,7 +8,7 @@ use rand::seq::IndexedRandom;
 
 use super::net::{Id, Net};
 use crate::overlay::contract::Event;
-use crate::overlay::hyparview::Config;
+use crate::overlay::hyparview::{Config, XBotConfig};
 
 /// Runs until views are symmetric, as they are when no message is under way.
 fn rest(net: &mut Net) {
@@ -174,9 +174,12 @@ proptest! {
         seed in any::<u64>(),
         nodes in 10_u32..60,
         history in prop_oneof![Just(256_usize), Just(40)],
+        xbot in any::<bool>(),
         steps in prop::collection::vec((0_u8..6, 0_u64..20_000), 1..30),
     ) {
-        let mut net = cluster(seed, nodes, Config { history, ..Config::default() });
+        let xbot = xbot.then(|| XBotConfig { interval: Duration::from_secs(1), ..XBotConfig::default() });
+        let mut net = cluster(seed, nodes, Config { history, xbot, ..Config::default() });
+        net.clusters = 3;
         for (step, millis) in steps {
             match step {
                 0 => {

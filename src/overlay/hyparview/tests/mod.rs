@@ -4,3 +4,4 @@ mod chaos;
 mod large;
 mod net;
 mod rules;
+mod xbot;

@@ -102,6 +102,8 @@ pub(super) struct Net {
     config: Config,
     /// Most micros that a message takes.
     pub(super) delay: u64,
+    /// Nodes of equal remainder are near each other: a message takes a tenth.
+    pub(super) clusters: u32,
     /// Sides of a partition: those on different ones can't reach each other.
     pub(super) side: Vec<u8>,
     effects: Vec<Effect<Id, Message<Id>>>,
@@ -129,15 +131,22 @@ impl Net {
             unheard: HashSet::new(),
             config,
             delay: 50_000,
+            clusters: 1,
             side: Vec::new(),
             effects: Vec::new(),
         }
     }
 
     pub(super) fn add(&mut self) -> Id {
+        let config = self.config.clone();
+        self.add_with(config)
+    }
+
+    /// A node that is configured otherwise.
+    pub(super) fn add_with(&mut self, config: Config) -> Id {
         let id = Id(self.hosts.len() as u32);
         self.hosts.push(Host {
-            overlay: HyParView::new(self.config.clone(), id),
+            overlay: HyParView::new(config, id),
             up: true,
             wanted: BTreeSet::new(),
             dialling: BTreeSet::new(),
@@ -176,6 +185,15 @@ impl Net {
         self.rng.random_range(self.delay / 2..=self.delay)
     }
 
+    pub(super) fn is_near(&self, a: Id, b: Id) -> bool {
+        a.0 % self.clusters == b.0 % self.clusters
+    }
+
+    fn delay_between(&mut self, a: Id, b: Id) -> u64 {
+        let near = self.clusters > 1 && self.is_near(a, b);
+        self.some_delay() / if near { 10 } else { 1 }
+    }
+
     pub(super) fn tell(&mut self, id: Id, event: Event<Id, Message<Id>>) {
         self.events += 1;
         let mut effects = std::mem::take(&mut self.effects);
@@ -212,7 +230,7 @@ impl Net {
                     .get(&key(id, to))
                     .is_some_and(|l| l.open[end(id, to)]);
                 if !open && self.host(id).dialling.insert(to) {
-                    let at = self.now + self.some_delay();
+                    let at = self.now + self.delay_between(id, to);
                     self.at(at, Step::Connect { from: id, to });
                 }
             }
@@ -238,7 +256,7 @@ impl Net {
     }
 
     fn send(&mut self, from: Id, to: Id, item: Item) {
-        let delay = self.some_delay();
+        let delay = self.delay_between(from, to);
         let now = self.now;
         if let Some(link) = self.links.get_mut(&key(from, to))
             && (link.open[end(from, to)] || matches!(item, Item::Close))

@@ -10,13 +10,13 @@ use super::net::Id;
 use crate::limits::{EVICTION_PAUSE, MAX_ATTEMPTS, MAX_GOSSIP_RATE, MAX_GOSSIPED};
 use crate::overlay::codec::{DecodeError, Reader};
 use crate::overlay::contract::{Down, Effect, Error, Event, Overlay, Wire};
-use crate::overlay::hyparview::{Config, HyParView, Message, Priority, Reason};
+use crate::overlay::hyparview::{Config, HyParView, Message, Priority, Reason, XBotConfig};
 
-type Fx = Vec<Effect<Id, Message<Id>>>;
+pub(super) type Fx = Vec<Effect<Id, Message<Id>>>;
 
-struct One {
-    overlay: HyParView<Id>,
-    now: Duration,
+pub(super) struct One {
+    pub(super) overlay: HyParView<Id>,
+    pub(super) now: Duration,
     rng: SmallRng,
 }
 
@@ -24,7 +24,7 @@ fn one() -> One {
     with(Config::default())
 }
 
-fn with(config: Config) -> One {
+pub(super) fn with(config: Config) -> One {
     One {
         overlay: HyParView::new(config, Id(0)),
         now: Duration::from_secs(100),
@@ -33,7 +33,7 @@ fn with(config: Config) -> One {
 }
 
 impl One {
-    fn tell(&mut self, event: Event<Id, Message<Id>>) -> Fx {
+    pub(super) fn tell(&mut self, event: Event<Id, Message<Id>>) -> Fx {
         let mut fx = Vec::new();
         self.overlay
             .handle(self.now, event, &mut self.rng, &mut fx)
@@ -41,17 +41,17 @@ impl One {
         fx
     }
 
-    fn hear(&mut self, from: u32, message: Message<Id>) -> Fx {
+    pub(super) fn hear(&mut self, from: u32, message: Message<Id>) -> Fx {
         let from = Id(from);
         self.tell(Event::Message { from, message })
     }
 
-    fn wait(&mut self, millis: u64) -> Fx {
+    pub(super) fn wait(&mut self, millis: u64) -> Fx {
         self.now += Duration::from_millis(millis);
         self.tell(Event::Tick)
     }
 
-    fn active(&self) -> Vec<u32> {
+    pub(super) fn active(&self) -> Vec<u32> {
         let mut ids: Vec<u32> = self.overlay.active().map(|id| id.0).collect();
         ids.sort_unstable();
         ids
@@ -62,7 +62,7 @@ impl One {
     }
 
     /// Neighbours, all of whom have asked.
-    fn neighbours(&mut self, ids: std::ops::RangeInclusive<u32>) {
+    pub(super) fn neighbours(&mut self, ids: std::ops::RangeInclusive<u32>) {
         for id in ids {
             self.tell(Event::LinkUp(Id(id)));
             let fx = self.hear(id, ask(id, Priority::Low, &[]));
@@ -71,7 +71,7 @@ impl One {
     }
 
     /// Names in the passive view.
-    fn names(&mut self, ids: std::ops::RangeInclusive<u32>) {
+    pub(super) fn names(&mut self, ids: std::ops::RangeInclusive<u32>) {
         let from = self.active()[0];
         let known = ids.map(Id).collect();
         self.hear(from, Message::ShuffleReply { known });
@@ -87,7 +87,7 @@ fn ask(me: u32, priority: Priority, near: &[u32]) -> Message<Id> {
 }
 
 /// The last that was said to this node.
-fn said(fx: &Fx, peer: u32) -> Option<&'static str> {
+pub(super) fn said(fx: &Fx, peer: u32) -> Option<&'static str> {
     fx.iter().rev().find_map(|effect| match effect {
         Effect::Send { to, message } if to.0 == peer => Some(match message {
             Message::Join { .. } => "join",
@@ -103,12 +103,23 @@ fn said(fx: &Fx, peer: u32) -> Option<&'static str> {
             Message::ShuffleReply { .. } => "reply",
             Message::Probe { .. } => "probe",
             Message::Hello { .. } => "hello",
+            Message::Ping { .. } => "ping",
+            Message::Pong { .. } => "pong",
+            Message::Optimise { .. } => "optimise",
+            Message::Optimised { accepted: true } => "optimised",
+            Message::Optimised { .. } => "not optimised",
+            Message::Replace { .. } => "replace",
+            Message::Replaced { accepted: true } => "replaced",
+            Message::Replaced { .. } => "not replaced",
+            Message::Switch { .. } => "switch",
+            Message::Switched { accepted: true } => "switched",
+            Message::Switched { .. } => "not switched",
         }),
         _ => None,
     })
 }
 
-fn wants(fx: &Fx) -> Vec<u32> {
+pub(super) fn wants(fx: &Fx) -> Vec<u32> {
     let want = |effect: &Effect<Id, _>| match effect {
         Effect::Want(id) => Some(id.0),
         _ => None,
@@ -116,7 +127,7 @@ fn wants(fx: &Fx) -> Vec<u32> {
     fx.iter().filter_map(want).collect()
 }
 
-fn released(fx: &Fx, id: u32) -> bool {
+pub(super) fn released(fx: &Fx, id: u32) -> bool {
     fx.contains(&Effect::Release(Id(id)))
 }
 
@@ -610,6 +621,7 @@ fn message() -> impl Strategy<Value = Message<Id>> {
     let id = || (0_u32..12).prop_map(Id);
     let ids = move || prop::collection::vec(id(), 0..10);
     let ttl = 0_u8..=255;
+    let time = || any::<u32>().prop_map(|n| Duration::from_micros(n.into()));
     prop_oneof![
         id().prop_map(|me| Message::Join { me }),
         (id(), ttl.clone()).prop_map(|(joiner, ttl)| Message::ForwardJoin { joiner, ttl }),
@@ -632,6 +644,18 @@ fn message() -> impl Strategy<Value = Message<Id>> {
         ids().prop_map(|known| Message::ShuffleReply { known }),
         (id(), ttl, ids()).prop_map(|(origin, ttl, seen)| Message::Probe { origin, ttl, seen }),
         id().prop_map(|me| Message::Hello { me }),
+        any::<u64>().prop_map(|nonce| Message::Ping { nonce }),
+        any::<u64>().prop_map(|nonce| Message::Pong { nonce }),
+        (id(), time()).prop_map(|(old, saved)| Message::Optimise { old, saved }),
+        any::<bool>().prop_map(|accepted| Message::Optimised { accepted }),
+        (id(), id(), time()).prop_map(|(initiator, old, saved)| Message::Replace {
+            initiator,
+            old,
+            saved
+        }),
+        any::<bool>().prop_map(|accepted| Message::Replaced { accepted }),
+        (id(), time()).prop_map(|(initiator, cost)| Message::Switch { initiator, cost }),
+        any::<bool>().prop_map(|accepted| Message::Switched { accepted }),
     ]
 }
 
@@ -661,7 +685,7 @@ proptest! {
 
     #[test]
     fn garbage_is_refused_or_canonical(
-        kind in 0_u8..12,
+        kind in 0_u8..21,
         rest in prop::collection::vec(prop_oneof![0_u8..4, any::<u8>()], 0..60),
     ) {
         let mut bytes = vec![1, kind];
@@ -675,8 +699,12 @@ proptest! {
 
     /// Whatever a host and its peers do, in whatever order.
     #[test]
-    fn nothing_breaks_a_node(events in prop::collection::vec((event(), 0_u64..3000), 1..300)) {
-        let mut node = with(Config { active: 3, passive: 5, history: 6, ..Config::default() });
+    fn nothing_breaks_a_node(
+        events in prop::collection::vec((event(), 0_u64..3000), 1..300),
+        xbot in any::<bool>(),
+    ) {
+        let xbot = xbot.then(XBotConfig::default);
+        let mut node = with(Config { active: 3, passive: 5, history: 6, xbot, ..Config::default() });
         let mut shown = std::collections::BTreeSet::new();
         for (event, millis) in events {
             node.now += Duration::from_millis(millis);
