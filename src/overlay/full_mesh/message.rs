@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! message:  version:8 = 1  kind:8 (1 join, 2 joined, 3 state, 4 reply)  members
-//! file:     "PTSM"  version:8 = 1  SHA-256 of the rest:32 bytes  owner: text  members
+//! file:     sealed, "PTSM", version 1:  owner: text  members
 //! members:  count:32, entries in strictly ascending order of their names
 //! entry:    name: text  epoch:64  version:64  present:8 (0, 1), if present the spec of a contact
 //! ```
@@ -12,17 +12,14 @@
 
 use std::sync::Arc;
 
-use sha2::{Digest, Sha256};
-
 use super::state::{Entry, MAX_COUNTER, Members};
 use crate::limits::{MAX_CONTROL_BYTES, MAX_MEMBERS};
 pub use crate::overlay::codec::DecodeError;
-use crate::overlay::codec::{Reader, put_text};
+use crate::overlay::codec::{Reader, put_text, seal, unseal};
 use crate::overlay::contact::{put_spec, read_name, read_spec};
 
 const VERSION: u8 = 1;
-const MAGIC: &[u8; 4] = b"PTSM";
-const DIGEST_BYTES: usize = 32;
+const MAGIC: [u8; 4] = *b"PTSM";
 
 /// What a membership message is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,7 +51,7 @@ pub(super) fn decode_message(bytes: &[u8]) -> Result<(Kind, Members), DecodeErro
         return Err(DecodeError::TooLarge(bytes.len()));
     }
     let mut reader = Reader::new(bytes);
-    version(&mut reader)?;
+    reader.version(VERSION)?;
     let kind = match reader.u8()? {
         1 => Kind::Join,
         2 => Kind::Joined,
@@ -72,23 +69,11 @@ pub(super) fn encode_file(owner: &str, members: &Members) -> Vec<u8> {
     let mut body = Vec::new();
     put_text(&mut body, owner);
     put_members(&mut body, members);
-    let mut out = MAGIC.to_vec();
-    out.push(VERSION);
-    out.extend_from_slice(&Sha256::digest(&body));
-    out.extend_from_slice(&body);
-    out
+    seal(MAGIC, VERSION, &body)
 }
 
 pub(super) fn decode_file(owner: &str, bytes: &[u8]) -> Result<Members, DecodeError> {
-    let mut reader = Reader::new(bytes);
-    if reader.take(MAGIC.len()).ok() != Some(MAGIC) {
-        return Err(DecodeError::Magic);
-    }
-    version(&mut reader)?;
-    let digest = reader.take(DIGEST_BYTES)?;
-    if digest != Sha256::digest(reader.rest()).as_slice() {
-        return Err(DecodeError::Damaged);
-    }
+    let mut reader = unseal(MAGIC, VERSION, bytes)?;
     let written_by = read_name(&mut reader)?;
     if &*written_by != owner {
         return Err(DecodeError::Foreign(written_by));
@@ -108,13 +93,6 @@ fn put_members(out: &mut Vec<u8>, members: &Members) {
         if let Some(spec) = &entry.spec {
             put_spec(out, spec);
         }
-    }
-}
-
-fn version(reader: &mut Reader<'_>) -> Result<(), DecodeError> {
-    match reader.u8()? {
-        VERSION => Ok(()),
-        other => Err(DecodeError::Version(other)),
     }
 }
 
