@@ -43,7 +43,6 @@ use rand::Rng;
 use rand::seq::IteratorRandom;
 
 use super::codec::Reader;
-use super::contact::check_spec;
 use super::{Contact, Error, NodeSpec, Overlay, Wire};
 use crate::limits::{MAX_CONTROL_BYTES, MAX_MEMBERS};
 
@@ -170,7 +169,6 @@ impl State {
         if *contact.name() == self.own.name {
             return Err(Error::SelfJoin);
         }
-        check(contact.spec())?;
         let spec = (**contact.spec()).clone();
         let name = spec.name.clone();
         let asked = None;
@@ -243,7 +241,6 @@ impl State {
         contacts: &[Contact],
         effects: &mut Vec<Effect>,
     ) -> Result<bool, Error> {
-        contacts.iter().try_for_each(|c| check(c.spec()))?;
         if contacts.is_empty() {
             return Ok(false);
         }
@@ -316,7 +313,6 @@ impl State {
             let (own, other) = (self.own.name.clone(), to.name().clone());
             return Err(Error::Renamed { own, other });
         }
-        check(to.spec())?;
         self.own = to.spec().clone();
         let changed = assert_own(&self.own, &mut self.members);
         if changed {
@@ -620,9 +616,4 @@ fn assert_own(own: &Arc<NodeSpec>, members: &mut Members) -> bool {
         }
         _ => false,
     }
-}
-
-fn check(spec: &NodeSpec) -> Result<(), Error> {
-    let name = spec.name.clone();
-    check_spec(spec).map_err(|what| Error::Spec { name, what })
 }
