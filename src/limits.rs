@@ -358,3 +358,9 @@ pub const MAX_DEPARTED: usize = 32;
 
 /// See [`MAX_DEPARTED`].
 pub const DEPARTED_TIME: Duration = Duration::from_secs(60);
+
+/// Servers of a client–server overlay.
+pub const MAX_SERVERS: usize = 64;
+
+/// Clients of one server, unless it is configured otherwise.
+pub const MAX_CLIENTS: usize = 4096;

@@ -45,6 +45,16 @@ fn plumtree_is_a_tree_as_fast_as_flooding() -> Result<(), Any> {
 }
 
 #[test]
+fn clients_find_other_servers() -> Result<(), Any> {
+    holds("client-server-small")
+}
+
+#[test]
+fn static_links_come_back() -> Result<(), Any> {
+    holds("static-small")
+}
+
+#[test]
 fn chaos_passes() -> Result<(), Any> {
     holds("chaos-small")
 }
