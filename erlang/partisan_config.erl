@@ -415,6 +415,7 @@ native(Owner, Cookie) ->
         max_message_bytes => get(max_message_bytes),
         max_new_atoms => get(max_new_atoms),
         periodic_interval => get(periodic_interval),
+        fanout => get(fanout),
         overlay => overlay(get(peer_service_manager)),
         announce_delay => get(lazy_tick_period),
         data_dir => data_dir()
@@ -422,6 +423,10 @@ native(Owner, Cookie) ->
 
 overlay(partisan_pluggable_peer_service_manager) ->
     full_mesh;
+overlay(partisan_static_peer_service_manager) ->
+    static;
+overlay(partisan_client_server_peer_service_manager) ->
+    {client_server, get(tag), get(server_links)};
 overlay(partisan_hyparview_peer_service_manager) ->
     Options = get(hyparview),
     #{

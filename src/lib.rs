@@ -58,6 +58,7 @@ pub use node::send::{Destination, SendError, SendOptions};
 pub use node::server::{Answer, Caller, ReplyError, Server};
 pub use node::stock::{Distribution, LinkInfo};
 pub use overlay::NodeSpec;
+pub use overlay::client_server::{Config as ClientServerConfig, Tag};
 pub use overlay::hyparview::Config as HyParViewConfig;
 pub use signals::Notice;
 pub use wire::handshake::SessionId;

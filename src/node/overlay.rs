@@ -4,8 +4,10 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::node::runtime::Config;
+use crate::overlay::client_server::{self, ClientServer};
 use crate::overlay::hyparview::{self, HyParView};
 use crate::overlay::membership::{Framed, Membership};
+use crate::overlay::static_topology::Static;
 use crate::overlay::{Contact, Overlay, full_mesh};
 
 /// Makes the overlay of a node, which is given.
@@ -20,6 +22,11 @@ pub enum OverlayConfig {
     FullMesh,
     /// Every node has links to a few others, which change, and hears of all; see [`hyparview`].
     HyParView(hyparview::Config),
+    /// Servers, all linked with each other, and clients, each linked with one of them; see [`client_server`].
+    ClientServer(client_server::Config),
+    /// Links with exactly those nodes that one end has joined; see
+    /// [`static_topology`](crate::overlay::static_topology).
+    Static,
     /// One of the user's own; see [`OverlayConfig::custom`].
     #[doc(hidden)]
     Custom(&'static str, Arc<Make>),
@@ -52,6 +59,8 @@ impl OverlayConfig {
         match self {
             Self::FullMesh => "full_mesh",
             Self::HyParView(_) => "hyparview",
+            Self::ClientServer(_) => "client_server",
+            Self::Static => "static",
             Self::Custom(name, _) => name,
         }
     }
@@ -60,6 +69,7 @@ impl OverlayConfig {
         match self {
             Self::FullMesh => {
                 let mesh = full_mesh::Config {
+                    fanout: config.fanout,
                     periodic_interval: config.periodic_interval,
                     ..full_mesh::Config::default()
                 };
@@ -68,6 +78,14 @@ impl OverlayConfig {
             }
             Self::HyParView(config) => {
                 let overlay = HyParView::new(config.clone(), own.clone());
+                Box::new(Framed::new(self.name(), own, overlay))
+            }
+            Self::ClientServer(config) => {
+                let overlay = ClientServer::new(config.clone(), own.clone());
+                Box::new(Framed::new(self.name(), own, overlay))
+            }
+            Self::Static => {
+                let overlay = Static::new(own.clone());
                 Box::new(Framed::new(self.name(), own, overlay))
             }
             Self::Custom(_, make) => make(own),

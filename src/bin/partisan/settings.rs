@@ -31,7 +31,10 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use partisan::wire::hello::DEFAULT_CHANNEL;
-use partisan::{Builder, ChannelSpec, Distribution, HyParViewConfig, Node, OverlayConfig};
+use partisan::{
+    Builder, ChannelSpec, ClientServerConfig, Distribution, HyParViewConfig, Node, OverlayConfig,
+    Tag,
+};
 use serde::Deserialize;
 
 use crate::allow::Rules;
@@ -49,6 +52,8 @@ pub(crate) struct Settings {
     pub(crate) join: Vec<Peer>,
     pub(crate) data_dir: Option<PathBuf>,
     pub(crate) overlay: Option<OverlayName>,
+    /// Of client-server.
+    pub(crate) tag: Option<TagName>,
     pub(crate) channels: BTreeMap<String, Channel>,
     /// False: no links with stock nodes, and no EPMD.
     pub(crate) distribution: Option<bool>,
@@ -72,13 +77,46 @@ pub(crate) enum OverlayName {
     #[serde(rename = "hyparview")]
     #[value(name = "hyparview")]
     HyParView,
+    /// Servers to each other, clients to one server.
+    #[serde(alias = "client-server")]
+    #[value(alias = "client-server")]
+    ClientServer,
+    /// To the nodes that are joined.
+    Static,
 }
 
-impl From<OverlayName> for OverlayConfig {
-    fn from(name: OverlayName) -> Self {
+/// What a node is in the overlay `client_server`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum TagName {
+    /// It has links to all servers, and to clients.
+    Server,
+    /// It has a link to one server.
+    Client,
+    /// All nodes are alike.
+    Undefined,
+}
+
+impl From<TagName> for Tag {
+    fn from(name: TagName) -> Self {
         match name {
-            OverlayName::FullMesh => Self::FullMesh,
-            OverlayName::HyParView => Self::HyParView(HyParViewConfig::default()),
+            TagName::Server => Self::Server,
+            TagName::Client => Self::Client,
+            TagName::Undefined => Self::Undefined,
+        }
+    }
+}
+
+impl OverlayName {
+    fn config(self, tag: Option<TagName>) -> OverlayConfig {
+        match self {
+            Self::FullMesh => OverlayConfig::FullMesh,
+            Self::HyParView => OverlayConfig::HyParView(HyParViewConfig::default()),
+            Self::ClientServer => OverlayConfig::ClientServer(ClientServerConfig {
+                tag: tag.map_or(Tag::default(), Into::into),
+                ..ClientServerConfig::default()
+            }),
+            Self::Static => OverlayConfig::Static,
         }
     }
 }
@@ -253,7 +291,7 @@ impl Settings {
             builder = builder.data_dir(dir);
         }
         if let Some(overlay) = self.overlay {
-            builder = builder.overlay(overlay.into());
+            builder = builder.overlay(overlay.config(self.tag));
         }
         for (name, channel) in &self.channels {
             let name = match name.as_str() {
@@ -337,7 +375,9 @@ mod tests {
         let failure = settings.builder().err().unwrap();
         assert!(failure.to_string().contains("tick_time"));
         assert!(error("[channels]\na = 'x'").contains("a number of connections"));
-        assert!(error("overlay = 'star'").contains("expected `full_mesh` or `hyparview`"));
+        let failure = error("overlay = 'star'");
+        assert!(failure.contains("full_mesh") && failure.contains("client_server"));
+        assert!(error("tag = 'master'").contains("`server`, `client`"));
         let failure = Settings::default().builder().err().unwrap();
         assert!(failure.to_string().contains("--name"));
         let failure = Settings::read(Path::new("/nonexistent/file")).unwrap_err();

@@ -9,7 +9,7 @@ use rand::seq::IteratorRandom;
 use super::client::Rest;
 use super::message::{self, Message};
 use super::{Config, Tag};
-use crate::limits::{DEPARTED_TIME, MAX_DEPARTED, MAX_PENDING_JOINS, MAX_SERVERS};
+use crate::limits::{DEPARTED_TIME, MAX_DEPARTED, MAX_SERVERS};
 use crate::overlay::contract::{Effect, Error, Event, Overlay, Peer};
 
 /// The name of the overlay, in errors.
@@ -155,7 +155,7 @@ impl<P: Peer> ClientServer<P> {
         if peer == self.own {
             return Err(Error::SelfJoin);
         }
-        if self.pending.len() >= MAX_PENDING_JOINS && !self.pending.contains(&peer) {
+        if self.pending.len() >= MAX_SERVERS && !self.pending.contains(&peer) {
             return Err(Error::Unsupported {
                 overlay: NAME,
                 operation: "join more nodes at once",
