@@ -336,9 +336,9 @@ impl<P: Peer> ClientServer<P> {
             (Tag::Client, Tag::Server) => self.on_server(from, asked, list, fx),
             (Tag::Server, Tag::Server) | (Tag::Undefined, Tag::Undefined) => {
                 let departed = self.has_departed(now, &from);
-                let related = self.servers.is_empty()
-                    || self.servers.contains(&from)
-                    || list.iter().any(|peer| self.servers.contains(peer));
+                // Those whom we are about to join may have told of us already.
+                let ours = |peer: &P| self.servers.contains(peer) || self.pending.contains(peer);
+                let related = self.servers.is_empty() || ours(&from) || list.iter().any(ours);
                 if asked {
                     // Others may have heard that we had left.
                     self.joined_until = Some(now + DEPARTED_TIME);

@@ -387,6 +387,13 @@ fn a_stranger_that_thinks_we_are_still_of_its_cluster_does_not_join_two() {
     // One that was told of us by ours is none.
     me.meet("s3", Tag::Server, "s2 me");
     assert_eq!(me.neighbors(), ["s1", "s3"]);
+    // Nor is one that was told by those whom we are just joining.
+    let mut me = One::new(Tag::Server);
+    me.event(Event::Join(peer("s1")));
+    me.event(Event::LinkUp(peer("y")));
+    me.says("y", hello(Tag::Server, true, ""));
+    me.meet("s2", Tag::Server, "s1 me");
+    assert_eq!(me.neighbors(), ["s2", "y"]);
     // Whoever has forgotten its cluster is brought back.
     let mut me = One::new(Tag::Server);
     me.meet("x1", Tag::Server, "x2 me");
