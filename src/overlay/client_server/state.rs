@@ -317,7 +317,11 @@ impl<P: Peer> ClientServer<P> {
             (Tag::Client, Tag::Client) => {
                 self.servers.remove(&from);
                 self.say(&from, Message::Servers(self.list()), fx);
+                if !self.pending.contains(&from) {
+                    self.release(&from, fx);
+                }
             }
+            (Tag::Server, Tag::Client) if self.is_neighbor(&from) => {}
             (Tag::Server, Tag::Client) => {
                 if !asked && !joined && self.has_departed(now, &from) {
                     self.refuse(&from, from.clone(), fx);

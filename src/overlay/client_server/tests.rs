@@ -222,6 +222,8 @@ fn clients_send_each_other_to_servers() {
     // And the other way round; what a client says of servers is no news.
     let effects = me.meet("c2", Tag::Client, "s9");
     assert_eq!(sent(&effects, "c2")[1], Message::Servers(peers("s1")));
+    assert!(released(&effects, "c2"));
+    me.event(Event::LinkUp(peer("c2")));
     me.says("c2", Message::Servers(peers("s8")));
     assert_eq!(
         (me.neighbors(), me.servers()),
