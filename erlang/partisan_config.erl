@@ -431,6 +431,7 @@ native(Owner, Cookie) ->
         max_message_bytes => get(max_message_bytes),
         max_new_atoms => get(max_new_atoms),
         periodic_interval => get(periodic_interval),
+        fanout => get(fanout),
         overlay => overlay(get(peer_service_manager)),
         relay_ttl => get(relay_ttl),
         relay_direct => get(relay_direct),
@@ -440,6 +441,10 @@ native(Owner, Cookie) ->
 
 overlay(partisan_pluggable_peer_service_manager) ->
     full_mesh;
+overlay(partisan_static_peer_service_manager) ->
+    static;
+overlay(partisan_client_server_peer_service_manager) ->
+    {client_server, get(tag), get(server_links)};
 overlay(partisan_hyparview_peer_service_manager) ->
     Options = get(hyparview),
     #{

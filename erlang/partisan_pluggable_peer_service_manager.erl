@@ -1,5 +1,5 @@
 %% @doc Owns the native node, hands it the commands, and tells everybody of its events: of a full mesh,
-%% or of another overlay that is configured (`partisan_hyparview_peer_service_manager').
+%% or of another overlay that is configured (`partisan_hyparview_peer_service_manager' and others).
 %%
 %% The work is done by the native library. This process never waits for it: a command is answered
 %% by a message, and only then the caller is. So it is always ready for events, and a join or a

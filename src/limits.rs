@@ -401,3 +401,9 @@ pub const SUBSCRIPTIONS: (u64, u64) = (128, 64);
 
 /// Names that a node with SCAMP remembers for the time when it has no neighbour left.
 pub const MAX_KNOWN_NAMES: usize = 64;
+
+/// Servers of a client–server overlay.
+pub const MAX_SERVERS: usize = 64;
+
+/// Clients of one server, unless it is configured otherwise.
+pub const MAX_CLIENTS: usize = 4096;

@@ -55,6 +55,16 @@ fn scamp_has_views_of_the_right_size() -> Result<(), Any> {
 }
 
 #[test]
+fn clients_find_other_servers() -> Result<(), Any> {
+    holds("client-server-small")
+}
+
+#[test]
+fn static_links_come_back() -> Result<(), Any> {
+    holds("static-small")
+}
+
+#[test]
 fn chaos_passes() -> Result<(), Any> {
     holds("chaos-small")
 }

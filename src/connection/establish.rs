@@ -97,7 +97,7 @@ pub struct Local {
     /// Cookies of particular peers.
     pub cookies: HashMap<String, Vec<u8>>,
     /// The way to nodes that are reached over others.
-    pub(crate) tunnels: Option<Arc<Tunnels>>,
+    pub tunnels: Option<Arc<Tunnels>>,
 }
 
 impl Local {

@@ -58,18 +58,24 @@ fn bind_one(addr: SocketAddr) -> io::Result<TcpListener> {
 
 /// What takes in whoever connects.
 #[derive(Clone)]
-pub(crate) struct Reception {
-    pub(crate) local: Arc<Local>,
-    pub(crate) pending: Arc<Pending>,
-    pub(crate) door: Arc<Door>,
-    pub(crate) attempts: Arc<AtomicU64>,
-    pub(crate) desk: Desk,
-    pub(crate) arrivals: mpsc::Sender<Arrival>,
+pub struct Reception {
+    /// The node.
+    pub local: Arc<Local>,
+    /// Its sessions that are being set up.
+    pub pending: Arc<Pending>,
+    /// How many strangers may be in their handshake.
+    pub door: Arc<Door>,
+    /// Numbers connections.
+    pub attempts: Arc<AtomicU64>,
+    /// Where the node decides.
+    pub desk: Desk,
+    /// Where what came of them goes.
+    pub arrivals: mpsc::Sender<Arrival>,
 }
 
 impl Reception {
     /// Accepts until the task is dropped; its handshakes end with it.
-    pub(crate) async fn serve(self, listener: TcpListener) {
+    pub async fn serve(self, listener: TcpListener) {
         let door = self.door.clone();
         let handshake = |stream, from, guest| self.clone().handshake(stream, from, guest);
         accept_all(listener, door, handshake).await;

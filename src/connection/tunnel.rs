@@ -29,7 +29,7 @@ pub(crate) type Outbound = (Arc<str>, Vec<u8>);
 pub(crate) type Inbound = (TcpStream, SocketAddr);
 
 /// Relayed connections of a node.
-pub(crate) struct Tunnels {
+pub struct Tunnels {
     net: Mutex<Net>,
     started: Instant,
     /// Bounded by the windows of the streams.

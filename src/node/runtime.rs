@@ -61,8 +61,10 @@ pub struct Config {
     pub connection_interval: Duration,
     /// Random addition to a pause (`connection_jitter`).
     pub connection_jitter: Duration,
-    /// How often the membership is gossiped (`periodic_interval`).
+    /// How often the membership of a full mesh is gossiped (`periodic_interval`).
     pub periodic_interval: Duration,
+    /// To how many members, and to how many news of others go at once (`fanout`).
+    pub fanout: usize,
     /// Who keeps links to whom.
     pub overlay: OverlayConfig,
     /// How many nodes may pass on a packet to a node that has no link with its sender (`relay_ttl`).
@@ -110,6 +112,7 @@ impl Config {
             connection_interval: Duration::from_secs(1),
             connection_jitter: Duration::from_secs(1),
             periodic_interval: Duration::from_secs(10),
+            fanout: 5,
             overlay: OverlayConfig::default(),
             relay_ttl: 32,
             relay_direct: true,

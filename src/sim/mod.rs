@@ -19,6 +19,7 @@ mod queue;
 mod report;
 mod scenario;
 mod simple;
+mod topologies;
 mod workload;
 mod world;
 

@@ -132,7 +132,11 @@ pub(crate) struct Phase {
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Crash {
+    #[serde(default)]
     pub(crate) fraction: f64,
+    /// So many of those that have joined first, in place of random ones.
+    #[serde(default)]
+    pub(crate) first: usize,
     /// Whether their hosts stop, so that connections don't break.
     #[serde(default)]
     pub(crate) silent: bool,

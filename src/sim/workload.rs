@@ -271,6 +271,12 @@ impl<P: Protocols> Course<P> {
     fn crash(&mut self, crash: &Crash) {
         let mut live = self.world.live();
         let count = (live.len() as f64 * crash.fraction).round() as usize;
+        if crash.first > 0 {
+            for node in live.into_iter().take(crash.first) {
+                self.world.crash(node, crash.silent);
+            }
+            return;
+        }
         for place in 0..count.min(live.len() - 1) {
             let other = place + below(&mut self.rng, live.len() - place);
             live.swap(place, other);

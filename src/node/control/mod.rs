@@ -348,7 +348,7 @@ impl<H: Host> Control<H> {
             // Whoever sends what nobody can read is logged with the end of its session.
             session.close(match error {
                 membership::Error::Unreadable(_) => CloseReason::Protocol(error.to_string()),
-                _ => CloseReason::Local("it has another overlay"),
+                _ => CloseReason::Local("its overlay does not fit"),
             });
         }
         if !matches!(error, membership::Error::Unreadable(_)) && self.complaints.is_new(&from) {

@@ -134,8 +134,11 @@ impl<P: Peer> HyParView<P> {
             self.answer(from, true, fx);
             return;
         }
-        let mut worst = self.biased().map(|(peer, _)| peer);
-        let worst = worst.find(|peer| willing && **peer != old).cloned();
+        let worst = self
+            .biased()
+            .map(|(peer, _)| peer)
+            .find(|peer| willing && **peer != old)
+            .cloned();
         let Some(disconnected) = worst else {
             self.answer(from, false, fx);
             return;
