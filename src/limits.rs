@@ -392,9 +392,9 @@ pub const MAX_IN_VIEW: usize = 1024;
 /// Most copies of a subscription beyond those for each node in view.
 pub const MAX_SUBSCRIPTION_COPIES: usize = 16;
 
-/// Nodes that a copy of a subscription may pass. With views of fifty one of two hundred goes so far, and
+/// Nodes that a copy of a subscription may pass, the most that its byte can say. With views of fifty one of two hundred goes so far, and
 /// is kept at the end.
-pub const MAX_SUBSCRIPTION_STEPS: u8 = 255;
+pub const MAX_SUBSCRIPTION_STEPS: u8 = u8::MAX;
 
 /// Subscriptions that a contact sends on at once, and how many more each second.
 pub const SUBSCRIPTIONS: (u64, u64) = (128, 64);

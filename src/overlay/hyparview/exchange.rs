@@ -134,12 +134,8 @@ impl<P: Peer> HyParView<P> {
             self.answer(from, true, fx);
             return;
         }
-        let worst = self
-            .biased()
-            .map(|(peer, _)| peer)
-            .find(|peer| willing && **peer != old)
-            .cloned();
-        let Some(disconnected) = worst else {
+        let worst = self.biased().find(|(peer, _)| willing && **peer != old);
+        let Some(disconnected) = worst.map(|(peer, _)| peer.clone()) else {
             self.answer(from, false, fx);
             return;
         };
@@ -198,7 +194,6 @@ impl<P: Peer> HyParView<P> {
     }
 
     /// o: somebody wants to be a neighbour in the place of the initiator, which has a nearer one.
-    #[expect(clippy::too_many_arguments, reason = "the fields of the message")]
     pub(super) fn on_switch(
         &mut self,
         now: Duration,

@@ -184,7 +184,7 @@ impl<P: Peer> Scamp<P> {
         };
         match next {
             Some(to) => {
-                let steps = steps.min(MAX_SUBSCRIPTION_STEPS) - 1;
+                let steps = steps - 1;
                 let message = Message::Copy { subscriber, steps };
                 fx.push(Effect::Send { to, message });
             }
