@@ -41,6 +41,9 @@
 //! # Limits
 //!
 //! A removed server that was away for longer than a minute comes back with its old list. Remove it once more.
+//!
+//! A client that joins through a client asks it again and again, while that one knows no server itself. Clients that
+//! only know each other stay alone.
 
 use std::time::Duration;
 
