@@ -19,6 +19,7 @@ mod queue;
 mod report;
 mod scenario;
 mod simple;
+mod unicast;
 mod workload;
 mod world;
 
