@@ -45,6 +45,11 @@ fn plumtree_is_a_tree_as_fast_as_flooding() -> Result<(), Any> {
 }
 
 #[test]
+fn nodes_that_are_no_neighbours_are_reached() -> Result<(), Any> {
+    holds("relay-small")
+}
+
+#[test]
 fn xbot_has_near_neighbours() -> Result<(), Any> {
     holds("xbot-small")
 }

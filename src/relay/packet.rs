@@ -14,28 +14,28 @@ use std::sync::Arc;
 use crate::overlay::codec::{DecodeError, Reader, put_text};
 use crate::overlay::{Contact, Peer};
 
-/// What a packet carries.
+/// What a packet carries. Nodes have names `N` and addresses `A`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Body {
+pub enum Body<N = Arc<str>, A = Contact> {
     /// An IPv6 packet.
     Ip(Vec<u8>),
     /// The sender was called, and is here.
-    Found(Contact),
+    Found(A),
     /// A node on the way has no way to this one.
-    Gone(Arc<str>),
+    Gone(N),
 }
 
 /// A packet on its way.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Packet {
+pub struct Packet<N = Arc<str>, A = Contact> {
     /// Who has made it.
-    pub from: Arc<str>,
+    pub from: N,
     /// For whom it is.
-    pub to: Arc<str>,
+    pub to: N,
     /// How many nodes may still pass it on.
     pub ttl: u8,
     /// What it carries.
-    pub body: Body,
+    pub body: Body<N, A>,
 }
 
 impl Packet {

@@ -13,32 +13,31 @@
 //! this on forgets its own way, if it is that one.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::marker::PhantomData;
 use std::time::Duration;
 
 use super::packet::{Body, Packet};
 use crate::limits::{MAX_CALLED, MAX_CALLS, MAX_WAYS};
-use crate::overlay::Contact;
 
 /// First and longest pause before a node is called again.
 const CALL_PAUSE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(8));
 
 /// How a node routes.
 #[derive(Clone, Debug)]
-pub struct Config {
+pub struct Config<N> {
     /// The own name.
-    pub own: Arc<str>,
+    pub own: N,
     /// How many nodes may pass a packet on (`relay_ttl`). Default 32.
     pub ttl: u8,
     /// How long a node is called that packets are for, unless the user wants it for longer.
     pub patience: Duration,
 }
 
-impl Config {
+impl<N> Config<N> {
     /// The defaults, for the node of this name.
-    pub fn new(own: impl Into<Arc<str>>) -> Self {
+    pub fn new(own: N) -> Self {
         Self {
-            own: own.into(),
+            own,
             ttl: 32,
             patience: Duration::from_secs(15),
         }
@@ -47,62 +46,62 @@ impl Config {
 
 /// What happens.
 #[derive(Clone, Debug)]
-pub enum Event {
+pub enum Event<N, A> {
     /// There is a link with this node.
-    LinkUp(Arc<str>),
+    LinkUp(N),
     /// There is none any longer.
-    LinkDown(Arc<str>),
+    LinkDown(N),
     /// A neighbour has brought a packet.
     Packet {
         /// The neighbour.
-        via: Arc<str>,
+        via: N,
         /// The packet.
-        packet: Packet,
+        packet: Packet<N, A>,
     },
     /// A broadcast call has come.
     Called {
         /// Who calls.
-        from: Arc<str>,
+        from: N,
         /// The neighbour that has brought it.
-        via: Arc<str>,
+        via: N,
         /// For whom it is.
-        node: Arc<str>,
+        node: N,
         /// Links that it came over.
         hops: u32,
         /// Links that it may come over.
         ttl: u8,
     },
     /// This node has something for another one.
-    Send(Arc<str>, Body),
+    Send(N, Body<N, A>),
     /// The addresses of this node are wanted, and a way to it.
-    Find(Arc<str>),
+    Find(N),
     /// [`Router::deadline`] has passed, or any time has.
     Tick,
 }
 
 /// What the host is to do, in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Effect {
+pub enum Effect<N, A> {
     /// Send a packet over the link with this node.
-    Pass(Arc<str>, Packet),
+    Pass(N, Packet<N, A>),
     /// A packet for this node has come, from there.
-    Deliver(Arc<str>, Vec<u8>),
+    Deliver(N, Vec<u8>),
     /// Broadcast a call for this node.
     Call {
         /// The node.
-        node: Arc<str>,
+        node: N,
         /// How many links away it may be.
         ttl: u8,
     },
-    /// A node that was called has answered: this is it.
-    Found(Contact),
+    /// A node that was called has answered with its addresses.
+    Found(N, A),
     /// This node was called: answer with [`Body::Found`], to this node.
-    Answer(Arc<str>),
+    Answer(N),
 }
 
 #[derive(Clone, Debug)]
-struct Way {
-    via: Arc<str>,
+struct Way<N> {
+    via: N,
     /// Counts up; the least is the way that was used the longest ago.
     used: u64,
 }
@@ -116,19 +115,20 @@ struct Called {
 
 /// The ways that a node knows.
 #[derive(Clone, Debug)]
-pub struct Router {
-    config: Config,
-    links: BTreeSet<Arc<str>>,
-    ways: BTreeMap<Arc<str>, Way>,
+pub struct Router<N, A> {
+    config: Config<N>,
+    links: BTreeSet<N>,
+    ways: BTreeMap<N, Way<N>>,
     uses: u64,
-    called: BTreeMap<Arc<str>, Called>,
+    called: BTreeMap<N, Called>,
     /// Calls that may still be made in the second that began then.
     calls: (u32, Duration),
+    addresses: PhantomData<A>,
 }
 
-impl Router {
+impl<N: Clone + Ord, A> Router<N, A> {
     /// Knows nobody.
-    pub fn new(config: Config) -> Self {
+    pub fn new(config: Config<N>) -> Self {
         Self {
             config,
             links: BTreeSet::new(),
@@ -136,6 +136,7 @@ impl Router {
             uses: 0,
             called: BTreeMap::new(),
             calls: (MAX_CALLS, Duration::ZERO),
+            addresses: PhantomData,
         }
     }
 
@@ -145,13 +146,13 @@ impl Router {
     }
 
     /// The neighbour by which a node is reached: itself, if it is one.
-    pub fn way_to(&self, node: &str) -> Option<&Arc<str>> {
+    pub fn way_to(&self, node: &N) -> Option<&N> {
         let way = || self.ways.get(node).map(|way| &way.via);
         self.links.get(node).or_else(way)
     }
 
     /// Handles one event. `now` is the time since some fixed moment.
-    pub fn handle(&mut self, now: Duration, event: Event, effects: &mut Vec<Effect>) {
+    pub fn handle(&mut self, now: Duration, event: Event<N, A>, effects: &mut Vec<Effect<N, A>>) {
         match event {
             Event::LinkUp(node) => {
                 self.links.insert(node);
@@ -194,7 +195,13 @@ impl Router {
         }
     }
 
-    fn packet(&mut self, now: Duration, via: Arc<str>, packet: Packet, effects: &mut Vec<Effect>) {
+    fn packet(
+        &mut self,
+        now: Duration,
+        via: N,
+        packet: Packet<N, A>,
+        effects: &mut Vec<Effect<N, A>>,
+    ) {
         let own = self.config.own.clone();
         if packet.from == own {
             return; // A loop has brought it back.
@@ -208,11 +215,10 @@ impl Router {
         if packet.to == own {
             match packet.body {
                 Body::Ip(bytes) => effects.push(Effect::Deliver(packet.from, bytes)),
-                Body::Found(contact) if contact.spec().name == packet.from => {
+                Body::Found(addresses) => {
                     self.called.remove(&packet.from);
-                    effects.push(Effect::Found(contact));
+                    effects.push(Effect::Found(packet.from, addresses));
                 }
-                Body::Found(_) => {}
                 Body::Gone(node) => self.call(now, node, effects),
             }
             return;
@@ -231,7 +237,7 @@ impl Router {
         }
     }
 
-    fn next(&mut self, to: &str) -> Option<Arc<str>> {
+    fn next(&mut self, to: &N) -> Option<N> {
         if let Some(link) = self.links.get(to) {
             return Some(link.clone());
         }
@@ -241,7 +247,7 @@ impl Router {
         Some(way.via.clone())
     }
 
-    fn learn(&mut self, node: &Arc<str>, via: Arc<str>) {
+    fn learn(&mut self, node: &N, via: N) {
         if !self.links.contains(&via) || *node == self.config.own {
             return;
         }
@@ -257,7 +263,7 @@ impl Router {
     }
 
     // Calls the node now, unless it is being called.
-    fn call(&mut self, now: Duration, node: Arc<str>, effects: &mut Vec<Effect>) {
+    fn call(&mut self, now: Duration, node: N, effects: &mut Vec<Effect<N, A>>) {
         let until = now + self.config.patience;
         if let Some(called) = self.called.get_mut(&node) {
             called.until = until;
@@ -272,7 +278,7 @@ impl Router {
         }
     }
 
-    fn tick(&mut self, now: Duration, effects: &mut Vec<Effect>) {
+    fn tick(&mut self, now: Duration, effects: &mut Vec<Effect<N, A>>) {
         self.called.retain(|_, called| called.until > now);
         if now >= self.calls.1 + Duration::from_secs(1) {
             self.calls = (MAX_CALLS, now);

@@ -29,9 +29,9 @@ fn contact(name: &str) -> Contact {
 
 /// Nodes in a graph; what is sent arrives at once, in order.
 struct Nodes {
-    routers: BTreeMap<Arc<str>, Router>,
+    routers: BTreeMap<Arc<str>, Router<Arc<str>, Contact>>,
     links: BTreeMap<Arc<str>, Vec<Arc<str>>>,
-    queue: VecDeque<(Arc<str>, Event)>,
+    queue: VecDeque<(Arc<str>, Event<Arc<str>, Contact>)>,
     found: Vec<(Arc<str>, Arc<str>)>,
     delivered: Vec<(Arc<str>, Vec<u8>)>,
     passed: usize,
@@ -79,7 +79,7 @@ impl Nodes {
         }
     }
 
-    fn event(&mut self, node: &Arc<str>, event: Event) {
+    fn event(&mut self, node: &Arc<str>, event: Event<Arc<str>, Contact>) {
         self.queue.push_back((node.clone(), event));
         while let Some((node, event)) = self.queue.pop_front() {
             let mut effects = Vec::new();
@@ -91,7 +91,7 @@ impl Nodes {
         }
     }
 
-    fn effect(&mut self, node: &Arc<str>, effect: Effect) {
+    fn effect(&mut self, node: &Arc<str>, effect: Effect<Arc<str>, Contact>) {
         match effect {
             Effect::Pass(to, packet) => {
                 assert!(self.links[node].contains(&to), "{node} has no link to {to}");
@@ -103,8 +103,9 @@ impl Nodes {
                 self.queue.push_back((to, Event::Packet { via, packet }));
             }
             Effect::Deliver(_, bytes) => self.delivered.push((node.clone(), bytes)),
-            Effect::Found(contact) => {
-                self.found.push((node.clone(), contact.spec().name.clone()));
+            Effect::Found(from, contact) => {
+                assert_eq!(contact.spec().name, from);
+                self.found.push((node.clone(), from));
             }
             Effect::Answer(to) => {
                 let found = Body::Found(contact(node));

@@ -20,6 +20,7 @@ mod report;
 mod scenario;
 mod simple;
 mod topologies;
+mod unicast;
 mod workload;
 mod world;
 

@@ -29,7 +29,7 @@ const RELAY_SENDER: u64 = u64::MAX - 3;
 
 /// Which nodes are up, which are wanted, and the ways to them.
 pub(super) struct Relaying {
-    router: Router,
+    router: Router<Arc<str>, Contact>,
     reach: reach::State,
     own: Contact,
     /// Whether others than neighbours are dialled.
@@ -265,7 +265,7 @@ impl<H: Host> Control<H> {
         }
     }
 
-    fn route(&mut self, event: router::Event) {
+    fn route(&mut self, event: router::Event<Arc<str>, Contact>) {
         let mut effects = Vec::new();
         let now = self.now();
         self.relaying.router.handle(now, event, &mut effects);
@@ -283,7 +283,10 @@ impl<H: Host> Control<H> {
                     Call { node, ttl }.encode(&mut payload);
                     self.spread_on(Spreading::Broadcast(payload.into()));
                 }
-                router::Effect::Found(contact) => {
+                router::Effect::Found(from, contact) if contact.spec().name != from => {
+                    tracing::debug!(peer = %from, "answers a call with another node's addresses");
+                }
+                router::Effect::Found(_, contact) => {
                     self.remember(contact.spec());
                     let spec = self.relaying.dialled(NodeSpec::clone(contact.spec()));
                     self.reach(reach::Event::Found(spec));
