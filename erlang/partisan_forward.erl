@@ -89,13 +89,24 @@ control(Node, Dest, Msg, Patience) ->
 -spec reach(node(), timeout()) -> ok | {error, unreachable | timeout | notalive}.
 reach(Node, Timeout) ->
     %% In a process of its own, so that a late answer finds nobody.
-    {Pid, Monitor} = spawn_monitor(fun() -> exit(reached(Node)) end),
+    Caller = self(),
+    Answer = make_ref(),
+    {Pid, Monitor} = spawn_monitor(fun() -> Caller ! {Answer, reached(Node)} end),
     receive
-        {'DOWN', Monitor, process, Pid, Result} -> Result
+        {Answer, Result} ->
+            true = demonitor(Monitor, [flush]),
+            Result;
+        {'DOWN', Monitor, process, Pid, _} ->
+            {error, notalive}
     after Timeout ->
-        exit(Pid, kill),
-        true = demonitor(Monitor, [flush]),
-        {error, timeout}
+        true = exit(Pid, kill),
+        receive
+            {'DOWN', Monitor, process, Pid, _} -> ok
+        end,
+        receive
+            {Answer, Late} -> Late
+        after 0 -> {error, timeout}
+        end
     end.
 
 reached(Node) ->

@@ -19,6 +19,10 @@ use std::time::Duration;
 use crate::limits::{MAX_CALLED, MAX_WAYS};
 use crate::overlay::NodeSpec;
 
+#[cfg(test)]
+#[path = "reach_tests.rs"]
+mod tests;
+
 /// How patient a node is.
 #[derive(Clone, Debug)]
 pub struct Config {
