@@ -27,11 +27,14 @@ fn contact(name: &str) -> Contact {
     .unwrap()
 }
 
+type Happened = Event<Arc<str>, Contact>;
+type Wanted = Effect<Arc<str>, Contact>;
+
 /// Nodes in a graph; what is sent arrives at once, in order.
 struct Nodes {
     routers: BTreeMap<Arc<str>, Router<Arc<str>, Contact>>,
     links: BTreeMap<Arc<str>, Vec<Arc<str>>>,
-    queue: VecDeque<(Arc<str>, Event<Arc<str>, Contact>)>,
+    queue: VecDeque<(Arc<str>, Happened)>,
     found: Vec<(Arc<str>, Arc<str>)>,
     delivered: Vec<(Arc<str>, Vec<u8>)>,
     passed: usize,
@@ -79,7 +82,7 @@ impl Nodes {
         }
     }
 
-    fn event(&mut self, node: &Arc<str>, event: Event<Arc<str>, Contact>) {
+    fn event(&mut self, node: &Arc<str>, event: Happened) {
         self.queue.push_back((node.clone(), event));
         while let Some((node, event)) = self.queue.pop_front() {
             let mut effects = Vec::new();
@@ -91,7 +94,7 @@ impl Nodes {
         }
     }
 
-    fn effect(&mut self, node: &Arc<str>, effect: Effect<Arc<str>, Contact>) {
+    fn effect(&mut self, node: &Arc<str>, effect: Wanted) {
         match effect {
             Effect::Pass(to, packet) => {
                 assert!(self.links[node].contains(&to), "{node} has no link to {to}");
