@@ -115,10 +115,11 @@ forward_message(Dest, Msg) ->
 %%
 %% `ok' means that the message was queued, or delivered on this node; an unknown name or a dead
 %% process at the destination is no error. Otherwise `{error, Reason}', and it was not sent:
-%% `not_yet_connected' (never since the start), `disconnected' (not now, or lost while waiting),
+%% `not_yet_connected' (never since the start), `disconnected' (not now, or lost while waiting; on a partial
+%% overlay either says that the node could not be reached),
 %% `notalive' (Partisan doesn't run), `timeout' (no room within `timeout'), `busy' (no room and
-%% `nosuspend'), `{limit, What}' (a term over a limit), `{not_supported, Option}' (`ack',
-%% `causal_label' or `transitive' asked for; they are not built yet).
+%% `nosuspend'), `{limit, What}' (a term over a limit), `{not_supported, Option}' (`ack'
+%% or `causal_label' asked for; they are not built yet).
 %%
 %% Error `badarg' for a name that isn't registered on this node, a bad destination or a bad
 %% option.

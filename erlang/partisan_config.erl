@@ -15,7 +15,7 @@
 -export([listen_addrs/0, channels/0, channel_opts/1, parallelism/0]).
 -export([default_channel/0, default_channel_opts/0]).
 -export([seed/0, seed/1, trace/2]).
--export([send_defaults/0, native/1, bound/1, unbound/0, format_error/1]).
+-export([send_defaults/0, reaches/0, native/1, bound/1, unbound/0, format_error/1]).
 
 -compile({no_auto_import, [get/1]}).
 
@@ -33,6 +33,8 @@
 
 %% Bit 0 of a message's flags: the default channel may stand in for a missing one.
 -define(FLAG_FALLBACK, 1).
+%% Bit 2: a node without a session is reached before it is given up.
+-define(FLAG_REACH, 4).
 
 %%%-------------------------------------------------------------------------------------------
 %%% Reading and writing
@@ -261,11 +263,17 @@ store_channels(Channels, Parallelism) ->
     persistent_term:put(?KEY(channels), partisan_util:channels(Channels, Parallelism)).
 
 refresh() ->
-    Flags =
+    Fallback =
         case get(channel_fallback, true) of
             true -> ?FLAG_FALLBACK;
             false -> 0
         end,
+    Reach =
+        case get(peer_service_manager, ?DEFAULT_PEER_SERVICE_MANAGER) of
+            ?DEFAULT_PEER_SERVICE_MANAGER -> 0;
+            _ -> ?FLAG_REACH
+        end,
+    Flags = Fallback bor Reach,
     Send = {get(name, undefined), Flags, get(forward_options, #{})},
     persistent_term:put(?SEND, Send).
 
@@ -273,6 +281,14 @@ refresh() ->
 -spec send_defaults() -> send_defaults() | undefined.
 send_defaults() ->
     persistent_term:get(?SEND, undefined).
+
+%% @doc Whether a node without a session is reached when it is sent to: on all overlays but a full mesh.
+-spec reaches() -> boolean().
+reaches() ->
+    case send_defaults() of
+        {_, Flags, _} -> Flags band ?FLAG_REACH =/= 0;
+        undefined -> false
+    end.
 
 %%%-------------------------------------------------------------------------------------------
 %%% Single settings
@@ -415,13 +431,20 @@ native(Owner, Cookie) ->
         max_message_bytes => get(max_message_bytes),
         max_new_atoms => get(max_new_atoms),
         periodic_interval => get(periodic_interval),
+        fanout => get(fanout),
         overlay => overlay(get(peer_service_manager)),
+        relay_ttl => get(relay_ttl),
+        relay_direct => get(relay_direct),
         announce_delay => get(lazy_tick_period),
         data_dir => data_dir()
     }.
 
 overlay(partisan_pluggable_peer_service_manager) ->
     full_mesh;
+overlay(partisan_static_peer_service_manager) ->
+    static;
+overlay(partisan_client_server_peer_service_manager) ->
+    {client_server, get(tag), get(server_links)};
 overlay(partisan_hyparview_peer_service_manager) ->
     Options = get(hyparview),
     #{

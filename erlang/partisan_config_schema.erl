@@ -61,9 +61,17 @@ type(connection_interval) -> integer(1, ?MAX_INT_TIMEOUT);
 type(connection_jitter) -> integer(0, ?MAX_INT_TIMEOUT);
 type(connection_ping) -> {fun connection_ping/1, "#{enabled, idle_timeout, timeout, max_attempts}"};
 type(peer_service_manager) -> one_of([
-    partisan_pluggable_peer_service_manager, partisan_hyparview_peer_service_manager
+    partisan_pluggable_peer_service_manager,
+    partisan_hyparview_peer_service_manager,
+    partisan_client_server_peer_service_manager,
+    partisan_static_peer_service_manager
 ]);
+type(tag) -> one_of([undefined, client, server]);
+type(server_links) -> integer(1, 64);
+type(fanout) -> integer(1, 1000);
 type(hyparview) -> {fun hyparview/1, "a map or property list of options, of which xbot_enabled is not built"};
+type(relay_ttl) -> integer(1, 255);
+type(relay_direct) -> boolean();
 type(broadcast) -> boolean();
 type(broadcast_mods) -> {fun broadcast_mods/1, "a list of modules"};
 type(broadcast_start_exchange_limit) -> integer(0, 16#7fffffff);
@@ -226,6 +234,11 @@ defaults() ->
         periodic_interval => ?PERIODIC_INTERVAL,
         peer_service_manager => ?DEFAULT_PEER_SERVICE_MANAGER,
         hyparview => hyparview_defaults(),
+        relay_ttl => 32,
+        relay_direct => true,
+        tag => undefined,
+        server_links => 1,
+        fanout => ?FANOUT,
         broadcast => false,
         broadcast_mods => ?BROADCAST_MODS,
         broadcast_heartbeat_interval => 10000,
@@ -264,7 +277,6 @@ later_defaults() ->
         membership_binary_compression => true,
         membership_strategy_tracing => false,
         gossip => true,
-        fanout => ?FANOUT,
         periodic_enabled => true,
         retransmit_interval => 1000,
         disable_fast_forward => false,
@@ -276,7 +288,6 @@ later_defaults() ->
         transmission_logging_mfa => undefined,
         causal_labels => ?CAUSAL_LABELS,
         reservations => [],
-        tag => undefined,
         distance_enabled => false,
         peer_discovery => #{enabled => false},
         tls_server_options => [],
@@ -292,7 +303,6 @@ later_unset() ->
     [
         remote_ref_as_uri,
         tree_refresh,
-        relay_ttl,
         redelivery_interval,
         scamp_c,
         distance_interval,
@@ -313,7 +323,7 @@ later_unset() ->
 supported_forward_options(Options) ->
     Later = [
         Key
-     || Key <- [ack, causal_label, transitive],
+     || Key <- [ack, causal_label],
         not lists:member(maps:get(Key, Options, false), [false, undefined])
     ],
     case Later of

@@ -43,7 +43,8 @@ call(Node, Request, Timeout) ->
 
 ask(Node, Request, Timeout) ->
     Ref = make_ref(),
-    case partisan_forward:control(Node, ?MODULE, {?MODULE, request, self(), Ref, Request}) of
+    Message = {?MODULE, request, self(), Ref, Request},
+    case partisan_forward:control(Node, ?MODULE, Message, Timeout) of
         ok ->
             receive
                 {?MODULE, reply, Ref, Result} -> {ok, Result}
@@ -74,7 +75,7 @@ handle_info({?MODULE, request, From, Ref, Request}, State) when is_pid(From), is
     try answer(Request) of
         Result ->
             Reply = {?MODULE, reply, Ref, Result},
-            _ = partisan_forward:control(node(From), From, Reply),
+            _ = partisan_forward:control(node(From), From, Reply, 0),
             {noreply, State}
     catch
         error:_ -> {noreply, State};

@@ -7,11 +7,19 @@
 
 -include("partisan.hrl").
 
--export([message/3, message/4, cast/3, cast/4, control/3]).
+-export([message/3, message/4, cast/3, cast/4, control/4, reach/2]).
 
 %% Bits of a message's flags. Bit 0, "the default channel may stand in", is in the defaults.
 -define(FLAG_FALLBACK, 1).
 -define(FLAG_VERBATIM, 2).
+%% Bit 2, a node without a session is reached before it is given up, is in the defaults too.
+-define(FLAG_REACH, 4).
+
+%% Why a message was not sent that could be if there were a session.
+-define(IS_UNLINKED(Why), (Why =:= disconnected orelse Why =:= not_yet_connected)).
+
+%% Longer than the library takes to find out that a node can't be reached, in milliseconds.
+-define(REACH_TIMEOUT, 30000).
 
 %% Larger keys are folded into what the native library takes.
 -define(MAX_KEY, 16#3ffffffffffffff).
@@ -60,11 +68,60 @@ cast(Node, Dest, Msg, Opts) ->
     ok.
 
 %% @doc Sends a message between two nodes' own processes: pids and references in it stay what
-%% they are. Never waits.
--spec control(node(), partisan_nif:destination(), term()) -> result().
-control(Node, Dest, Msg) ->
+%% they are. Waits for no room, and for a session with a node that has none as long as `Patience' says.
+-spec control(node(), partisan_nif:destination(), term(), timeout()) -> result().
+control(Node, Dest, Msg, Patience) ->
     Flags = ?FLAG_FALLBACK bor ?FLAG_VERBATIM,
-    transmit(Node, ?MEMBERSHIP_CHANNEL, -1, Dest, Msg, Flags, nosuspend).
+    Send = fun() -> transmit(Node, ?MEMBERSHIP_CHANNEL, -1, Dest, Msg, Flags, nosuspend) end,
+    case Send() of
+        {error, Why} = Error when Patience =/= 0, ?IS_UNLINKED(Why) ->
+            {_, Defaults, _} = partisan_config:send_defaults(),
+            case Defaults band ?FLAG_REACH =/= 0 andalso reach(Node, Patience) of
+                ok -> Send();
+                _ -> Error
+            end;
+        Result ->
+            Result
+    end.
+
+%% @doc On a partial overlay: gets a session with a node, at its addresses or over other nodes, within
+%% `Timeout' milliseconds. On a full mesh it only looks.
+-spec reach(node(), timeout()) -> ok | {error, unreachable | timeout | notalive}.
+reach(Node, Timeout) ->
+    %% In a process of its own, so that a late answer finds nobody.
+    Caller = self(),
+    Answer = make_ref(),
+    {Pid, Monitor} = spawn_monitor(fun() -> Caller ! {Answer, reached(Node)} end),
+    receive
+        {Answer, Result} ->
+            true = demonitor(Monitor, [flush]),
+            Result;
+        {'DOWN', Monitor, process, Pid, _} ->
+            {error, notalive}
+    after Timeout ->
+        true = exit(Pid, kill),
+        receive
+            {'DOWN', Monitor, process, Pid, _} -> ok
+        end,
+        receive
+            {Answer, Late} -> Late
+        after 0 -> {error, timeout}
+        end
+    end.
+
+reached(Node) ->
+    Ref = make_ref(),
+    case partisan_nif:command(Ref, {reach, Node}) of
+        ok ->
+            receive
+                {Ref, true} -> ok;
+                {Ref, false} -> {error, unreachable}
+            %% The library answers before; it doesn't if it is stopped.
+            after ?REACH_TIMEOUT -> {error, unreachable}
+            end;
+        {error, _} ->
+            {error, notalive}
+    end.
 
 %%%-------------------------------------------------------------------------------------------
 %%% Where to
@@ -227,11 +284,6 @@ transmit(Node, Channel, Key, Dest, Msg, Flags, Patience) ->
     case partisan_nif:send(Node, Channel, Key, Dest, Msg, Flags, none) of
         ok ->
             ok;
-        busy ->
-            Send = fun(Wait) ->
-                partisan_nif:send(Node, Channel, Key, Dest, Msg, Flags, Wait)
-            end,
-            full(Send, Patience);
         slow ->
             Iov = term_to_iovec(Msg),
             %% The name under which it was encoded may be a new one.
@@ -239,13 +291,42 @@ transmit(Node, Channel, Key, Dest, Msg, Flags, Patience) ->
             Send = fun(Wait) ->
                 partisan_nif:send_iov(Node, Channel, Key, Dest, Iov, Flags, Wait)
             end,
-            case Send(none) of
-                busy -> full(Send, Patience);
-                Result -> Result
-            end;
-        {error, _} = Error ->
-            Error
+            go_on(Send(none), Send, Node, Flags, Patience);
+        Result ->
+            Send = fun(Wait) ->
+                partisan_nif:send(Node, Channel, Key, Dest, Msg, Flags, Wait)
+            end,
+            go_on(Result, Send, Node, Flags, Patience)
     end.
+
+go_on(ok, _, _, _, _) ->
+    ok;
+go_on(busy, Send, Node, Flags, Patience) ->
+    case full(Send, Patience) of
+        {error, disconnected} = Error -> go_on(Error, Send, Node, Flags, Patience);
+        Result -> Result
+    end;
+go_on({error, Why} = Error, Send, Node, Flags, nosuspend) when
+    ?IS_UNLINKED(Why), Flags band ?FLAG_REACH =/= 0
+->
+    %% For whoever sends next.
+    _ = Send,
+    _ = partisan_nif:command(none, {reach, Node}),
+    Error;
+go_on({error, Why} = Error, Send, Node, Flags, Patience) when
+    ?IS_UNLINKED(Why), Flags band ?FLAG_REACH =/= 0
+->
+    Started = erlang:monotonic_time(millisecond),
+    case reach(Node, Patience) of
+        ok -> go_on(Send(none), Send, Node, Flags, left(Patience, Started));
+        {error, timeout} = Late -> Late;
+        {error, _} -> Error
+    end;
+go_on({error, _} = Error, _, _, _, _) ->
+    Error.
+
+left(infinity, _) -> infinity;
+left(Timeout, Started) -> max(0, Timeout - (erlang:monotonic_time(millisecond) - Started)).
 
 full(_, nosuspend) -> {error, busy};
 full(_, 0) -> {error, timeout};

@@ -57,7 +57,9 @@
     | {disconnect, node()}
     | {told, node()}
     | {broadcast, payload()}
-    | {broadcast_view, Root :: node()}.
+    | {broadcast_view, Root :: node()}
+    | {reach, node()}
+    | {watch, node(), boolean()}.
 
 %% @doc Loads the library from the application's `priv' directory. Does nothing if it is loaded.
 -spec load() -> ok | {error, Reason :: binary()}.
@@ -147,8 +149,8 @@ settle(_NetKernel) ->
     not_loaded(ok).
 
 %% @doc Asks the control plane for something; the answer comes as the message `{Ref, Result}'.
-%% `told' has none.
--spec command(reference(), command()) -> ok.
+%% `told' and `watch' have none, nor has what is asked with `none'. An error if the node is stopped.
+-spec command(reference() | none, command()) -> ok | {error, notalive}.
 command(_Ref, _Command) ->
     not_loaded(ok).
 

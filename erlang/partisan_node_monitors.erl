@@ -2,8 +2,10 @@
 %% `monitor_node'. Subscribers are monitored, so that nothing outlives them.
 -module(partisan_node_monitors).
 
+-compile({no_auto_import, [nodes/1]}).
+
 -export([new/0, subscribe/3, unsubscribe/3, monitor/3, demonitor/3]).
--export([up/2, down/2, gone/2]).
+-export([up/2, down/2, gone/2, nodes/1]).
 
 -export_type([t/0]).
 
@@ -74,6 +76,11 @@ without(Pid, Node, Nodes) ->
         Pids when map_size(Pids) =:= 0 -> maps:remove(Node, Nodes);
         Pids -> Nodes#{Node := Pids}
     end.
+
+%% @doc The nodes that somebody watches by `monitor/3'.
+-spec nodes(t()) -> [node()].
+nodes(#{nodes := Nodes}) ->
+    maps:keys(Nodes).
 
 %% @doc Tells the subscribers that a node has come.
 -spec up(node(), t()) -> t().

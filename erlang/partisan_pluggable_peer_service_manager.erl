@@ -1,5 +1,5 @@
 %% @doc Owns the native node, hands it the commands, and tells everybody of its events: of a full mesh,
-%% or of another overlay that is configured (`partisan_hyparview_peer_service_manager').
+%% or of another overlay that is configured (`partisan_hyparview_peer_service_manager' and others).
 %%
 %% The work is done by the native library. This process never waits for it: a command is answered
 %% by a message, and only then the caller is. So it is always ready for events, and a join or a
@@ -197,6 +197,8 @@ callback_node(Node) -> partisan_util:node_name(Node).
 %% @doc See `partisan:monitor_node/2'.
 -spec monitor_node(node(), boolean()) -> true.
 monitor_node(Node, Flag) ->
+    %% On a partial overlay most nodes have no session unless somebody wants one.
+    _ = Flag andalso partisan_config:reaches() andalso partisan_forward:reach(Node, infinity),
     call({monitor_node, Node, Flag}).
 
 %% @doc See `partisan:monitor_nodes/2'.
@@ -335,7 +337,9 @@ handle_call({command, Command, Answer}, From, State) ->
     ok = partisan_nif:command(Ref, Command),
     {noreply, State#state{commands = (State#state.commands)#{Ref => {From, Answer}}}};
 handle_call({callback, Callback}, _, #state{callbacks = Callbacks} = State) ->
-    {reply, ok, State#state{callbacks = Callbacks ++ [Callback]}};
+    Changed = State#state{callbacks = Callbacks ++ [Callback]},
+    watch(Callback#callback.node, Changed),
+    {reply, ok, Changed};
 handle_call({spec_of, Node}, _, #state{up = Up, members = Members} = State) ->
     Known = [Spec || #{name := Name} = Spec <- Members, Name =:= Node],
     Reply =
@@ -348,16 +352,16 @@ handle_call({spec_of, Node}, _, #state{up = Up, members = Members} = State) ->
 handle_call({monitor_node, Node, Flag}, {Pid, _}, #state{monitors = Monitors} = State) ->
     case Flag andalso is_up(Node, State) of
         true ->
-            {reply, true, State#state{
-                monitors = partisan_node_monitors:monitor(Pid, Node, Monitors)
-            }};
+            Changed = State#state{monitors = partisan_node_monitors:monitor(Pid, Node, Monitors)},
+            watch(Node, Changed),
+            {reply, true, Changed};
         false when Flag ->
             Pid ! {nodedown, Node},
             {reply, true, State};
         false ->
-            {reply, true, State#state{
-                monitors = partisan_node_monitors:demonitor(Pid, Node, Monitors)
-            }}
+            Changed = State#state{monitors = partisan_node_monitors:demonitor(Pid, Node, Monitors)},
+            watch(Node, Changed),
+            {reply, true, Changed}
     end;
 handle_call({monitor_nodes, Flag, Opts}, {Pid, _}, #state{monitors = Monitors} = State) ->
     Result =
@@ -393,7 +397,13 @@ handle_info({Ref, Result}, #state{commands = Commands} = State) when is_map_key(
     {{From, Answer}, Rest} = maps:take(Ref, Commands),
     {noreply, answer(Answer, Result, From, State#state{commands = Rest})};
 handle_info({'DOWN', _, process, Pid, _}, #state{monitors = Monitors} = State) ->
-    {noreply, State#state{monitors = partisan_node_monitors:gone(Pid, Monitors)}};
+    Changed = State#state{monitors = partisan_node_monitors:gone(Pid, Monitors)},
+    Watched = partisan_node_monitors:nodes(Monitors),
+    lists:foreach(
+        fun(Node) -> watch(Node, Changed) end,
+        Watched -- partisan_node_monitors:nodes(Changed#state.monitors)
+    ),
+    {noreply, Changed};
 handle_info(_, State) ->
     {noreply, State}.
 
@@ -415,6 +425,7 @@ terminate(_Reason, #state{up = Up, commands = Commands, joining = Joining} = Sta
 event({up, Node, Native}, #state{up = Up, monitors = Monitors} = State) ->
     Spec = partisan_util:from_native(Native),
     run_callbacks(up, Spec, State),
+    watch(Node, State),
     settle_joins(State#state{
         up = Up#{Node => Spec}, monitors = partisan_node_monitors:up(Node, Monitors)
     });
@@ -487,6 +498,18 @@ refresh(Members, Up) ->
         Up,
         Members
     ).
+
+%% On a partial overlay a node keeps a session with those for whose end somebody waits.
+watch('_', _) ->
+    ok;
+watch(Node, #state{whole = false, monitors = Monitors, callbacks = Callbacks}) ->
+    Watched =
+        lists:member(Node, partisan_node_monitors:nodes(Monitors)) orelse
+            lists:any(fun(#callback{event = E, node = N}) -> E =:= down andalso N =:= Node end, Callbacks),
+    _ = partisan_nif:command(none, {watch, Node, Watched}),
+    ok;
+watch(_, _) ->
+    ok.
 
 joined(Callers, Result) ->
     lists:foreach(fun(From) -> gen_server:reply(From, Result) end, Callers).

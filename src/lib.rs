@@ -30,6 +30,7 @@ pub mod node;
 pub mod overlay;
 pub mod pg;
 mod rates;
+pub mod relay;
 pub mod signals;
 #[cfg(feature = "sim")]
 pub mod sim;
@@ -59,6 +60,7 @@ pub use node::send::{Destination, SendError, SendOptions};
 pub use node::server::{Answer, Caller, ReplyError, Server};
 pub use node::stock::{Distribution, LinkInfo};
 pub use overlay::NodeSpec;
+pub use overlay::client_server::{Config as ClientServerConfig, Tag};
 pub use overlay::hyparview::{Config as HyParViewConfig, XBotConfig};
 pub use overlay::scamp::Config as ScampConfig;
 pub use signals::Notice;

@@ -359,6 +359,30 @@ pub const MAX_DEPARTED: usize = 32;
 /// See [`MAX_DEPARTED`].
 pub const DEPARTED_TIME: Duration = Duration::from_secs(60);
 
+/// Time in which a session that is no longer needed has to deliver what was sent over it.
+pub const RELEASE_PATIENCE: Duration = Duration::from_secs(60);
+
+/// Largest packet that is passed on, in bytes, with what is around it.
+pub const MAX_RELAYED_BYTES: usize = 20 << 10;
+
+/// Bytes of an IPv6 packet that is passed on.
+pub const RELAY_MTU: usize = 16 << 10;
+
+/// Bytes that a relayed connection may have under way in each direction, and keeps for the reader.
+pub const RELAY_WINDOW: usize = 256 << 10;
+
+/// Relayed connections of a node, its own and those of others to it.
+pub const MAX_RELAYED: usize = 1024;
+
+/// Nodes to which a way is remembered.
+pub const MAX_WAYS: usize = 4096;
+
+/// Nodes that are called at once.
+pub const MAX_CALLED: usize = 256;
+
+/// Calls that a node makes in a second.
+pub const MAX_CALLS: u32 = 16;
+
 /// Most nodes in a partial view of SCAMP, which should have some dozens.
 pub const MAX_PARTIAL_VIEW: usize = 512;
 
@@ -377,3 +401,9 @@ pub const SUBSCRIPTIONS: (u64, u64) = (128, 64);
 
 /// Names that a node with SCAMP remembers for the time when it has no neighbour left.
 pub const MAX_KNOWN_NAMES: usize = 64;
+
+/// Servers of a client–server overlay.
+pub const MAX_SERVERS: usize = 64;
+
+/// Clients of one server, unless it is configured otherwise.
+pub const MAX_CLIENTS: usize = 4096;

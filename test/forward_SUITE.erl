@@ -248,9 +248,9 @@ options(Config) ->
         _ = [
             {error, {not_supported, Option}} =
                 partisan:forward_message(?B, probe, bad, #{Option => Value})
-         || {Option, Value} <- [{ack, true}, {causal_label, x}, {transitive, true}]
+         || {Option, Value} <- [{ack, true}, {causal_label, x}]
         ],
-        ok = partisan:forward_message(?B, probe, last, #{ack => false, transitive => false})
+        ok = partisan:forward_message(?B, probe, last, #{ack => false, transitive => true})
     end),
     _ = await(B, probe, is(last)),
     [] = [M || M <- seen(B, probe), M =:= bad],

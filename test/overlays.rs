@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use partisan::{
-    HyParViewConfig, Mailbox, Node, OverlayConfig, ScampConfig, Term, Value, XBotConfig,
+    ClientServerConfig, HyParViewConfig, Mailbox, Node, OverlayConfig, ScampConfig, Tag, Term,
+    Value, XBotConfig,
 };
 use tokio::task::JoinSet;
 
@@ -192,6 +193,161 @@ async fn scamp_has_views_and_survives() {
         ..ScampConfig::default()
     });
     survives_a_crash_of_a_third("scamp", overlay, (3, 24)).await;
+}
+
+/// A node of this overlay, with a mailbox for news.
+fn member(name: &str, overlay: OverlayConfig) -> (Node, Mailbox) {
+    let node = builder(name).overlay(overlay).start().unwrap();
+    let mailbox = node.register("news").unwrap();
+    (node, mailbox)
+}
+
+/// Names of the others among a node's members, without the host.
+async fn links(node: &Node) -> BTreeSet<String> {
+    let members = node.members().await.unwrap().into_iter();
+    let others = members.filter(|spec| &*spec.name != node.name());
+    let short = |name: &str| name.split('@').next().unwrap_or_default().to_owned();
+    others.map(|spec| short(&spec.name)).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn clients_find_another_server_when_theirs_fails() {
+    const SERVERS: usize = 3;
+    const CLIENTS: usize = 8;
+    let tagged = |tag| {
+        OverlayConfig::ClientServer(ClientServerConfig {
+            tag,
+            ..ClientServerConfig::default()
+        })
+    };
+    let mut servers: Vec<(Node, Mailbox)> = (0..SERVERS)
+        .map(|n| member(&format!("server_{n}"), tagged(Tag::Server)))
+        .collect();
+    for (server, _) in &servers[1..] {
+        server.join(servers[0].0.spec()).await.unwrap();
+    }
+    let mut clients: Vec<(Node, Mailbox)> = Vec::new();
+    for n in 0..CLIENTS {
+        let (client, mailbox) = member(&format!("client_{n}"), tagged(Tag::Client));
+        // Through a server, or through a client that tells of them.
+        let contact = match n % 4 {
+            3 => &clients[0].0,
+            _ => &servers[0].0,
+        };
+        client.join(contact.spec()).await.unwrap();
+        if n == 0 {
+            until("the first client has a server", async || {
+                !links(&client).await.is_empty()
+            })
+            .await;
+        }
+        clients.push((client, mailbox));
+    }
+    let settled = async |servers: &[(Node, Mailbox)], clients: &[(Node, Mailbox)]| {
+        for (server, _) in servers {
+            let linked = links(server).await;
+            let with = linked
+                .iter()
+                .filter(|name| name.starts_with("server"))
+                .count();
+            if with != servers.len() - 1 {
+                return false;
+            }
+        }
+        let mut of_clients = BTreeSet::new();
+        for (client, _) in clients {
+            let linked = links(client).await;
+            if linked.len() != 1 || !linked.iter().all(|name| name.starts_with("server")) {
+                return false;
+            }
+            of_clients.extend(linked);
+        }
+        !servers.is_empty() && of_clients.len() <= servers.len()
+    };
+    until("one server for each client", async || {
+        settled(&servers, &clients).await
+    })
+    .await;
+    let (root, mailbox) = clients.remove(0);
+    let mut others: Vec<_> = servers.drain(..).chain(clients.drain(..)).collect();
+    reach(&root, &mut others, 1).await;
+    // The one to which the most have links.
+    let (failed, _) = others.remove(0);
+    failed.stop();
+    clients = others.split_off(SERVERS - 1);
+    clients.push((root, mailbox));
+    servers = others;
+    until("another server for each client", async || {
+        settled(&servers, &clients).await
+    })
+    .await;
+    let (root, _) = clients.remove(0);
+    let mut others: Vec<_> = servers.into_iter().chain(clients).collect();
+    for number in 2..5 {
+        reach(&root, &mut others, number).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn static_links_are_those_that_were_named() {
+    let mut nodes: Vec<(Node, Mailbox)> = (0..4)
+        .map(|n| member(&format!("chain_{n}"), OverlayConfig::Static))
+        .collect();
+    for pair in nodes.windows(2) {
+        pair[0].0.join(pair[1].0.spec()).await.unwrap();
+    }
+    let chain = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+    let expected: [BTreeSet<String>; 4] = [
+        chain(&["chain_1"]),
+        chain(&["chain_0", "chain_2"]),
+        chain(&["chain_1", "chain_3"]),
+        chain(&["chain_2"]),
+    ];
+    until("a chain", async || {
+        for ((node, _), expected) in nodes.iter().zip(&expected) {
+            if links(node).await != *expected {
+                return false;
+            }
+        }
+        true
+    })
+    .await;
+    let (root, _) = nodes.remove(0);
+    reach(&root, &mut nodes, 1).await;
+    // Who leaves is not called back by those that have named it.
+    let (last, _) = nodes.pop().unwrap();
+    last.leave().await.unwrap();
+    until("the last has left", async || {
+        links(&last).await.is_empty() && links(&nodes[1].0).await == chain(&["chain_1"])
+    })
+    .await;
+    reach(&root, &mut nodes, 2).await;
+    assert!(links(&last).await.is_empty());
+    last.join(nodes[1].0.spec()).await.unwrap();
+    until("the last is back", async || {
+        links(&nodes[1].0).await.len() == 2
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn nodes_whose_tags_do_not_fit_part_and_say_why() {
+    let overlay = |tag| {
+        OverlayConfig::ClientServer(ClientServerConfig {
+            tag,
+            ..ClientServerConfig::default()
+        })
+    };
+    let (server, _) = member("tagged", overlay(Tag::Server));
+    let (other, _) = member("untagged", overlay(Tag::Undefined));
+    other.join(server.spec()).await.unwrap();
+    logged(&[
+        "a node that has a tag with one that has none",
+        "give each node",
+    ])
+    .await;
+    assert!(links(&server).await.is_empty());
+    assert!(links(&other).await.is_empty());
 }
 
 #[tokio::test]

@@ -324,8 +324,19 @@ overlays() ->
     ok = partisan_config:set(hyparview, #{xbot_enabled => false}),
     ?assertError(
         {invalid_config, peer_service_manager, _, _},
-        init([{peer_service_manager, partisan_static_peer_service_manager}])
-    ).
+        init([{peer_service_manager, partisan_no_such_peer_service_manager}])
+    ),
+    ok = init([{peer_service_manager, partisan_static_peer_service_manager}, {fanout, 7}]),
+    {ok, #{overlay := static, fanout := 7}} = partisan_config:native(self()),
+    Manager2 = partisan_client_server_peer_service_manager,
+    ok = init([{peer_service_manager, Manager2}]),
+    ?assertEqual({client_server, undefined, 1}, Overlay()),
+    ok = init([{peer_service_manager, Manager2}, {tag, client}, {server_links, 2}]),
+    ?assertEqual({client_server, client, 2}, Overlay()),
+    [
+        ?assertError({invalid_config, Key, _, _}, partisan_config:set(Key, Wrong))
+     || {Key, Wrong} <- [{tag, master}, {server_links, 0}, {fanout, 0}]
+    ].
 
 broadcast() ->
     ok = init([{cookie, secret}]),

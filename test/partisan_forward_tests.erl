@@ -207,7 +207,7 @@ later_options() ->
             {error, {not_supported, Option}},
             partisan:forward_message(?B, echo, hi, #{Option => true})
         )
-     || Option <- [ack, causal_label, transitive]
+     || Option <- [ack, causal_label]
     ].
 
 casts() ->

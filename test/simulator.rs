@@ -45,6 +45,11 @@ fn plumtree_is_a_tree_as_fast_as_flooding() -> Result<(), Any> {
 }
 
 #[test]
+fn nodes_that_are_no_neighbours_are_reached() -> Result<(), Any> {
+    holds("relay-small")
+}
+
+#[test]
 fn xbot_has_near_neighbours() -> Result<(), Any> {
     holds("xbot-small")
 }
@@ -52,6 +57,16 @@ fn xbot_has_near_neighbours() -> Result<(), Any> {
 #[test]
 fn scamp_has_views_of_the_right_size() -> Result<(), Any> {
     holds("scamp-small")
+}
+
+#[test]
+fn clients_find_other_servers() -> Result<(), Any> {
+    holds("client-server-small")
+}
+
+#[test]
+fn static_links_come_back() -> Result<(), Any> {
+    holds("static-small")
 }
 
 #[test]

@@ -454,6 +454,17 @@ impl<W> Queue<W> {
         self.waiters.redeem(ticket)
     }
 
+    /// Ends the queue if nothing is queued or in flight: what it has taken has then been written, and whoever
+    /// comes later is told. `last`, a control frame, is all that can still be taken.
+    pub fn seal(&mut self, last: &[u8]) -> Option<Closed<W>> {
+        if self.queued > 0 {
+            return None;
+        }
+        let closed = self.close();
+        self.urgent.extend_from_slice(last);
+        Some(closed)
+    }
+
     /// Ends the queue: nothing can be pushed, taken or waited for any more.
     pub fn close(&mut self) -> Closed<W> {
         let released = self.load();

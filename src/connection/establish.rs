@@ -22,7 +22,9 @@ use crate::connection::door::Guest;
 use crate::connection::session::ConnectionInfo;
 use crate::connection::shake::{Judging, Prefix, shake, tune, write};
 use crate::connection::stock::{StockDesk, Stream};
+use crate::connection::tunnel::Tunnels;
 use crate::limits;
+use crate::relay::is_relayed;
 use crate::wire::flags::Flags;
 use crate::wire::frame::{self, Kind};
 use crate::wire::handshake::{
@@ -94,6 +96,8 @@ pub struct Local {
     pub cookie: Vec<u8>,
     /// Cookies of particular peers.
     pub cookies: HashMap<String, Vec<u8>>,
+    /// The way to nodes that are reached over others.
+    pub tunnels: Option<Arc<Tunnels>>,
 }
 
 impl Local {
@@ -114,6 +118,20 @@ impl Local {
             challenge: rng.random(),
             role,
         })
+    }
+
+    async fn connect(&self, peer: &Arc<str>, addr: SocketAddr) -> std::io::Result<TcpStream> {
+        match &self.tunnels {
+            Some(tunnels) if is_relayed(&addr) => tunnels.connect(peer).await,
+            _ => TcpStream::connect(addr).await,
+        }
+    }
+
+    fn remote(&self, stream: &TcpStream) -> std::io::Result<SocketAddr> {
+        match &self.tunnels {
+            Some(tunnels) => tunnels.remote(stream),
+            None => stream.peer_addr(),
+        }
     }
 
     fn hello(&self) -> Result<Vec<u8>, EstablishError> {
@@ -353,7 +371,7 @@ async fn bind_dialled(
     timeout(BIND_TIMEOUT, bind)
         .await
         .map_err(|_| EstablishError::Timeout("binding"))??;
-    ready(&established, id, instance, plan, streams)
+    ready(&local, &established, id, instance, plan, streams)
 }
 
 async fn dial_one(
@@ -368,7 +386,7 @@ async fn dial_one(
         purpose,
     };
     let attempt = async {
-        let connect = TcpStream::connect(addr).await;
+        let connect = local.connect(&peer, addr).await;
         let mut stream = connect.map_err(|source| EstablishError::Connect { addr, source })?;
         tune(&stream);
         let mut machine = local.machine(role);
@@ -496,7 +514,7 @@ async fn bind_accepted(
         .map_err(|_| EstablishError::Timeout("binding"))??;
     let mut streams: Vec<TcpStream> = streams.into_iter().flatten().collect();
     write(&mut streams[0], &frame::ready(), "ready").await?;
-    ready(&established, id, instance, plan, streams)
+    ready(&local, &established, id, instance, plan, streams)
 }
 
 /// Resolves when the peer has ended the connection or broken the silence.
@@ -510,6 +528,7 @@ async fn peek(stream: &Option<TcpStream>, probe: &mut [u8]) {
 }
 
 fn ready(
+    local: &Local,
     established: &Established,
     id: SessionId,
     instance: u64,
@@ -523,7 +542,7 @@ fn ready(
         source,
     };
     for stream in streams {
-        let remote = stream.peer_addr().map_err(broken)?;
+        let remote = local.remote(&stream).map_err(broken)?;
         connections.push(ConnectionInfo {
             remote,
             since: SystemTime::now(),

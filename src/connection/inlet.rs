@@ -5,12 +5,15 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
 use crate::connection::outbox::Outbox;
 use crate::connection::session::Session;
-use crate::limits::INLET_BYTES;
+use crate::limits::{
+    INLET_BYTES, MAX_BROADCAST_MESSAGE_BYTES, MAX_CONTROL_BYTES, MAX_RELAYED_BYTES,
+};
 
 /// What a message for the control plane is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,6 +22,71 @@ pub enum Subject {
     Membership,
     /// A broadcast on its way.
     Broadcast,
+    /// A packet on its way to a node that has no link with its sender.
+    Relay,
+}
+
+impl Subject {
+    /// The name that such messages are sent to.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Membership => "partisan_membership",
+            Self::Broadcast => "partisan_broadcast",
+            Self::Relay => "partisan_relay",
+        }
+    }
+
+    /// Most bytes that such a message may have.
+    const fn limit(self) -> usize {
+        match self {
+            Self::Membership => MAX_CONTROL_BYTES,
+            Self::Broadcast => MAX_BROADCAST_MESSAGE_BYTES,
+            Self::Relay => MAX_RELAYED_BYTES,
+        }
+    }
+}
+
+/// What messages to this name are about, if they are for the node itself and not for a process.
+pub fn subject(name: &str) -> Option<Subject> {
+    [Subject::Membership, Subject::Broadcast, Subject::Relay]
+        .into_iter()
+        .find(|subject| subject.name() == name)
+}
+
+/// A message for another node's control plane as the term that frames carry, a binary, whose bytes
+/// `encode` appends.
+pub(crate) fn binary_term(encode: impl FnOnce(&mut Vec<u8>)) -> Bytes {
+    let mut term = vec![131, 109, 0, 0, 0, 0];
+    encode(&mut term);
+    // Messages of the control plane are far smaller than 4 GiB.
+    let length = (term.len() - 6) as u32;
+    term[2..6].copy_from_slice(&length.to_be_bytes());
+    term.into()
+}
+
+/// Passes such a term, which a connection of `session` has brought, to the control plane. False if it has to
+/// wait: the connection is resumed then.
+///
+/// # Errors
+/// It is no such term, or has too many bytes.
+pub(crate) fn offer(
+    session: &Arc<Session>,
+    outbox: &Arc<Outbox>,
+    subject: Subject,
+    term: &[u8],
+) -> Result<bool, &'static str> {
+    let [131, 109, _, _, _, _, bytes @ ..] = term else {
+        return Err("message to the node itself is not a binary");
+    };
+    if bytes.len() > subject.limit() {
+        return Err("message to the node itself is over its limit");
+    }
+    let message = ControlMessage {
+        session: session.clone(),
+        subject,
+        bytes: bytes.to_vec(),
+    };
+    Ok(session.inlet.offer(message, outbox).is_ok())
 }
 
 /// A message for the control plane of this node.

@@ -76,6 +76,10 @@ pub(crate) struct Link<H: Host> {
     draining: Option<Instant>,
     /// When the last byte was written.
     goodbye: Option<Instant>,
+    /// Nothing more is sent.
+    shut: bool,
+    /// The peer sends nothing more, and why that is known.
+    ended: Option<String>,
 }
 
 impl<H: Host> Link<H> {
@@ -101,6 +105,8 @@ impl<H: Host> Link<H> {
             bulk_until: None,
             draining: None,
             goodbye: None,
+            shut: false,
+            ended: None,
         }
     }
 
@@ -149,7 +155,8 @@ impl<H: Host> Link<H> {
         (self.small, self.lanes) = (0, 0);
         let wrote = self.write(now)?;
         let mut again = wrote == Wrote::Part && self.writable;
-        if (self.readable && !self.receiver.is_stalled()) || resumed {
+        let listens = self.ended.is_none();
+        if listens && ((self.readable && !self.receiver.is_stalled()) || resumed) {
             let mut ctx = Context {
                 host,
                 thread,
@@ -157,9 +164,17 @@ impl<H: Host> Link<H> {
                 outbox: &self.outbox,
                 limits,
             };
-            let (turn, bytes) = self
+            let read = self
                 .receiver
-                .turn(&self.socket, scratch, TURN_BYTES, &mut ctx)?;
+                .turn(&self.socket, scratch, TURN_BYTES, &mut ctx);
+            let (turn, bytes) = match read {
+                // An orderly end has two halves: what is queued here still has to go.
+                Err(CloseReason::Lost(why)) if self.session.is_draining() => {
+                    self.ended = Some(why);
+                    (Turn::More, 0)
+                }
+                read => read?,
+            };
             if bytes > 0 {
                 self.heard = now;
                 self.asked = 0;
@@ -178,9 +193,15 @@ impl<H: Host> Link<H> {
             self.bulk_until = Some(now + limits::BULK_LINGER);
         }
         if wrote == Wrote::All && self.session.is_draining() && self.goodbye.is_none() {
-            self.goodbye = Some(now);
-            self.outbox.send_urgent(&self.session.goodbye());
+            if self.outbox.seal(&self.session.goodbye()) {
+                self.goodbye = Some(now);
+            }
             again = true;
+        }
+        if self.shut
+            && let Some(why) = self.ended.take()
+        {
+            return Err(CloseReason::Lost(why));
         }
         if self.small > 1 {
             self.outbox.set_crowded();
@@ -215,6 +236,7 @@ impl<H: Host> Link<H> {
                 if desk.batch.is_empty() {
                     if self.goodbye.is_some() {
                         desk.shut_down();
+                        self.shut = true;
                     }
                     return Ok(Wrote::All);
                 }
@@ -251,7 +273,11 @@ impl<H: Host> Link<H> {
         }
         if self.session.is_draining() {
             let since = *self.draining.get_or_insert(now);
-            if now >= since + FLUSH || self.goodbye.is_some_and(|since| now >= since + GOODBYE) {
+            let (flush, goodbye) = match self.session.is_released() {
+                true => (limits::RELEASE_PATIENCE, limits::RELEASE_PATIENCE),
+                false => (FLUSH, GOODBYE),
+            };
+            if now >= since + flush || self.goodbye.is_some_and(|since| now >= since + goodbye) {
                 return Err(CloseReason::Local("session closed"));
             }
         }

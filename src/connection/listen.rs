@@ -12,6 +12,7 @@ use tokio::task::JoinSet;
 
 use crate::connection::door::{Door, Guest};
 use crate::connection::establish::{self, Desk, Failure, Local, Pending, Ready};
+use crate::connection::tunnel::Inbound;
 use crate::limits;
 
 /// Pause after an error of `accept`: longer than a descriptor takes to come free, so that being
@@ -55,36 +56,56 @@ fn bind_one(addr: SocketAddr) -> io::Result<TcpListener> {
     TcpListener::from_std(socket.into())
 }
 
-/// Accepts until the task is dropped; its handshakes end with it.
-pub async fn serve(
-    listener: TcpListener,
-    local: Arc<Local>,
-    pending: Arc<Pending>,
-    door: Arc<Door>,
-    attempts: Arc<AtomicU64>,
-    desk: Desk,
-    arrivals: mpsc::Sender<Arrival>,
-) {
-    let handshake = |stream, from, guest: Guest| {
-        let (local, pending) = (local.clone(), pending.clone());
-        let (desk, arrivals) = (desk.clone(), arrivals.clone());
-        let attempt = attempts.fetch_add(1, Ordering::Relaxed);
-        async move {
-            let accepted = establish::accept(local, pending, desk, attempt, stream, guest).await;
-            let Some(outcome) = accepted.transpose() else {
-                return;
-            };
-            // Fails only when the node has stopped.
-            let _ = arrivals
-                .send(Arrival {
-                    attempt,
-                    from,
-                    outcome,
-                })
-                .await;
+/// What takes in whoever connects.
+#[derive(Clone)]
+pub struct Reception {
+    /// The node.
+    pub local: Arc<Local>,
+    /// Its sessions that are being set up.
+    pub pending: Arc<Pending>,
+    /// How many strangers may be in their handshake.
+    pub door: Arc<Door>,
+    /// Numbers connections.
+    pub attempts: Arc<AtomicU64>,
+    /// Where the node decides.
+    pub desk: Desk,
+    /// Where what came of them goes.
+    pub arrivals: mpsc::Sender<Arrival>,
+}
+
+impl Reception {
+    /// Accepts until the task is dropped; its handshakes end with it.
+    pub async fn serve(self, listener: TcpListener) {
+        let door = self.door.clone();
+        let handshake = |stream, from, guest| self.clone().handshake(stream, from, guest);
+        accept_all(listener, door, handshake).await;
+    }
+
+    /// The same for connections that are relayed.
+    pub(crate) async fn serve_relayed(self, mut inbound: mpsc::Receiver<Inbound>) {
+        let mut handshakes = JoinSet::new();
+        while let Some((stream, from)) = inbound.recv().await {
+            while handshakes.try_join_next().is_some() {}
+            let guest = self.door.enter().await;
+            handshakes.spawn(self.clone().handshake(stream, from, guest));
         }
-    };
-    accept_all(listener, door, handshake).await;
+    }
+
+    async fn handshake(self, stream: TcpStream, from: SocketAddr, guest: Guest) {
+        let attempt = self.attempts.fetch_add(1, Ordering::Relaxed);
+        let accepted =
+            establish::accept(self.local, self.pending, self.desk, attempt, stream, guest).await;
+        let Some(outcome) = accepted.transpose() else {
+            return;
+        };
+        let arrival = Arrival {
+            attempt,
+            from,
+            outcome,
+        };
+        // Fails only when the node has stopped.
+        let _ = self.arrivals.send(arrival).await;
+    }
 }
 
 /// Accepts until the task is dropped, and runs `handshake` for each connection when there is

@@ -29,4 +29,5 @@ pub mod stock;
 mod sync;
 #[cfg_attr(not(feature = "tls"), path = "without_tls.rs")]
 pub mod tls;
+pub mod tunnel;
 mod writer;

@@ -178,11 +178,16 @@ pub(crate) struct Taken {
     pub(crate) lanes: u32,
 }
 
+/// Sender ids from here on are the node's own.
+const OWN_SENDERS: u64 = u64::MAX - 15;
+
 /// The sending half of one connection.
 pub struct Outbox {
     id: u64,
     queue: Mutex<Queue<Arc<dyn Waiter>>>,
     monotonic: bool,
+    /// A message of a user has come or gone since this was last looked at.
+    used: AtomicBool,
     closed: AtomicBool,
     signaled: AtomicBool,
     resume: AtomicBool,
@@ -206,6 +211,7 @@ impl Outbox {
             id,
             queue: Mutex::new(Queue::new(config)),
             monotonic,
+            used: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             signaled: AtomicBool::new(false),
             resume: AtomicBool::new(false),
@@ -319,6 +325,9 @@ impl Outbox {
         if invalid {
             return Sent::Invalid;
         }
+        if sender < OWN_SENDERS {
+            self.set_used();
+        }
         if before == 0 && after <= DIRECT_BYTES && self.is_idle() && self.write_now() {
             return Sent::Queued;
         }
@@ -379,6 +388,18 @@ impl Outbox {
         done && !waiters
     }
 
+    /// The connection serves a user. The load spares a shared cache line the write.
+    pub(crate) fn set_used(&self) {
+        if !self.used.load(Ordering::Relaxed) {
+            self.used.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether it has since the last call.
+    pub(crate) fn take_used(&self) -> bool {
+        self.used.swap(false, Ordering::Relaxed)
+    }
+
     /// Gives a ticket back: the waiter is forgotten, or the room that it was granted is freed.
     pub fn cancel(self: &Arc<Self>, ticket: Ticket) {
         let cancelled = self.queue.lock().cancel(ticket);
@@ -414,6 +435,19 @@ impl Outbox {
         for waiter in closed.waiters {
             waiter.wake(why);
         }
+    }
+
+    /// Ends the queue with this frame, if all that was queued has been written: nothing that was taken
+    /// is lost, and later senders are refused.
+    pub(crate) fn seal(&self, last: &[u8]) -> bool {
+        let Some(closed) = self.queue.lock().seal(last) else {
+            return false;
+        };
+        self.release(closed.released);
+        for waiter in closed.waiters {
+            waiter.wake(Wake::Disconnected);
+        }
+        true
     }
 
     /// True after [`Outbox::close`].

@@ -15,34 +15,12 @@ use std::sync::Arc;
 use rustix::net::RecvFlags;
 
 use crate::connection::host::{Blob, Delivery, Host, Incoming, Source};
-use crate::connection::inlet::{ControlMessage, Subject};
+use crate::connection::inlet;
 use crate::connection::outbox::Outbox;
 use crate::connection::session::{CloseReason, PROBE_ID, Session};
 use crate::limits;
 use crate::wire::frame::{self, Dest, DestBuf, Head, Kind};
 use crate::wire::term::{AtomGate, Facts, Form, TermLimits, scan};
-
-/// Name that membership messages are sent to.
-pub const MEMBERSHIP_NAME: &str = "partisan_membership";
-
-/// Name that broadcasts on their way are sent to.
-pub const BROADCAST_NAME: &str = "partisan_broadcast";
-
-/// What messages to this name are about, if they are for the node itself and not for a process.
-pub fn subject(name: &str) -> Option<Subject> {
-    match name {
-        MEMBERSHIP_NAME => Some(Subject::Membership),
-        BROADCAST_NAME => Some(Subject::Broadcast),
-        _ => None,
-    }
-}
-
-fn subject_of(dest: Dest<'_>) -> Option<Subject> {
-    match dest {
-        Dest::Name(name) => subject(name),
-        Dest::Pid { .. } => None,
-    }
-}
 
 /// Bytes read at once while only small messages arrive.
 const READ_BYTES: usize = 256 << 10;
@@ -160,8 +138,6 @@ pub(crate) struct Receiver<B> {
     wish: usize,
     /// True if a large message was seen since the flag was last cleared.
     pub(crate) bulk: bool,
-    /// Messages delivered since the counter was last taken.
-    pub(crate) delivered: u32,
     /// Messages that nobody was there to receive since the counter was last taken.
     pub(crate) undelivered: u64,
     /// Messages that the host could not decode since the counter was last taken.
@@ -179,7 +155,6 @@ impl<B: Blob> Receiver<B> {
             paused: false,
             wish: READ_BYTES,
             bulk: false,
-            delivered: 0,
             undelivered: 0,
             undecodable: 0,
         }
@@ -428,10 +403,10 @@ impl<B: Blob> Receiver<B> {
             Kind::Close => {
                 // Other connections of the session may still bring what was sent before.
                 let (code, why) = frame::parse_close(body).map_err(protocol)?;
-                ctx.session.close_after_flush(match code {
-                    frame::CLOSE_RELEASED => CloseReason::Released,
-                    _ => CloseReason::Peer(why),
-                });
+                match code {
+                    frame::CLOSE_RELEASED => ctx.session.released_by_peer(),
+                    _ => ctx.session.close_after_flush(CloseReason::Peer(why)),
+                }
                 Ok(())
             }
             other => Err(protocol(format!("frame {other:?} inside a session"))),
@@ -453,46 +428,50 @@ impl<B: Blob> Receiver<B> {
         let limits = ctx.limits.term;
         let facts = scan(term, Form::Whole, &limits, &mut Gate(ctx)).map_err(protocol)?;
         facts.common().map_err(protocol)?;
-        let subject = subject_of(head.dest);
-        if let Some(subject) = subject
-            && control(subject, term, ctx)?
-        {
-            return Ok(());
-        }
-        if subject.is_some() {
+        let mut blobs = Vec::new();
+        if !self.deliver(head.dest, term, &facts, &mut blobs, ctx)? {
             self.stalled = Some(Assembled {
                 dest: head.dest.into(),
                 term: term.to_vec(),
                 facts,
-                blobs: Vec::new(),
+                blobs,
             });
-            return Ok(());
         }
-        let mut blobs = Vec::new();
+        Ok(())
+    }
+
+    /// Gives a message to whom it is for. False if there is no room: the connection is resumed then.
+    fn deliver<H: Host<Blob = B>>(
+        &mut self,
+        dest: Dest<'_>,
+        term: &[u8],
+        facts: &Facts,
+        blobs: &mut Vec<B>,
+        ctx: &mut Context<'_, H>,
+    ) -> Result<bool, CloseReason> {
+        if let Dest::Name(name) = dest
+            && let Some(subject) = inlet::subject(name)
+        {
+            let taken = inlet::offer(ctx.session, ctx.outbox, subject, term);
+            return taken.map_err(protocol);
+        }
         let message = Incoming {
-            dest: head.dest,
+            dest,
             origin: None,
             term,
-            facts: &facts,
-            blobs: &mut blobs,
+            facts,
+            blobs,
         };
         match ctx
             .host
             .deliver(ctx.thread, ctx.session, ctx.outbox, message)
         {
-            Delivery::Full => {
-                self.stalled = Some(Assembled {
-                    dest: head.dest.into(),
-                    term: term.to_vec(),
-                    facts,
-                    blobs,
-                });
-            }
-            Delivery::Done => self.delivered += 1,
+            Delivery::Full => return Ok(false),
+            Delivery::Done => ctx.outbox.set_used(),
             Delivery::NoProcess => self.undelivered += 1,
             Delivery::Undecodable => self.undecodable += 1,
         }
-        Ok(())
+        Ok(true)
     }
 
     fn open<H: Host<Blob = B>>(
@@ -634,19 +613,11 @@ impl<B: Blob> Receiver<B> {
                     {
                         return Err(protocol("fragment is longer than its message"));
                     }
-                    return self.complete(message, ctx);
+                    return self.deliver_assembled(message, ctx);
                 }
             }
         }
         Ok(())
-    }
-
-    fn complete<H: Host<Blob = B>>(
-        &mut self,
-        message: Assembled<B>,
-        ctx: &mut Context<'_, H>,
-    ) -> Result<(), CloseReason> {
-        self.deliver_assembled(message, ctx)
     }
 
     fn deliver_assembled<H: Host<Blob = B>>(
@@ -654,27 +625,9 @@ impl<B: Blob> Receiver<B> {
         mut message: Assembled<B>,
         ctx: &mut Context<'_, H>,
     ) -> Result<(), CloseReason> {
-        if let Some(subject) = subject_of(message.dest.as_dest()) {
-            if !control(subject, &message.term, ctx)? {
-                self.stalled = Some(message);
-            }
-            return Ok(());
-        }
-        let incoming = Incoming {
-            dest: message.dest.as_dest(),
-            origin: None,
-            term: &message.term,
-            facts: &message.facts,
-            blobs: &mut message.blobs,
-        };
-        match ctx
-            .host
-            .deliver(ctx.thread, ctx.session, ctx.outbox, incoming)
-        {
-            Delivery::Full => self.stalled = Some(message),
-            Delivery::Done => self.delivered += 1,
-            Delivery::NoProcess => self.undelivered += 1,
-            Delivery::Undecodable => self.undecodable += 1,
+        let dest = message.dest.as_dest();
+        if !self.deliver(dest, &message.term, &message.facts, &mut message.blobs, ctx)? {
+            self.stalled = Some(message);
         }
         Ok(())
     }
@@ -723,32 +676,6 @@ fn parse_head<B>(
         term: Vec::new(),
     };
     Ok((used.saturating_sub(before), Some(phase)))
-}
-
-/// Passes a message to the control plane. False if it has to wait: the connection is resumed then.
-fn control<H: Host>(
-    subject: Subject,
-    term: &[u8],
-    ctx: &mut Context<'_, H>,
-) -> Result<bool, CloseReason> {
-    let limit = match subject {
-        Subject::Membership => limits::MAX_CONTROL_BYTES,
-        Subject::Broadcast => limits::MAX_BROADCAST_MESSAGE_BYTES,
-    };
-    let bytes = match term {
-        [131, 109, _, _, _, _, bytes @ ..] if bytes.len() <= limit => bytes,
-        _ => {
-            return Err(protocol(
-                "message to the node itself is not a binary within its limit",
-            ));
-        }
-    };
-    let message = ControlMessage {
-        session: ctx.session.clone(),
-        subject,
-        bytes: bytes.to_vec(),
-    };
-    Ok(ctx.session.inlet.offer(message, ctx.outbox).is_ok())
 }
 
 /// Delivers a term that `session` has brought inside of another message to the process of this name.

@@ -251,10 +251,21 @@ impl Session {
     }
 
     /// Like [`Session::close_after_flush`], and the peer is told that this node lives and only needs
-    /// the session no longer.
+    /// the session no longer. Nothing may be lost: bounded by [`RELEASE_PATIENCE`](limits::RELEASE_PATIENCE).
     pub fn release(&self) {
         self.released.store(true, Ordering::Release);
         self.close_after_flush(CloseReason::Local("no longer needed"));
+    }
+
+    /// The peer has released the session.
+    pub(crate) fn released_by_peer(&self) {
+        self.released.store(true, Ordering::Release);
+        self.close_after_flush(CloseReason::Released);
+    }
+
+    /// Whether either end has released the session, rather than ended it.
+    pub fn is_released(&self) -> bool {
+        self.released.load(Ordering::Acquire)
     }
 
     /// The frame that says goodbye.
@@ -265,12 +276,23 @@ impl Session {
         }
     }
 
+    /// Whether messages of users have passed since the last call.
+    pub(crate) fn take_used(&self) -> bool {
+        let used = |any, outbox: &Arc<Outbox>| any | outbox.take_used();
+        self.outboxes.iter().fold(false, used)
+    }
+
     /// Asks the peer for a sign of life, which arrives as [`SessionEvent::Alive`].
     pub fn probe(&self) {
         self.probed.store(true, Ordering::Release);
         if let Some(first) = self.outboxes.first() {
             first.send_urgent(&crate::wire::frame::ping(PROBE_ID));
         }
+    }
+
+    /// Whether the session is neither closed nor about to be.
+    pub(crate) fn is_lasting(&self) -> bool {
+        self.is_open() && !self.is_draining()
     }
 
     pub(crate) fn is_draining(&self) -> bool {

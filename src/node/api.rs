@@ -46,6 +46,8 @@ pub(crate) struct Inner {
     pub(crate) allow: Allow,
     pub(crate) view: Arc<View>,
     pub(crate) limits: ReceiveLimits,
+    /// Whether nodes without a session are reached when they are sent to.
+    pub(crate) reaches: bool,
     /// The process that handles without a mailbox send and call as.
     pub(crate) own_process: Local,
     pub(crate) scopes: Scopes,
@@ -61,6 +63,7 @@ impl Inner {
         registry: Arc<Registry>,
         view: Arc<View>,
         limits: ReceiveLimits,
+        reaches: bool,
         distribution: Option<&Distribution>,
     ) -> Self {
         let relations = distribution.map_or(0, |d| d.max_peer_relations);
@@ -91,6 +94,7 @@ impl Inner {
             allow: distribution.map(|d| d.allow.clone()).unwrap_or_default(),
             view,
             limits,
+            reaches,
             own_process,
             scopes: Scopes::default(),
             stock: OnceLock::new(),

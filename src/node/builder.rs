@@ -221,6 +221,32 @@ impl Builder {
         self
     }
 
+    /// On a partial overlay: how many nodes may pass a packet on to a node that can't be dialled. Default: 32.
+    pub fn relay_ttl(mut self, nodes: u8) -> Self {
+        self.config.relay_ttl = nodes;
+        self
+    }
+
+    /// On a partial overlay: whether this node dials nodes that are no neighbours when something is sent to them. If
+    /// not, they are reached over neighbours only. Default: true.
+    pub fn relay_direct(mut self, direct: bool) -> Self {
+        self.config.relay_direct = direct;
+        self
+    }
+
+    /// On a partial overlay: how long a node may take to be reached. Default: 10 s.
+    pub fn reach_patience(mut self, patience: Duration) -> Self {
+        self.config.reach_patience = patience;
+        self
+    }
+
+    /// On a partial overlay: how long a session with a node that is no neighbour is kept while nothing is sent
+    /// either way. Default: 60 s.
+    pub fn reach_idle(mut self, idle: Duration) -> Self {
+        self.config.reach_idle = idle;
+        self
+    }
+
     /// Starts the node. Blocks for the moment that it takes to open the listening sockets.
     ///
     /// # Errors
@@ -250,7 +276,7 @@ impl Builder {
         let (mut threads, mut first) = (None, None);
         if let Some(distribution) = &distribution {
             let threads = threads.insert(stock::threads(distribution)?);
-            let unnamed = config.local(identity.clone());
+            let unnamed = config.local(identity.clone(), None);
             if let Some((given, link)) = stock::named(threads, distribution, unnamed)? {
                 config.name = given.node.clone();
                 identity = given;
@@ -264,10 +290,11 @@ impl Builder {
         let view = Arc::new(View::new(event_backlog));
         let limits = config.io.limits.clone();
         let queue_bytes = config.io.queue_bytes;
+        let reaches = !config.overlay.is_whole();
         let runtime = Runtime::start(host, identity, config, Box::new(Telling(view.clone())))?;
         let local = runtime.local().clone();
         let distributed = distribution.as_ref();
-        let inner = Inner::new(runtime, registry, view, limits, distributed);
+        let inner = Inner::new(runtime, registry, view, limits, reaches, distributed);
         let inner = Arc::new(inner);
         if let (Some(config), Some(gate), Some(threads)) = (distribution, gate, threads) {
             let setup = stock::Setup {

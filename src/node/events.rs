@@ -174,13 +174,15 @@ impl View {
 pub(crate) struct Telling(pub(crate) Arc<View>);
 
 impl Observer for Telling {
-    fn session_up(&mut self, session: &Arc<Session>, _: Option<&NodeSpec>) {
+    fn session_up(&mut self, session: &Arc<Session>, _: Option<&NodeSpec>, news: bool) {
         let node = session.peer.node.clone();
         self.0.set(&node, Some(session.clone()));
-        self.0.tell(NodeEvent::Up { node });
+        if news {
+            self.0.tell(NodeEvent::Up { node });
+        }
     }
 
-    fn session_down(&mut self, session: &Arc<Session>, reason: &CloseReason) {
+    fn session_down(&mut self, session: &Arc<Session>, reason: &CloseReason, news: bool) {
         let node = session.peer.node.clone();
         let routes = self.0.routes.load_full();
         // A newer session may have taken its place.
@@ -189,9 +191,16 @@ impl Observer for Telling {
         {
             self.0.set(&node, None);
         }
+        if news {
+            let reason = reason.clone();
+            self.0.tell(NodeEvent::Down { node, reason });
+        }
+    }
+
+    fn node_down(&mut self, node: &str, reason: &str) {
         self.0.tell(NodeEvent::Down {
-            node,
-            reason: reason.clone(),
+            node: node.into(),
+            reason: CloseReason::Lost(reason.into()),
         });
     }
 

@@ -19,6 +19,7 @@ mod persist;
 pub(crate) mod pg;
 pub(crate) mod process;
 pub(crate) mod processes;
+pub mod reach;
 pub(crate) mod registry;
 mod requests;
 pub mod runtime;

@@ -4,9 +4,11 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::node::runtime::Config;
+use crate::overlay::client_server::{self, ClientServer};
 use crate::overlay::hyparview::{self, HyParView};
 use crate::overlay::membership::{Framed, Membership};
 use crate::overlay::scamp::{self, Scamp};
+use crate::overlay::static_topology::Static;
 use crate::overlay::{Contact, Overlay, full_mesh};
 
 /// Makes the overlay of a node, which is given.
@@ -23,6 +25,11 @@ pub enum OverlayConfig {
     HyParView(hyparview::Config),
     /// Every node has links to a number of others that grows with the logarithm of the cluster; see [`scamp`].
     Scamp(scamp::Config),
+    /// Servers, all linked with each other, and clients, each linked with one of them; see [`client_server`].
+    ClientServer(client_server::Config),
+    /// Links with exactly those nodes that one end has joined; see
+    /// [`static_topology`](crate::overlay::static_topology).
+    Static,
     /// One of the user's own; see [`OverlayConfig::custom`].
     #[doc(hidden)]
     Custom(&'static str, Arc<Make>),
@@ -56,14 +63,23 @@ impl OverlayConfig {
             Self::FullMesh => "full_mesh",
             Self::HyParView(_) => "hyparview",
             Self::Scamp(_) => "scamp",
+            Self::ClientServer(_) => "client_server",
+            Self::Static => "static",
             Self::Custom(name, _) => name,
         }
+    }
+
+    /// Whether every node has links to all others; else some are reached by links that are made on demand, or over
+    /// other nodes.
+    pub fn is_whole(&self) -> bool {
+        matches!(self, Self::FullMesh)
     }
 
     pub(crate) fn build(&self, config: &Config, own: Contact) -> Box<dyn Membership> {
         match self {
             Self::FullMesh => {
                 let mesh = full_mesh::Config {
+                    fanout: config.fanout,
                     periodic_interval: config.periodic_interval,
                     ..full_mesh::Config::default()
                 };
@@ -76,6 +92,14 @@ impl OverlayConfig {
             }
             Self::Scamp(config) => {
                 let overlay = Scamp::new(config.clone(), own.clone());
+                Box::new(Framed::new(self.name(), own, overlay))
+            }
+            Self::ClientServer(config) => {
+                let overlay = ClientServer::new(config.clone(), own.clone());
+                Box::new(Framed::new(self.name(), own, overlay))
+            }
+            Self::Static => {
+                let overlay = Static::new(own.clone());
                 Box::new(Framed::new(self.name(), own, overlay))
             }
             Self::Custom(_, make) => make(own),

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::RwLock;
 
-use crate::connection::receive::subject;
+use crate::connection::inlet::subject;
 use crate::limits::MAX_ATOM_CHARS;
 use crate::node::mailbox::RegisterError;
 use crate::node::requests::REQUESTS_NAME;

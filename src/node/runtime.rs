@@ -26,6 +26,7 @@ use crate::connection::io::{self, Io};
 use crate::connection::listen;
 use crate::connection::session::{CloseReason, Session};
 use crate::connection::stock::StockDesk;
+use crate::connection::tunnel::{Outlets, Tunnels};
 use crate::distribution::epmd::EpmdError;
 use crate::distribution::manager::ConnectError;
 use crate::distribution::names::NameError;
@@ -60,10 +61,21 @@ pub struct Config {
     pub connection_interval: Duration,
     /// Random addition to a pause (`connection_jitter`).
     pub connection_jitter: Duration,
-    /// How often the membership is gossiped (`periodic_interval`).
+    /// How often the membership of a full mesh is gossiped (`periodic_interval`).
     pub periodic_interval: Duration,
+    /// To how many members, and to how many news of others go at once (`fanout`).
+    pub fanout: usize,
     /// Who keeps links to whom.
     pub overlay: OverlayConfig,
+    /// How many nodes may pass on a packet to a node that has no link with its sender (`relay_ttl`).
+    pub relay_ttl: u8,
+    /// Whether nodes are dialled that are no neighbours on a partial overlay (`relay_direct`); else they are reached
+    /// over neighbours only.
+    pub relay_direct: bool,
+    /// How long a node may take to be reached on a partial overlay.
+    pub reach_patience: Duration,
+    /// How long a session is kept there that nobody uses.
+    pub reach_idle: Duration,
     /// How broadcasts travel.
     pub broadcast: plumtree::Config,
     /// Where the membership is kept; `None`: nowhere.
@@ -74,7 +86,7 @@ pub struct Config {
 
 impl Config {
     /// What a handshake has to know of this node, in a new incarnation.
-    pub(crate) fn local(&self, identity: Identity) -> Local {
+    pub(crate) fn local(&self, identity: Identity, tunnels: Option<Arc<Tunnels>>) -> Local {
         Local {
             identity,
             stock_flags: Flags::STOCK,
@@ -82,6 +94,7 @@ impl Config {
             channels: self.channels.clone(),
             cookie: self.cookie.clone(),
             cookies: self.cookies.clone(),
+            tunnels,
         }
     }
 
@@ -99,7 +112,12 @@ impl Config {
             connection_interval: Duration::from_secs(1),
             connection_jitter: Duration::from_secs(1),
             periodic_interval: Duration::from_secs(10),
+            fanout: 5,
             overlay: OverlayConfig::default(),
+            relay_ttl: 32,
+            relay_direct: true,
+            reach_patience: Duration::from_secs(10),
+            reach_idle: Duration::from_secs(60),
             broadcast: plumtree::Config::default(),
             data_dir: None,
             stock: None,
@@ -151,9 +169,12 @@ pub enum StartError {
 /// What happens to a node, told on its control thread. Must not block.
 pub trait Observer: Send + 'static {
     /// A session is up. Messages can be sent and will be delivered after the call returns.
-    fn session_up(&mut self, session: &Arc<Session>, spec: Option<&NodeSpec>);
-    /// A session has ended and nothing more of it will be delivered.
-    fn session_down(&mut self, session: &Arc<Session>, reason: &CloseReason);
+    /// `news`: the node was not up before.
+    fn session_up(&mut self, session: &Arc<Session>, spec: Option<&NodeSpec>, news: bool);
+    /// A session has ended and nothing more of it will be delivered. `news`: the node is down now.
+    fn session_down(&mut self, session: &Arc<Session>, reason: &CloseReason, news: bool);
+    /// A node without a session is down: it can't be reached, or has restarted.
+    fn node_down(&mut self, node: &str, reason: &str);
     /// Whether everybody knows of the end of a session when [`Observer::session_down`] returns.
     /// If not, the peer comes back only after [`Command::Told`]: else messages of its next session
     /// could overtake the news, and a gap in a sender's order would be seen before its reason.
@@ -205,6 +226,10 @@ pub enum Command {
     Sessions(Reply<Vec<Arc<Session>>>),
     /// Close the session with a node; true if there was one.
     Disconnect(Arc<str>, Reply<bool>),
+    /// On a partial overlay: get a session with this node; whether there is one now.
+    Reach(Arc<str>, Reply<bool>),
+    /// On a partial overlay: keep a session with this node until it is down, or no longer.
+    Watch(Arc<str>, bool),
     /// Everybody has been told that the session with this node is down; see
     /// [`Observer::tells_at_once`].
     Told(Arc<str>),
@@ -234,7 +259,14 @@ impl<H: Host> Runtime<H> {
         observer: Box<dyn Observer>,
     ) -> Result<Self, StartError> {
         check(&config)?;
-        let local = Arc::new(config.local(identity));
+        let (tunnels, outlets) = match config.overlay.is_whole() {
+            true => (None, None),
+            false => {
+                let (tunnels, outlets) = Tunnels::new(&config.name, rand::rng().random());
+                (Some(tunnels), Some(outlets))
+            }
+        };
+        let local = Arc::new(config.local(identity, tunnels));
         let io = Arc::new(Io::start(host, config.io.clone())?);
         let (commands, inbox) = mpsc::unbounded_channel();
         let (started, outcome) = std::sync::mpsc::channel();
@@ -243,7 +275,7 @@ impl<H: Host> Runtime<H> {
             std::thread::Builder::new()
                 .name("partisan-control".into())
                 .spawn(move || {
-                    run(local, io, config, observer, inbox, &started);
+                    run(local, io, config, observer, inbox, &started, outlets);
                 })
         };
         let failed = |e: StartError| {
@@ -358,6 +390,7 @@ fn run<H: Host>(
     observer: Box<dyn Observer>,
     inbox: mpsc::UnboundedReceiver<Command>,
     started: &Started,
+    outlets: Option<Outlets>,
 ) {
     let runtime = match tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -379,7 +412,7 @@ fn run<H: Host>(
                     return;
                 }
             };
-            match Control::new(local, io, config, observer.clone(), listeners) {
+            match Control::new(local, io, config, observer.clone(), listeners, outlets) {
                 Ok(mut control) => {
                     let _ = started.send(Ok((control.own_spec().clone(), Handle::current())));
                     control.run(inbox).await;

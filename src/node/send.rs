@@ -23,6 +23,7 @@ use crate::node::events::Route;
 use crate::node::mailbox::Message;
 use crate::node::processes::Outcome;
 use crate::node::registry::{SERVICE_NAMES, is_free_name};
+use crate::node::runtime::Command;
 use crate::node::services;
 use crate::node::slot::{Refused, Slot};
 use crate::wire::dist::{Control, Signal};
@@ -159,12 +160,15 @@ impl SendOptions {
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum SendError {
-    /// There has been no session with the node yet.
+    /// There has been no session with the node yet. On a partial overlay only senders that don't wait are told so.
     #[error("the node is not connected yet")]
     NotYetConnected,
     /// The session with the node has ended.
     #[error("the node is not connected any more")]
     Disconnected,
+    /// The node could not be reached, neither at its addresses nor over other nodes.
+    #[error("the node {0} could not be reached")]
+    Unreachable(Arc<str>),
     /// There is no room, and waiting was not wanted.
     #[error("no room to send now")]
     Busy,
@@ -230,31 +234,26 @@ impl Node {
         options: &SendOptions,
     ) -> Result<(), SendError> {
         let to = to.into();
-        let wait = match self.attempt(to, term, options)? {
-            Attempt::Done => return Ok(()),
-            _ if options.nosuspend => return Err(SendError::Busy),
-            wait => wait,
+        let mut attempt = match self.attempt(to, term, options) {
+            Ok(Attempt::Done) => return Ok(()),
+            Ok(_) if options.nosuspend => return Err(SendError::Busy),
+            Err(e) if options.nosuspend || !self.may_reach(&e) => {
+                self.begin_reach(to.node(), &e);
+                return Err(e);
+            }
+            attempt => attempt,
         };
         let waiting = async {
-            match wait {
-                Attempt::Done => Ok(()),
-                Attempt::FullHere(slot) => {
-                    let put = slot.put_waiting(self.message(term)).await;
-                    // A mailbox that is closed has nobody to read it.
-                    put.or_else(|_| self.alive())
+            loop {
+                let outcome = match attempt {
+                    Ok(attempt) => self.wait_for(attempt, to, term).await,
+                    Err(e) => Err(e),
+                };
+                match outcome {
+                    Err(e) if self.may_reach(&e) => self.reach(to.node()).await?,
+                    outcome => return outcome,
                 }
-                Attempt::Full(outbox) => {
-                    let dest = to.at_node().ok_or(SendError::Alias)?;
-                    self.wait(&outbox, dest, term).await
-                }
-                Attempt::FullLink(link) => {
-                    self.pushed(link.send(self.lane(), self.letter(to, term)).await)
-                }
-                Attempt::NoLink(node) => {
-                    let link = self.connect_link(node).await;
-                    let link = link.map_err(|e| SendError::NoLink(e.to_string().into()))?;
-                    self.pushed(link.send(self.lane(), self.letter(to, term)).await)
-                }
+                attempt = self.attempt(to, term, options);
             }
         };
         match options.timeout {
@@ -267,6 +266,65 @@ impl Node {
                     () = timer.fired() => Err(SendError::Timeout),
                 }
             }
+        }
+    }
+
+    async fn wait_for(
+        &self,
+        attempt: Attempt,
+        to: Destination<'_>,
+        term: &Term,
+    ) -> Result<(), SendError> {
+        match attempt {
+            Attempt::Done => Ok(()),
+            Attempt::FullHere(slot) => {
+                let put = slot.put_waiting(self.message(term)).await;
+                // A mailbox that is closed has nobody to read it.
+                put.or_else(|_| self.alive())
+            }
+            Attempt::Full(outbox) => {
+                let dest = to.at_node().ok_or(SendError::Alias)?;
+                self.wait(&outbox, dest, term).await
+            }
+            Attempt::FullLink(link) => {
+                self.pushed(link.send(self.lane(), self.letter(to, term)).await)
+            }
+            Attempt::NoLink(node) => {
+                let link = self.connect_link(node).await;
+                let link = link.map_err(|e| SendError::NoLink(e.to_string().into()))?;
+                self.pushed(link.send(self.lane(), self.letter(to, term)).await)
+            }
+        }
+    }
+
+    /// On a partial overlay: gets a session with a node, at its addresses or over other nodes. Sending does
+    /// that by itself. On a full mesh it only looks.
+    ///
+    /// # Errors
+    /// [`SendError::Unreachable`] after [`Builder::reach_patience`](crate::Builder::reach_patience),
+    /// [`SendError::NotAlive`].
+    pub async fn reach(&self, node: &str) -> Result<(), SendError> {
+        let runtime = &self.inner().runtime;
+        match runtime
+            .ask(|reply| Command::Reach(node.into(), reply))
+            .await
+        {
+            Some(true) => Ok(()),
+            Some(false) => Err(SendError::Unreachable(node.into())),
+            None => Err(SendError::NotAlive),
+        }
+    }
+
+    /// Whether a node that could not be sent to for this reason may yet be reached.
+    fn may_reach(&self, error: &SendError) -> bool {
+        let unlinked = matches!(error, SendError::NotYetConnected | SendError::Disconnected);
+        unlinked && self.inner().reaches
+    }
+
+    fn begin_reach(&self, node: &str, error: &SendError) {
+        if self.may_reach(error) {
+            let command = Command::Reach(node.into(), Box::new(|_| ()));
+            self.inner().runtime.command(command);
         }
     }
 
@@ -293,13 +351,20 @@ impl Node {
         term: &Term,
         options: &SendOptions,
     ) -> Result<(), SendError> {
-        match self.attempt(to.into(), term, options)? {
-            Attempt::Done => Ok(()),
-            Attempt::NoLink(node) => {
+        let to = to.into();
+        match self.attempt(to, term, options) {
+            Ok(Attempt::Done) => Ok(()),
+            Ok(Attempt::NoLink(node)) => {
                 self.begin_link(node);
                 Err(SendError::NotYetConnected)
             }
-            Attempt::Full(_) | Attempt::FullHere(_) | Attempt::FullLink(_) => Err(SendError::Busy),
+            Ok(Attempt::Full(_) | Attempt::FullHere(_) | Attempt::FullLink(_)) => {
+                Err(SendError::Busy)
+            }
+            Err(e) => {
+                self.begin_reach(to.node(), &e);
+                Err(e)
+            }
         }
     }
 

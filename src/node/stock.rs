@@ -293,6 +293,7 @@ pub(crate) fn named(
     let host = local.identity.node.trim_start_matches('@').to_owned();
     let form = NodeName::parse(&format!("x@{host}"))?.form();
     let local = Local {
+        tunnels: None,
         identity: Identity::new(host, 0),
         ..local
     };

@@ -2,8 +2,18 @@
 //!
 //! Integers are big-endian. A text is `length:16, UTF-8`. Nothing is allocated by a length that a
 //! peer claims.
+//!
+//! What a protocol persists is sealed, so that a damaged file is refused as a whole:
+//!
+//! ```text
+//! file:     magic:4 bytes  version:8  SHA-256 of the body:32 bytes  body
+//! ```
 
 use std::sync::Arc;
+
+use sha2::{Digest, Sha256};
+
+const DIGEST_BYTES: usize = 32;
 
 /// Why bytes are no message of a protocol, or no file of one.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -101,6 +111,14 @@ impl<'a> Reader<'a> {
         std::str::from_utf8(self.take(length)?).map_err(|_| DecodeError::Bad("text"))
     }
 
+    /// A version, which must be this one.
+    pub fn version(&mut self, known: u8) -> Result<(), DecodeError> {
+        match self.u8()? {
+            version if version == known => Ok(()),
+            other => Err(DecodeError::Version(other)),
+        }
+    }
+
     /// The end: an error if there are more bytes.
     pub fn end(&self) -> Result<(), DecodeError> {
         match self.0.len() {
@@ -115,4 +133,27 @@ pub fn put_text(out: &mut Vec<u8>, text: &str) {
     let end = text.floor_char_boundary(text.len().min(u16::MAX.into()));
     out.extend_from_slice(&(end as u16).to_be_bytes());
     out.extend_from_slice(&text.as_bytes()[..end]);
+}
+
+/// The file of a protocol that has this body.
+pub fn seal(magic: [u8; 4], version: u8, body: &[u8]) -> Vec<u8> {
+    let mut out = magic.to_vec();
+    out.push(version);
+    out.extend_from_slice(&Sha256::digest(body));
+    out.extend_from_slice(body);
+    out
+}
+
+/// The body of a file that [`seal`] has made.
+pub fn unseal(magic: [u8; 4], version: u8, bytes: &[u8]) -> Result<Reader<'_>, DecodeError> {
+    let mut reader = Reader::new(bytes);
+    if reader.array() != Ok(magic) {
+        return Err(DecodeError::Magic);
+    }
+    reader.version(version)?;
+    let digest = reader.take(DIGEST_BYTES)?;
+    if digest != Sha256::digest(reader.rest()).as_slice() {
+        return Err(DecodeError::Damaged);
+    }
+    Ok(reader)
 }

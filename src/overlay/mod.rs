@@ -7,6 +7,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+pub mod client_server;
 pub mod codec;
 pub mod contact;
 pub mod contract;
@@ -14,6 +15,7 @@ pub mod full_mesh;
 pub mod hyparview;
 pub mod membership;
 pub mod scamp;
+pub mod static_topology;
 
 pub use contact::{Contact, MAX_ADDRS};
 pub use contract::{Down, Effect, Effects, Error, Event, Overlay, Peer, Wire};

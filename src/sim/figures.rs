@@ -7,7 +7,7 @@ use super::latency::nanos;
 use super::world::{Protocols, Totals, World};
 
 /// All figures and what they mean, in the order in which they are shown.
-pub(crate) const ALL: [(&str, &str); 36] = [
+pub(crate) const ALL: [(&str, &str); 40] = [
     ("nodes", "nodes that run"),
     ("degree_mean", "neighbours of a node"),
     (
@@ -67,6 +67,16 @@ pub(crate) const ALL: [(&str, &str); 36] = [
     ("keep_alives", "keep-alives sent by a node in a second"),
     ("table_bytes_mean", "bytes in a node's tables, about"),
     ("table_bytes_max", "bytes in the largest node's tables"),
+    (
+        "unicast_delivered",
+        "part of the messages to a node that have arrived",
+    ),
+    ("unicast_tries", "tries for each of them"),
+    (
+        "unicast_stretch",
+        "transmissions of a message that is not its pair's first over the shortest path, median",
+    ),
+    ("unicast_stretch_max", "the same, most"),
     ("violations", "invariants broken"),
 ];
 
@@ -83,6 +93,7 @@ pub(crate) type Figures = BTreeMap<&'static str, f64>;
 pub(crate) struct Before {
     pub(crate) at: u64,
     pub(crate) casts: usize,
+    pub(crate) posts: usize,
     received: Vec<u64>,
     totals: Totals,
     counts: super::network::Counts,
@@ -94,6 +105,7 @@ impl Before {
         Self {
             at: world.net.now,
             casts: world.casts.len(),
+            posts: world.posts.len(),
             received: world.nodes.iter().map(|node| node.received).collect(),
             totals: world.totals,
             counts: world.net.counts,

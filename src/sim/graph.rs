@@ -1,6 +1,8 @@
 //! The overlay as an undirected graph, and what is measured of it: as `networkx` defines it, whose
 //! results `scripts/graph_check.py` compares.
 
+use std::collections::VecDeque;
+
 /// Sources of a breadth-first search that are taken at once, one bit each.
 const TOGETHER: usize = 64;
 
@@ -108,6 +110,23 @@ impl Graph {
         }
         sizes.sort_unstable_by(|a, b| b.cmp(a));
         sizes
+    }
+
+    /// How far all vertices are from this one; `u32::MAX`: not connected.
+    pub(crate) fn distances(&self, source: usize) -> Vec<u32> {
+        let mut distances = vec![u32::MAX; self.vertices()];
+        let mut todo = VecDeque::from([source]);
+        distances[source] = 0;
+        while let Some(vertex) = todo.pop_front() {
+            for next in self.neighbors(vertex) {
+                let next = *next as usize;
+                if distances[next] == u32::MAX {
+                    distances[next] = distances[vertex] + 1;
+                    todo.push_back(next);
+                }
+            }
+        }
+        distances
     }
 
     /// Shortest paths from these vertices to all others.

@@ -19,6 +19,8 @@ mod queue;
 mod report;
 mod scenario;
 mod simple;
+mod topologies;
+mod unicast;
 mod workload;
 mod world;
 

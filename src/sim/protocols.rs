@@ -7,6 +7,7 @@ use serde::Deserialize;
 use super::peer::{PEER_BYTES, SimPeer};
 use super::scenario::{Scenario, ScenarioError};
 use super::simple::Trees;
+use super::topologies::{ClientServers, Statics};
 use super::workload::{self, Dump, SeedResult};
 use super::world::Protocols;
 use crate::broadcast::{Broadcast, Flood, Plumtree, plumtree};
@@ -98,6 +99,14 @@ impl<A: Overlays, B: Broadcasts> Protocols for Pair<A, B> {
 #[serde(tag = "protocol", rename_all = "kebab-case", deny_unknown_fields)]
 enum OverlayConfig {
     Tree {},
+    Static {},
+    ClientServer {
+        /// The first so many nodes are servers.
+        servers: u32,
+        links: Option<usize>,
+        patience_ms: Option<f64>,
+        max_clients: Option<usize>,
+    },
     Hyparview {
         active: Option<usize>,
         passive: Option<usize>,
@@ -259,6 +268,10 @@ impl Chosen {
     pub(crate) fn run(self, scenario: &Scenario, seed: u64, dump: Dump<'_>) -> SeedResult {
         match self.overlay {
             OverlayConfig::Tree {} => self.with(Trees, scenario, seed, dump),
+            OverlayConfig::Static {} => self.with(Statics, scenario, seed, dump),
+            OverlayConfig::ClientServer { .. } => {
+                self.with(self.overlay.client_server(), scenario, seed, dump)
+            }
             OverlayConfig::Hyparview { .. } => {
                 let overlays = HyParViews(self.overlay.hyparview());
                 self.with(overlays, scenario, seed, dump)
@@ -303,6 +316,24 @@ fn seconds(value: f64) -> Duration {
 }
 
 impl OverlayConfig {
+    fn client_server(self) -> ClientServers {
+        let mut overlays = ClientServers::default();
+        if let Self::ClientServer {
+            servers,
+            links,
+            patience_ms,
+            max_clients,
+        } = self
+        {
+            overlays.servers = servers;
+            let config = &mut overlays.config;
+            set(&mut config.links, links, |links| links);
+            set(&mut config.patience, patience_ms, ms);
+            set(&mut config.max_clients, max_clients, |clients| clients);
+        }
+        overlays
+    }
+
     fn hyparview(self) -> hyparview::Config {
         let mut config = hyparview::Config::default();
         if let Self::Hyparview {

@@ -120,6 +120,7 @@ pub(crate) struct Phase {
     pub(crate) churn: Option<Churn>,
     pub(crate) partitions: Option<Partitions>,
     pub(crate) broadcasts: Option<Broadcasts>,
+    pub(crate) unicast: Option<Unicast>,
     /// Whether the graph is measured at its end.
     #[serde(default)]
     pub(crate) graph: bool,
@@ -132,7 +133,11 @@ pub(crate) struct Phase {
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Crash {
+    #[serde(default)]
     pub(crate) fraction: f64,
+    /// So many of those that have joined first, in place of random ones.
+    #[serde(default)]
+    pub(crate) first: usize,
     /// Whether their hosts stop, so that connections don't break.
     #[serde(default)]
     pub(crate) silent: bool,
@@ -225,6 +230,30 @@ impl Default for Broadcasts {
 }
 
 /// Who broadcasts.
+/// Messages between nodes that need not be neighbours.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Unicast {
+    /// Pairs of sender and receiver, at random.
+    pub(crate) pairs: usize,
+    /// Messages of each pair.
+    pub(crate) messages: usize,
+    /// Seconds over which they are spread.
+    pub(crate) over: f64,
+    pub(crate) bytes: usize,
+}
+
+impl Default for Unicast {
+    fn default() -> Self {
+        Self {
+            pairs: 100,
+            messages: 10,
+            over: 60.0,
+            bytes: 64,
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum From {

@@ -39,6 +39,8 @@ enum Action {
         turn: Option<usize>,
         bytes: u32,
     },
+    /// A message, or once more if it has not arrived.
+    Post(usize),
     /// Look whether all are in one component.
     Look,
 }
@@ -185,6 +187,9 @@ impl<P: Protocols> Course<P> {
         if let Some(broadcasts) = &phase.broadcasts {
             self.broadcasts(broadcasts);
         }
+        if let Some(unicast) = &phase.unicast {
+            self.unicast(unicast);
+        }
         while let Some(entry) = self.agenda.first_entry() {
             let (at, _) = *entry.key();
             if at > end {
@@ -197,6 +202,7 @@ impl<P: Protocols> Course<P> {
         self.world.run(end);
 
         let mut figures = figures::of_phase(&self.world, &before, scenario.cycle);
+        self.world.of_posts(&mut figures, before.posts);
         if phase.crash.is_some() {
             let seconds = self.healed.map_or(-1.0, |at| (at - before.at) as f64 / 1e9);
             let cycles = (seconds / scenario.cycle).max(-1.0);
@@ -271,6 +277,12 @@ impl<P: Protocols> Course<P> {
     fn crash(&mut self, crash: &Crash) {
         let mut live = self.world.live();
         let count = (live.len() as f64 * crash.fraction).round() as usize;
+        if crash.first > 0 {
+            for node in live.into_iter().take(crash.first) {
+                self.world.crash(node, crash.silent);
+            }
+            return;
+        }
         for place in 0..count.min(live.len() - 1) {
             let other = place + below(&mut self.rng, live.len() - place);
             live.swap(place, other);
@@ -326,6 +338,26 @@ impl<P: Protocols> Course<P> {
             let bytes = broadcasts.bytes as u32;
             let at = begun + nanos(gap * number as f64);
             self.plan(at, Action::Cast { turn, bytes });
+        }
+    }
+
+    fn unicast(&mut self, unicast: &scenario::Unicast) {
+        self.world.start_routers();
+        let live = self.world.live();
+        let begun = self.world.now();
+        let gap = unicast.over / unicast.messages.max(1) as f64;
+        for _ in 0..unicast.pairs {
+            let from = live[below(&mut self.rng, live.len())];
+            let to = live[below(&mut self.rng, live.len())];
+            if from == to {
+                continue;
+            }
+            let offset = gap * unit(&mut self.rng);
+            for number in 0..unicast.messages {
+                let post = self.world.posted(from, to, number > 0, unicast.bytes);
+                let at = begun + nanos(offset + gap * number as f64);
+                self.plan(at, Action::Post(post));
+            }
         }
     }
 
@@ -407,6 +439,12 @@ impl<P: Protocols> Course<P> {
                 };
                 if let Some(root) = root {
                     self.world.cast(root, bytes as usize);
+                }
+            }
+            Action::Post(post) => {
+                if let Some(after) = self.world.post(post) {
+                    let at = self.world.now() + after;
+                    self.plan(at, Action::Post(post));
                 }
             }
             Action::Look => {

@@ -12,9 +12,11 @@ use super::invariants::{Invariant, Violation, Violations};
 use super::latency::NetworkConfig;
 use super::network::{Frame, Network, Partition, Upcall};
 use super::peer::SimPeer;
+use super::unicast::{self, Post, encode_packet};
 use crate::broadcast::{self, Broadcast, Id};
 use crate::overlay::codec::Reader;
 use crate::overlay::{self, Overlay, Wire};
+use crate::relay::{Packet, Router, router};
 
 /// Ticks of one node in a second.
 const MAX_TICKS: u32 = 1000;
@@ -76,6 +78,7 @@ pub trait Protocols: Clone + Send + Sync {
 pub(crate) enum Payload<O, B> {
     Overlay(O),
     Broadcast(B),
+    Relay(Packet<u32, ()>),
 }
 
 type PayloadOf<P> = Payload<
@@ -99,6 +102,7 @@ pub(crate) struct Node<O, B> {
     sent: (u64, u32),
     pub(crate) received: u64,
     persisted: Option<Vec<u8>>,
+    pub(super) router: Option<Router<u32, ()>>,
 }
 
 /// A broadcast and who has got it.
@@ -111,6 +115,8 @@ pub(crate) struct Cast {
     reached: Vec<u64>,
     pub(crate) max_hops: u32,
     pub(crate) last: u64,
+    /// It calls this node.
+    pub(super) call: Option<u32>,
 }
 
 impl Cast {
@@ -135,6 +141,8 @@ pub(crate) struct Totals {
     pub(crate) control_messages: u64,
     pub(crate) control_bytes: u64,
     pub(crate) deliveries: u64,
+    pub(crate) packets: u64,
+    pub(crate) packet_bytes: u64,
 }
 
 /// How a world is run, apart from its protocols.
@@ -153,6 +161,7 @@ pub struct World<P: Protocols> {
     pub(crate) net: Network<PayloadOf<P>>,
     pub(crate) nodes: Vec<Node<P::Overlay, P::Broadcast>>,
     pub(crate) casts: Vec<Cast>,
+    pub(crate) posts: Vec<Post>,
     pub(crate) totals: Totals,
     pub(crate) violations: Violations,
     options: Options,
@@ -162,6 +171,8 @@ pub struct World<P: Protocols> {
     broadcast_effects: broadcast::Effects<P::Broadcast>,
     upcalls: Vec<(u32, Upcall<PayloadOf<P>>)>,
     scratch: Vec<u8>,
+    /// Who has sent the broadcast message that is being handled.
+    pub(super) via: u32,
 }
 
 impl<P: Protocols> World<P> {
@@ -187,6 +198,7 @@ impl<P: Protocols> World<P> {
                 sent: (0, 0),
                 received: 0,
                 persisted: None,
+                router: None,
             }
         };
         Self {
@@ -196,6 +208,8 @@ impl<P: Protocols> World<P> {
             protocols,
             options,
             casts: Vec::new(),
+            posts: Vec::new(),
+            via: 0,
             totals: Totals::default(),
             violations: Violations::default(),
             digest: Digest::default(),
@@ -232,7 +246,7 @@ impl<P: Protocols> World<P> {
         all.filter(|node| self.is_up(*node)).collect()
     }
 
-    fn time(&self) -> Duration {
+    pub(super) fn time(&self) -> Duration {
         Duration::from_nanos(self.net.now)
     }
 
@@ -245,6 +259,7 @@ impl<P: Protocols> World<P> {
         own.since = self.net.now;
         own.broadcasts = 0;
         own.timer = u64::MAX;
+        own.router = own.router.is_some().then(|| unicast::router(node));
         own.overlay = self.protocols.overlay(peer, now, own.life);
         own.broadcast = self.protocols.broadcast(peer, now, own.life);
         let loaded = own.persisted.take().filter(|_| persisted);
@@ -282,6 +297,10 @@ impl<P: Protocols> World<P> {
 
     /// Has a node broadcast a payload of this size.
     pub(crate) fn cast(&mut self, root: u32, bytes: usize) {
+        self.cast_or_call(root, bytes, None);
+    }
+
+    pub(super) fn cast_or_call(&mut self, root: u32, bytes: usize, call: Option<u32>) {
         let number = self.casts.len() as u64;
         let mut payload = vec![0xab; bytes.max(8)];
         payload[..8].copy_from_slice(&number.to_be_bytes());
@@ -300,6 +319,7 @@ impl<P: Protocols> World<P> {
             reached: vec![0; self.nodes.len().div_ceil(64)],
             max_hops: 0,
             last: self.net.now,
+            call,
         };
         cast.set(root);
         self.casts.push(cast);
@@ -339,8 +359,12 @@ impl<P: Protocols> World<P> {
         self.digest.add(hash);
         match upcall {
             Upcall::Tick => self.tick(node),
-            Upcall::LinkUp(peer) => self.overlay(node, overlay::Event::LinkUp(SimPeer(peer))),
+            Upcall::LinkUp(peer) => {
+                self.routing(node, router::Event::LinkUp(peer));
+                self.overlay(node, overlay::Event::LinkUp(SimPeer(peer)));
+            }
             Upcall::LinkDown(peer, down) => {
+                self.routing(node, router::Event::LinkDown(peer));
                 self.overlay(node, overlay::Event::LinkDown(SimPeer(peer), down));
             }
             Upcall::LinkFailed(peer) => {
@@ -354,7 +378,12 @@ impl<P: Protocols> World<P> {
                         self.overlay_event(node, overlay::Event::Message { from, message })
                     }
                     Payload::Broadcast(message) => {
+                        self.via = peer;
                         self.broadcast_event(node, broadcast::Event::Message { from, message })
+                    }
+                    Payload::Relay(packet) => {
+                        self.routing(node, router::Event::Packet { via: peer, packet });
+                        false
                     }
                 };
                 if refused {
@@ -387,6 +416,7 @@ impl<P: Protocols> World<P> {
         if broadcast {
             self.broadcast(node, broadcast::Event::Tick);
         }
+        self.routing(node, router::Event::Tick);
         let own = &self.nodes[node as usize];
         let late = overlay && due(own.overlay.deadline());
         if late || broadcast && due(own.broadcast.deadline()) {
@@ -461,7 +491,10 @@ impl<P: Protocols> World<P> {
                 }
                 self.net.want(node, peer.0);
             }
-            Effect::Release(peer) => self.net.release(node, peer.0),
+            Effect::Release(peer) => {
+                self.net.release(node, peer.0);
+                self.routing(node, router::Event::LinkDown(peer.0));
+            }
             Effect::NeighborUp(peer) => {
                 let neighbors = &mut self.nodes[node as usize].neighbors;
                 match neighbors.binary_search(&peer.0) {
@@ -500,7 +533,7 @@ impl<P: Protocols> World<P> {
         }
     }
 
-    fn send(&mut self, node: u32, to: SimPeer, payload: PayloadOf<P>) {
+    pub(super) fn send(&mut self, node: u32, to: SimPeer, payload: PayloadOf<P>) {
         let mut bytes = std::mem::take(&mut self.scratch);
         bytes.clear();
         let sent = &mut self.nodes[node as usize].sent;
@@ -521,6 +554,10 @@ impl<P: Protocols> World<P> {
                     true => (&mut totals.payload_messages, &mut totals.payload_bytes),
                     false => (&mut totals.control_messages, &mut totals.control_bytes),
                 }
+            }
+            Payload::Relay(packet) => {
+                encode_packet(packet, &mut bytes);
+                (&mut totals.packets, &mut totals.packet_bytes)
             }
         };
         *messages += 1;
@@ -556,19 +593,22 @@ impl<P: Protocols> World<P> {
         if cast.set(node) {
             cast.max_hops = cast.max_hops.max(hops);
             cast.last = self.net.now;
+            if let Some(called) = cast.call {
+                let from = cast.root;
+                self.called(node, from, called, hops);
+            }
         } else {
             self.violated(Invariant::DeliveredOnce, node, || format!("{id:?}"));
         }
     }
 
     // After each event of a node: its timer, and what must hold.
-    fn settle(&mut self, node: u32) {
+    pub(super) fn settle(&mut self, node: u32) {
         let now = self.time();
         let own = &mut self.nodes[node as usize];
-        let deadline = match (own.overlay.deadline(), own.broadcast.deadline()) {
-            (Some(a), Some(b)) => Some(a.min(b)),
-            (a, b) => a.or(b),
-        };
+        let routing = own.router.as_ref().and_then(Router::deadline);
+        let deadlines = [own.overlay.deadline(), own.broadcast.deadline(), routing];
+        let deadline = deadlines.into_iter().flatten().min();
         if let Some(at) = deadline {
             // One that has passed must not stop the clock.
             let at = match at > now {
@@ -714,6 +754,8 @@ fn through_bytes<P: Protocols>(
     let payload = match payload {
         Payload::Overlay(_) => Payload::Overlay(Wire::decode(&mut reader)?),
         Payload::Broadcast(_) => Payload::Broadcast(Wire::decode(&mut reader)?),
+        // Its bytes are those of real nodes, whose names are others.
+        Payload::Relay(packet) => return Ok(Payload::Relay(packet.clone())),
     };
     reader.end()?;
     Ok(payload)

@@ -227,6 +227,7 @@ pub(crate) fn local(name: &str, creation: u32, cookie: &str) -> Local {
         channels: Vec::new(),
         cookie: cookie.into(),
         cookies: Default::default(),
+        tunnels: None,
     }
 }
 
@@ -301,11 +302,15 @@ impl Rust {
                     authenticated: mpsc::channel(1).0,
                     stock: Some(stock),
                 };
-                let pending = Arc::new(Pending::default());
-                let others = mpsc::channel(16).0;
-                tokio::spawn(listen::serve(
-                    listener, local, pending, door, attempts, desk, others,
-                ))
+                let reception = listen::Reception {
+                    local,
+                    pending: Arc::new(Pending::default()),
+                    door,
+                    attempts,
+                    desk,
+                    arrivals: mpsc::channel(16).0,
+                };
+                tokio::spawn(reception.serve(listener))
             }
         };
         let judging = tokio::spawn(async move {

@@ -10,6 +10,7 @@ use partisan::connection::io::{self, Liveness};
 use partisan::connection::receive::ReceiveLimits;
 use partisan::node::overlay::OverlayConfig;
 use partisan::node::runtime::Config;
+use partisan::overlay::client_server::{self, Tag};
 use partisan::overlay::{MemberChannel, NodeSpec, hyparview};
 use partisan::wire::hello::ChannelSpec;
 use partisan::wire::term::{RefFormat, TermLimits};
@@ -70,10 +71,25 @@ fn channels(terms: Vec<ChannelTerm<'_>>) -> Result<Vec<ChannelSpec>, String> {
         .collect()
 }
 
-/// `full_mesh`, or the settings of HyParView.
+/// `full_mesh`, `static`, `{client_server, Tag, Links}`, or the settings of HyParView.
 fn overlay(term: Term<'_>) -> Result<OverlayConfig, String> {
     if term.is_atom() {
-        return Ok(OverlayConfig::FullMesh);
+        return match term.atom_to_string().unwrap_or_default().as_str() {
+            "full_mesh" => Ok(OverlayConfig::FullMesh),
+            "static" => Ok(OverlayConfig::Static),
+            other => Err(format!("there is no overlay {other}")),
+        };
+    }
+    if let Ok((_, tag, links)) = term.decode::<(Atom, Term<'_>, usize)>() {
+        return Ok(OverlayConfig::ClientServer(client_server::Config {
+            tag: match tag.atom_to_string().unwrap_or_default().as_str() {
+                "server" => Tag::Server,
+                "client" => Tag::Client,
+                _ => Tag::Undefined,
+            },
+            links,
+            ..client_server::Config::default()
+        }));
     }
     Ok(OverlayConfig::HyParView(hyparview::Config {
         active: get(term, "active")?,
@@ -110,7 +126,10 @@ impl Start {
         node.connection_interval = millis(map, "connection_interval")?;
         node.connection_jitter = millis(map, "connection_jitter")?;
         node.periodic_interval = millis(map, "periodic_interval")?;
+        node.fanout = get(map, "fanout")?;
         node.overlay = overlay(get(map, "overlay")?)?;
+        node.relay_ttl = get(map, "relay_ttl")?;
+        node.relay_direct = get(map, "relay_direct")?;
         node.broadcast.announce_delay = millis(map, "announce_delay")?;
         let data_dir: Term<'_> = get(map, "data_dir")?;
         node.data_dir = data_dir

@@ -10,13 +10,13 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::UNIX_EPOCH;
 
+use partisan::connection::inlet::subject;
 use partisan::connection::outbox::Pressure;
-use partisan::connection::receive::subject;
 use partisan::connection::session::Session;
 use partisan::node::runtime::{BroadcastView, Command};
 use partisan::overlay::NodeSpec;
 use partisan::wire::frame::Dest;
-use rustler::{Encoder, Env, LocalPid, NifResult, OwnedEnv, Reference, ResourceArc, Term};
+use rustler::{Encoder, Env, LocalPid, NifResult, OwnedEnv, ResourceArc, Term};
 
 mod blob;
 mod config;
@@ -50,7 +50,7 @@ mod atoms {
         badarg, busy, creation, down, error, failed, false_ = "false", granted, left, limit,
         listen_addrs, members, name, notalive, ok, partisan_event, slow, true_ = "true", up, wait,
         any, none, done, more, heavy, undefined, connections, leave, join, update_members, disconnect,
-        partisan_control, partisan_parcel, told, joined, broadcast, broadcast_view,
+        partisan_control, partisan_parcel, reach, watch, told, joined, broadcast, broadcast_view,
     }
 }
 
@@ -349,13 +349,14 @@ fn deliver_heavy(env: Env<'_>, parcel: ResourceArc<Parcel>) -> rustler::Atom {
 struct Answer {
     pid: LocalPid,
     env: OwnedEnv,
-    reference: rustler::env::SavedTerm,
+    /// `None`: nobody waits.
+    reference: Option<rustler::env::SavedTerm>,
 }
 
 impl Answer {
     fn new(pid: LocalPid, reference: Term<'_>) -> Self {
         let env = OwnedEnv::new();
-        let reference = env.save(reference);
+        let reference = reference.is_ref().then(|| env.save(reference));
         Self {
             pid,
             env,
@@ -367,7 +368,9 @@ impl Answer {
     where
         F: for<'b> FnOnce(Env<'b>) -> Term<'b>,
     {
-        let Self { pid, reference, .. } = self;
+        let (pid, Some(reference)) = (self.pid, self.reference) else {
+            return;
+        };
         // Fails only if the caller is dead.
         let _ = self
             .env
@@ -384,11 +387,11 @@ impl Answer {
 
 /// Asks the control thread for something; see `partisan_nif:command/2`.
 #[rustler::nif]
-fn command<'a>(env: Env<'a>, reference: Reference<'a>, request: Term<'a>) -> NifResult<Term<'a>> {
+fn command<'a>(env: Env<'a>, reference: Term<'a>, request: Term<'a>) -> NifResult<Term<'a>> {
     let Some(running) = node::running() else {
         return Ok((atoms::error(), atoms::notalive()).encode(env));
     };
-    let answer = Answer::new(env.pid(), reference.encode(env));
+    let answer = Answer::new(env.pid(), reference);
     match parse_command(request, answer) {
         Ok(command) => {
             running.runtime.command(command);
@@ -423,6 +426,11 @@ fn parse_command(request: Term<'_>, answer: Answer) -> Result<Command, String> {
         } else {
             Err("unknown command".into())
         };
+    }
+    if let Ok((verb, node, on)) = request.decode::<(rustler::Atom, Term<'_>, bool)>()
+        && verb == atoms::watch()
+    {
+        return Ok(Command::Watch(config::name(node)?, on));
     }
     let (verb, argument) = request
         .decode::<(rustler::Atom, Term<'_>)>()
@@ -472,6 +480,12 @@ fn parse_command(request: Term<'_>, answer: Answer) -> Result<Command, String> {
                     (names(&view.eager), names(&view.lazy)).encode(env)
                 });
             }),
+        ))
+    } else if verb == atoms::reach() {
+        let name = config::name(argument)?;
+        Ok(Command::Reach(
+            name,
+            Box::new(|up: bool| answer.send(|env| up.encode(env))),
         ))
     } else if verb == atoms::told() {
         Ok(Command::Told(config::name(argument)?))

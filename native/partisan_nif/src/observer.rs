@@ -45,7 +45,7 @@ fn announced(channel: &PlannedChannel) -> MemberChannel {
 }
 
 impl Observer for Owner {
-    fn session_up(&mut self, session: &Arc<Session>, spec: Option<&NodeSpec>) {
+    fn session_up(&mut self, session: &Arc<Session>, spec: Option<&NodeSpec>, news: bool) {
         let name = session.peer.node.clone();
         let mut base = 0;
         let mut channels = Vec::new();
@@ -66,6 +66,9 @@ impl Observer for Owner {
             channels,
         };
         self.routes.set(atom_word(&name), route);
+        if !news {
+            return;
+        }
         // Who has connected but is no member yet has told its channels only.
         let spec = spec.cloned().unwrap_or_else(|| NodeSpec {
             name: name.clone(),
@@ -75,11 +78,16 @@ impl Observer for Owner {
         self.tell(|env| (atoms::up(), make_atom(env, &name), encode_spec(env, &spec)).encode(env));
     }
 
-    fn session_down(&mut self, session: &Arc<Session>, reason: &CloseReason) {
+    fn session_down(&mut self, session: &Arc<Session>, reason: &CloseReason, news: bool) {
         let name = session.peer.node.clone();
         self.routes.remove(atom_word(&name), session);
-        let reason = reason.to_string();
-        self.tell(|env| (atoms::down(), make_atom(env, &name), reason).encode(env));
+        if news {
+            self.node_down(&name, &reason.to_string());
+        }
+    }
+
+    fn node_down(&mut self, node: &str, reason: &str) {
+        self.tell(|env| (atoms::down(), make_atom(env, node), reason).encode(env));
     }
 
     fn tells_at_once(&self) -> bool {

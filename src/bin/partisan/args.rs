@@ -8,7 +8,7 @@ use crate::allow::Rules;
 use crate::failure::EXIT_CODES;
 use crate::lookup::Lookup;
 use crate::remote::{CallArgs, MembersArgs, NamesArgs, PingArgs};
-use crate::settings::{Channel, OverlayName, Peer, Settings};
+use crate::settings::{Channel, OverlayName, Peer, Settings, TagName};
 use crate::sim::SimArgs;
 use crate::tls::Tls;
 
@@ -51,8 +51,8 @@ pub(crate) enum Command {
 /// What `partisan node` may be told; a flag replaces what the file says.
 #[derive(Debug, Default, Args)]
 pub(crate) struct NodeArgs {
-    /// File in TOML with the keys name, cookie, listen, advertise, join, data_dir, overlay, channels, distribution,
-    /// names, register, tick_time, allow and tls (see docs/program.md).
+    /// File in TOML with the keys name, cookie, listen, advertise, join, data_dir, overlay, tag, channels,
+    /// distribution, names, register, tick_time, allow and tls (see docs/program.md).
     #[arg(long, short, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
     /// Name of the node, NAME@HOST.
@@ -83,6 +83,9 @@ pub(crate) struct NodeArgs {
     /// Who keeps links to whom; the same on all members of the cluster. Default: full_mesh.
     #[arg(long, value_enum)]
     pub(crate) overlay: Option<OverlayName>,
+    /// What the node is in the overlay client_server. Default: undefined, all are alike.
+    #[arg(long, value_enum)]
+    pub(crate) tag: Option<TagName>,
     /// Make no links with stock nodes; needs no EPMD.
     #[arg(long)]
     pub(crate) no_distribution: bool,
@@ -133,6 +136,7 @@ impl NodeArgs {
             },
             data_dir: self.data_dir.clone().or(file.data_dir),
             overlay: self.overlay.or(file.overlay),
+            tag: self.tag.or(file.tag),
             channels,
             distribution: if self.no_distribution {
                 Some(false)
@@ -218,6 +222,18 @@ mod tests {
     }
 
     #[test]
+    fn a_server_and_its_clients() {
+        let file: Settings = toml::from_str("overlay = 'client_server'\ntag = 'server'").unwrap();
+        let settings = parsed("node --tag client").unwrap().over(file);
+        assert_eq!(settings.overlay, Some(OverlayName::ClientServer));
+        assert_eq!(settings.tag, Some(TagName::Client));
+        let settings = parsed("node --overlay client-server --tag server").unwrap();
+        let settings = settings.over(Settings::default());
+        assert_eq!(settings.overlay, Some(OverlayName::ClientServer));
+        assert_eq!(settings.tag, Some(TagName::Server));
+    }
+
+    #[test]
     fn how_others_are_found() {
         let names = |line: &str| parsed(line).unwrap().over(Settings::default()).names;
         assert_eq!(names("node"), Lookup::default());
@@ -254,6 +270,7 @@ mod tests {
             "node --fixed-port 1 --start-epmd",
             "node --tls-cert x",
             "node --allow-links perhaps",
+            "node --tag master",
             "nodes",
         ] {
             assert!(parsed(line).is_err(), "{line}");

@@ -32,8 +32,8 @@ use std::time::Duration;
 
 use partisan::wire::hello::DEFAULT_CHANNEL;
 use partisan::{
-    Builder, ChannelSpec, Distribution, HyParViewConfig, Node, OverlayConfig, ScampConfig,
-    XBotConfig,
+    Builder, ChannelSpec, ClientServerConfig, Distribution, HyParViewConfig, Node, OverlayConfig,
+    ScampConfig, Tag, XBotConfig,
 };
 use serde::Deserialize;
 
@@ -52,6 +52,8 @@ pub(crate) struct Settings {
     pub(crate) join: Vec<Peer>,
     pub(crate) data_dir: Option<PathBuf>,
     pub(crate) overlay: Option<OverlayName>,
+    /// Of client-server.
+    pub(crate) tag: Option<TagName>,
     pub(crate) channels: BTreeMap<String, Channel>,
     /// False: no links with stock nodes, and no EPMD.
     pub(crate) distribution: Option<bool>,
@@ -81,18 +83,51 @@ pub(crate) enum OverlayName {
     XBot,
     /// Every node to more of them, the larger the cluster.
     Scamp,
+    /// Servers to each other, clients to one server.
+    #[serde(alias = "client-server")]
+    #[value(alias = "client-server")]
+    ClientServer,
+    /// To the nodes that are joined.
+    Static,
 }
 
-impl From<OverlayName> for OverlayConfig {
-    fn from(name: OverlayName) -> Self {
+/// What a node is in the overlay `client_server`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum TagName {
+    /// It has links to all servers, and to clients.
+    Server,
+    /// It has a link to one server.
+    Client,
+    /// All nodes are alike.
+    Undefined,
+}
+
+impl From<TagName> for Tag {
+    fn from(name: TagName) -> Self {
         match name {
-            OverlayName::FullMesh => Self::FullMesh,
-            OverlayName::HyParView => Self::HyParView(HyParViewConfig::default()),
-            OverlayName::XBot => Self::HyParView(HyParViewConfig {
+            TagName::Server => Self::Server,
+            TagName::Client => Self::Client,
+            TagName::Undefined => Self::Undefined,
+        }
+    }
+}
+
+impl OverlayName {
+    fn config(self, tag: Option<TagName>) -> OverlayConfig {
+        match self {
+            Self::FullMesh => OverlayConfig::FullMesh,
+            Self::HyParView => OverlayConfig::HyParView(HyParViewConfig::default()),
+            Self::XBot => OverlayConfig::HyParView(HyParViewConfig {
                 xbot: Some(XBotConfig::default()),
                 ..HyParViewConfig::default()
             }),
-            OverlayName::Scamp => Self::Scamp(ScampConfig::default()),
+            Self::Scamp => OverlayConfig::Scamp(ScampConfig::default()),
+            Self::ClientServer => OverlayConfig::ClientServer(ClientServerConfig {
+                tag: tag.map_or(Tag::default(), Into::into),
+                ..ClientServerConfig::default()
+            }),
+            Self::Static => OverlayConfig::Static,
         }
     }
 }
@@ -267,7 +302,7 @@ impl Settings {
             builder = builder.data_dir(dir);
         }
         if let Some(overlay) = self.overlay {
-            builder = builder.overlay(overlay.into());
+            builder = builder.overlay(overlay.config(self.tag));
         }
         for (name, channel) in &self.channels {
             let name = match name.as_str() {
@@ -351,9 +386,17 @@ mod tests {
         let failure = settings.builder().err().unwrap();
         assert!(failure.to_string().contains("tick_time"));
         assert!(error("[channels]\na = 'x'").contains("a number of connections"));
-        let error = error("overlay = 'star'");
-        let names = ["full_mesh", "hyparview", "xbot", "scamp"];
-        assert!(names.iter().all(|name| error.contains(name)), "{error}");
+        let failure = error("overlay = 'star'");
+        let names = [
+            "full_mesh",
+            "hyparview",
+            "xbot",
+            "scamp",
+            "client_server",
+            "static",
+        ];
+        assert!(names.iter().all(|name| failure.contains(name)), "{failure}");
+        assert!(error("tag = 'master'").contains("`server`, `client`"));
         let failure = Settings::default().builder().err().unwrap();
         assert!(failure.to_string().contains("--name"));
         let failure = Settings::read(Path::new("/nonexistent/file")).unwrap_err();

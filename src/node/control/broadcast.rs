@@ -18,8 +18,9 @@ use crate::broadcast::plumtree::{Config, Message, Plumtree};
 use crate::broadcast::{self, Broadcast, Effect, Event};
 use crate::channel::Ticket;
 use crate::connection::host::{Host, ThreadKind};
+use crate::connection::inlet::{Subject, binary_term, subject};
 use crate::connection::outbox::{Outgoing, Pressure, Sent, Waiter, Wake};
-use crate::connection::receive::{BROADCAST_NAME, deliver_aside};
+use crate::connection::receive::deliver_aside;
 use crate::connection::session::{CloseReason, Session, SessionEvent};
 use crate::limits::BROADCAST_BACKLOG_BYTES;
 use crate::node::runtime::BroadcastView;
@@ -87,19 +88,12 @@ impl Spread {
     }
 }
 
-/// A message as the term that frames carry: a binary.
-pub(super) fn binary_term(bytes: &[u8]) -> Bytes {
-    let mut term = Vec::with_capacity(bytes.len() + 6);
-    term.extend_from_slice(&[131, 109]);
-    // Messages of the control plane are far smaller than 4 GiB.
-    term.extend_from_slice(&(bytes.len() as u32).to_be_bytes());
-    term.extend_from_slice(bytes);
-    term.into()
-}
-
 impl<H: Host> Control<H> {
     /// Broadcasts a term to the processes of this name.
     pub(super) fn broadcast(&mut self, name: &str, term: &[u8]) -> Result<(), String> {
+        if subject(name).is_some() {
+            return Err(format!("the name {name} is for the nodes' own use"));
+        }
         let mut payload = Vec::with_capacity(2 + name.len() + term.len());
         put_text(&mut payload, name);
         payload.extend_from_slice(term);
@@ -137,13 +131,11 @@ impl<H: Host> Control<H> {
         for effect in effects {
             match effect {
                 Effect::Send { to, message } => {
-                    let mut bytes = Vec::new();
-                    message.encode(&mut bytes);
-                    self.pass(&to, binary_term(&bytes));
+                    self.pass(&to, binary_term(|out| message.encode(out)));
                 }
-                Effect::Deliver { id, payload, .. } => {
+                Effect::Deliver { id, payload, hops } => {
                     if let Some(session) = session {
-                        self.hand_in(session, &id.root, &payload);
+                        self.hand_in(session, &id.root, &payload, hops);
                     }
                 }
             }
@@ -158,12 +150,16 @@ impl<H: Host> Control<H> {
         }
     }
 
-    fn hand_in(&mut self, session: &Arc<Session>, root: &Arc<str>, payload: &[u8]) {
+    fn hand_in(&mut self, session: &Arc<Session>, root: &Arc<str>, payload: &[u8], hops: u32) {
         let mut reader = Reader::new(payload);
         let Ok(name) = reader.text() else {
             tracing::warn!(peer = %root, "broadcast without a name");
             return;
         };
+        if name == Subject::Relay.name() {
+            self.called(session, root, reader.rest(), hops);
+            return;
+        }
         let Some(outbox) = session.outbox(0) else {
             return;
         };
@@ -215,7 +211,7 @@ impl<H: Host> Control<H> {
             return;
         };
         while let Some(term) = backlog.waiting.front() {
-            let message = Outgoing::of(Dest::Name(BROADCAST_NAME), term, &[], false);
+            let message = Outgoing::of(Dest::Name(Subject::Broadcast.name()), term, &[], false);
             let pressure = match granted.take() {
                 Some(ticket) => Pressure::Granted(ticket),
                 None => Pressure::Wait(Arc::new(Room {

@@ -20,25 +20,29 @@ use crate::connection::establish::{
     Authenticated, Desk, Failure, Judgement, Local, Pending, Permit, Ready,
 };
 use crate::connection::host::Host;
-use crate::connection::inlet::{ControlMessage, Inlet, Subject};
+use crate::connection::inlet::{ControlMessage, Inlet, Subject, binary_term};
 use crate::connection::io::Io;
-use crate::connection::listen::{self, Arrival};
+use crate::connection::listen::{Arrival, Reception};
 use crate::connection::outbox::{Outgoing, Pressure, Sent, Wake};
-use crate::connection::receive::{MEMBERSHIP_NAME, ReceiveLimits};
+use crate::connection::receive::ReceiveLimits;
 use crate::connection::session::{self, CloseReason, NewAtoms, Session, SessionEvent};
+use crate::connection::tunnel::{Outbound, Outlets};
 use crate::limits;
 use crate::node::complaints::Complaints;
 use crate::node::links;
 use crate::node::persist::Store;
+use crate::node::reach;
 use crate::node::runtime::{Command, Config, Observer, StartError};
 use crate::overlay::membership::{self, Input, Membership, Output};
 use crate::overlay::{Contact, Down, MemberChannel, NodeSpec};
 use crate::wire::frame::Dest;
 use crate::wire::handshake::Verdict;
 
-use broadcast::{Spread, binary_term};
+use broadcast::Spread;
+use relay::Relaying;
 
 mod broadcast;
+mod relay;
 mod setup;
 
 /// Channel of the membership messages.
@@ -103,6 +107,7 @@ pub(crate) struct Control<H: Host> {
     dials: HashMap<u64, AbortHandle>,
     members: Vec<NodeSpec>,
     spread: Spread,
+    relaying: Relaying,
     /// What a broadcast may hold when it is delivered here.
     receive: ReceiveLimits,
     /// What the host keeps for this thread, once it delivers.
@@ -124,6 +129,7 @@ struct Inputs {
     arrivals: mpsc::Receiver<Arrival>,
     dialled: mpsc::Receiver<Dialled>,
     control: mpsc::UnboundedReceiver<ControlMessage>,
+    packets: mpsc::UnboundedReceiver<Outbound>,
     events: mpsc::UnboundedReceiver<SessionEvent>,
 }
 
@@ -134,11 +140,12 @@ impl<H: Host> Control<H> {
         config: Config,
         observer: Arc<Mutex<Box<dyn Observer>>>,
         listeners: Vec<TcpListener>,
+        outlets: Option<Outlets>,
     ) -> Result<Self, StartError> {
         let own = own_spec(&config, &listeners)?;
         let refuse = |what| StartError::Overlay(format!("own specification: bad {what}"));
         let contact = Contact::new(own.clone()).map_err(refuse)?;
-        let overlay = config.overlay.build(&config, contact);
+        let overlay = config.overlay.build(&config, contact.clone());
         let (judge, judgements) = mpsc::channel(limits::MAX_UNAUTHENTICATED);
         let (authenticated_in, authenticated) = mpsc::channel(limits::MAX_UNAUTHENTICATED);
         let (arrivals_in, arrivals) = mpsc::channel(limits::MAX_UNAUTHENTICATED);
@@ -154,16 +161,23 @@ impl<H: Host> Control<H> {
         let pending = Arc::new(Pending::default());
         let door = Arc::new(Door::default());
         let numbers = Arc::new(AtomicU64::new(1));
+        let reception = Reception {
+            local: local.clone(),
+            pending,
+            door,
+            attempts: numbers,
+            desk: desk.clone(),
+            arrivals: arrivals_in,
+        };
         for listener in listeners {
-            tasks.spawn(listen::serve(
-                listener,
-                local.clone(),
-                pending.clone(),
-                door.clone(),
-                numbers.clone(),
-                desk.clone(),
-                arrivals_in.clone(),
-            ));
+            tasks.spawn(reception.clone().serve(listener));
+        }
+        // Without tunnels nothing ever comes out.
+        let mut packets = mpsc::unbounded_channel().1;
+        if let (Some(tunnels), Some(outlets)) = (&local.tunnels, outlets) {
+            tasks.spawn(tunnels.clone().run());
+            tasks.spawn(reception.serve_relayed(outlets.inbound));
+            packets = outlets.packets;
         }
         let links = links::State::new(links::Config {
             interval: config.connection_interval,
@@ -173,6 +187,7 @@ impl<H: Host> Control<H> {
         let mut this = Self {
             members: vec![own.clone()],
             spread: Spread::new(config.broadcast.clone(), own.name.clone()),
+            relaying: Relaying::new(&config, &contact),
             receive: config.io.limits.clone(),
             thread: None,
             local,
@@ -210,6 +225,7 @@ impl<H: Host> Control<H> {
                 arrivals,
                 dialled,
                 control,
+                packets,
                 events,
             }),
         };
@@ -239,6 +255,7 @@ impl<H: Host> Control<H> {
             let links_tick = at(self.links.deadline());
             let overlay_tick = at(self.overlay.deadline());
             let broadcast_tick = at(self.spread.deadline());
+            let relay_tick = at(self.relaying.deadline());
             tokio::select! {
                 command = commands.recv() => match command {
                     None | Some(Command::Stop) => break,
@@ -258,6 +275,8 @@ impl<H: Host> Control<H> {
                 Some(dialled) = inputs.dialled.recv() => self.dialled(dialled),
                 Some(arrival) = inputs.arrivals.recv() => self.arrived(arrival),
                 () = overlay_tick => self.overlay(Input::Tick),
+                Some((to, packet)) = inputs.packets.recv() => self.relayed(to, packet),
+                () = relay_tick => self.relay_tick(),
                 () = broadcast_tick => self.spread_on(Event::Tick),
                 () = links_tick => self.work.push_back(Work::Links(links::Event::Tick)),
             }
@@ -299,7 +318,7 @@ impl<H: Host> Control<H> {
                     }
                 }
             } else if std::mem::take(&mut self.rewanted) {
-                let wanted = self.wanted.values().cloned().collect();
+                let wanted = self.all_wanted();
                 self.link(links::Event::Wanted(wanted));
             } else {
                 break;
@@ -329,7 +348,7 @@ impl<H: Host> Control<H> {
             // Whoever sends what nobody can read is logged with the end of its session.
             session.close(match error {
                 membership::Error::Unreadable(_) => CloseReason::Protocol(error.to_string()),
-                _ => CloseReason::Local("it has another overlay"),
+                _ => CloseReason::Local("its overlay does not fit"),
             });
         }
         if !matches!(error, membership::Error::Unreadable(_)) && self.complaints.is_new(&from) {
@@ -342,6 +361,7 @@ impl<H: Host> Control<H> {
         match output {
             Output::Send(to, bytes) => self.send(&to, &bytes),
             Output::Want(spec) => {
+                self.remember(&spec);
                 self.wanted.insert(spec.name.clone(), (*spec).clone());
                 self.rewanted = true;
             }
@@ -351,7 +371,11 @@ impl<H: Host> Control<H> {
                     && let Some(session) = self.sessions.get(&number)
                 {
                     self.parted.insert(number);
-                    session.release();
+                    match self.leaving.is_empty() {
+                        true => session.release(),
+                        // A node that has left is down.
+                        false => session.close_after_flush(CloseReason::Local("left")),
+                    }
                 }
             }
             Output::NeighborUp(name) => self.spread_on(Event::NeighborUp(name)),
@@ -467,8 +491,7 @@ impl<H: Host> Control<H> {
             inlet: self.inlet.clone(),
             events: self.events.clone(),
         }));
-        let spec = self.members.iter().find(|m| m.name == name);
-        self.observer.lock().session_up(&session, spec);
+        let news = self.reached(&session);
         self.sessions.insert(number, session.clone());
         self.numbers.insert(name.clone(), number);
         if let Err(e) = self.io.attach(&session, ready.sockets) {
@@ -490,6 +513,7 @@ impl<H: Host> Control<H> {
             session: number,
         });
         self.overlay(Input::LinkUp(name));
+        self.do_reach(news);
     }
 
     fn session_event(&mut self, event: SessionEvent) {
@@ -522,15 +546,12 @@ impl<H: Host> Control<H> {
         } else {
             tracing::info!(peer = %name, "session has ended: {reason}");
         }
-        let told = {
-            let mut observer = self.observer.lock();
-            observer.session_down(&session, &reason);
-            observer.tells_at_once()
-        };
+        let planned = session.is_released() && !matches!(reason, CloseReason::Lost(_));
+        let told = self.parted_from(&session, planned, &reason);
         if !self.parted.remove(&number) {
-            let how = match reason {
-                CloseReason::Released => Down::Planned,
-                _ => Down::Failed,
+            let how = match planned {
+                true => Down::Planned,
+                false => Down::Failed,
             };
             self.overlay(Input::LinkDown(name.clone(), how));
         }
@@ -562,6 +583,7 @@ impl<H: Host> Control<H> {
             match message.subject {
                 Subject::Membership => self.overlay(Input::Bytes(from, message.bytes)),
                 Subject::Broadcast => self.broadcast_message(&message.session, &message.bytes),
+                Subject::Relay => self.packet(&message.session, &message.bytes),
             }
         }
     }
@@ -574,8 +596,8 @@ impl<H: Host> Control<H> {
             .route(MEMBERSHIP_CHANNEL, 0)
             .or_else(|| session.outbox(0));
         let Some(outbox) = route else { return };
-        let term = binary_term(bytes);
-        let message = Outgoing::of(Dest::Name(MEMBERSHIP_NAME), &term, &[], false);
+        let term = binary_term(|out| out.extend_from_slice(bytes));
+        let message = Outgoing::of(Dest::Name(Subject::Membership.name()), &term, &[], false);
         if outbox.send(MEMBERSHIP_SENDER, message, Pressure::Refuse) != Sent::Queued {
             tracing::debug!(peer = %to, "membership message not sent: no room");
         }
@@ -625,6 +647,8 @@ impl<H: Host> Control<H> {
                 }
                 reply(session.is_some());
             }
+            Command::Reach(name, reply) => self.ask(name, reply),
+            Command::Watch(name, on) => self.reach(reach::Event::Watch(name, on)),
             Command::Told(name) => self.told(name),
             Command::Stop => {}
         }

@@ -1,8 +1,10 @@
 //! Messages and the persisted form of a full mesh, as bytes.
 //!
 //! ```text
-//! message:  version:8 = 1  kind:8 (1 join, 2 joined, 3 state, 4 reply)  members
-//! file:     "PTSM"  version:8 = 1  SHA-256 of the rest:32 bytes  owner: text  members
+//! message:  version:8 = 2  kind:8 (1 join, 2 joined, 3 state, 4 reply, 5 news)  members
+//!           version:8 = 2  kind:8 = 6 (digest)  the first 16 bytes of the SHA-256 of members
+//!           version:8 = 2  kind:8 = 7 (ask)
+//! file:     sealed, "PTSM", version 1:  owner: text  members
 //! members:  count:32, entries in strictly ascending order of their names
 //! entry:    name: text  epoch:64  version:64  present:8 (0, 1), if present the spec of a contact
 //! ```
@@ -17,14 +19,30 @@ use sha2::{Digest, Sha256};
 use super::state::{Entry, MAX_COUNTER, Members};
 use crate::limits::{MAX_CONTROL_BYTES, MAX_MEMBERS};
 pub use crate::overlay::codec::DecodeError;
-use crate::overlay::codec::{Reader, put_text};
+use crate::overlay::codec::{Reader, put_text, seal, unseal};
 use crate::overlay::contact::{put_spec, read_name, read_spec};
 
-const VERSION: u8 = 1;
-const MAGIC: &[u8; 4] = b"PTSM";
-const DIGEST_BYTES: usize = 32;
+const VERSION: u8 = 2;
+const FILE_VERSION: u8 = 1;
+const MAGIC: [u8; 4] = *b"PTSM";
+const DIGEST: u8 = 6;
+const ASK: u8 = 7;
 
-/// What a membership message is for.
+/// What stands for a whole state.
+pub(super) type StateDigest = [u8; 16];
+
+/// A membership message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Said {
+    /// Members, for a purpose.
+    Members(Kind, Members),
+    /// Stands for the sender's state. Whoever has another sends its own.
+    Digest(StateDigest),
+    /// Asks for the receiver's state.
+    Ask,
+}
+
+/// What a message of members is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     /// Asks the receiver to merge both clusters.
@@ -35,6 +53,26 @@ pub(super) enum Kind {
     State,
     /// What the sender of a `State` did not know; never answered.
     Reply,
+    /// What the sender has just learned.
+    News,
+}
+
+/// The digest of a state.
+pub(super) fn digest(members: &Members) -> StateDigest {
+    let mut bytes = Vec::new();
+    put_members(&mut bytes, members);
+    let hash: [u8; 32] = Sha256::digest(&bytes).into();
+    let mut digest = StateDigest::default();
+    digest.copy_from_slice(&hash[..16]);
+    digest
+}
+
+pub(super) fn encode_digest(digest: StateDigest) -> Vec<u8> {
+    [&[VERSION, DIGEST][..], &digest].concat()
+}
+
+pub(super) fn encode_ask() -> Vec<u8> {
+    vec![VERSION, ASK]
 }
 
 pub(super) fn encode_message(kind: Kind, members: &Members) -> Vec<u8> {
@@ -43,28 +81,33 @@ pub(super) fn encode_message(kind: Kind, members: &Members) -> Vec<u8> {
         Kind::Joined => 2,
         Kind::State => 3,
         Kind::Reply => 4,
+        Kind::News => 5,
     };
     let mut out = vec![VERSION, kind];
     put_members(&mut out, members);
     out
 }
 
-pub(super) fn decode_message(bytes: &[u8]) -> Result<(Kind, Members), DecodeError> {
+pub(super) fn decode_message(bytes: &[u8]) -> Result<Said, DecodeError> {
     if bytes.len() > MAX_CONTROL_BYTES {
         return Err(DecodeError::TooLarge(bytes.len()));
     }
     let mut reader = Reader::new(bytes);
-    version(&mut reader)?;
-    let kind = match reader.u8()? {
-        1 => Kind::Join,
-        2 => Kind::Joined,
-        3 => Kind::State,
-        4 => Kind::Reply,
+    reader.version(VERSION)?;
+    let kind = reader.u8()?;
+    let mut said = |kind| members(&mut reader).map(|members| Said::Members(kind, members));
+    let said = match kind {
+        1 => said(Kind::Join)?,
+        2 => said(Kind::Joined)?,
+        3 => said(Kind::State)?,
+        4 => said(Kind::Reply)?,
+        5 => said(Kind::News)?,
+        DIGEST => Said::Digest(reader.array()?),
+        ASK => Said::Ask,
         _ => return Err(DecodeError::Bad("kind")),
     };
-    let members = members(&mut reader)?;
     reader.end()?;
-    Ok((kind, members))
+    Ok(said)
 }
 
 /// The members as a file of node `owner`.
@@ -72,23 +115,11 @@ pub(super) fn encode_file(owner: &str, members: &Members) -> Vec<u8> {
     let mut body = Vec::new();
     put_text(&mut body, owner);
     put_members(&mut body, members);
-    let mut out = MAGIC.to_vec();
-    out.push(VERSION);
-    out.extend_from_slice(&Sha256::digest(&body));
-    out.extend_from_slice(&body);
-    out
+    seal(MAGIC, FILE_VERSION, &body)
 }
 
 pub(super) fn decode_file(owner: &str, bytes: &[u8]) -> Result<Members, DecodeError> {
-    let mut reader = Reader::new(bytes);
-    if reader.take(MAGIC.len()).ok() != Some(MAGIC) {
-        return Err(DecodeError::Magic);
-    }
-    version(&mut reader)?;
-    let digest = reader.take(DIGEST_BYTES)?;
-    if digest != Sha256::digest(reader.rest()).as_slice() {
-        return Err(DecodeError::Damaged);
-    }
+    let mut reader = unseal(MAGIC, FILE_VERSION, bytes)?;
     let written_by = read_name(&mut reader)?;
     if &*written_by != owner {
         return Err(DecodeError::Foreign(written_by));
@@ -108,13 +139,6 @@ fn put_members(out: &mut Vec<u8>, members: &Members) {
         if let Some(spec) = &entry.spec {
             put_spec(out, spec);
         }
-    }
-}
-
-fn version(reader: &mut Reader<'_>) -> Result<(), DecodeError> {
-    match reader.u8()? {
-        VERSION => Ok(()),
-        other => Err(DecodeError::Version(other)),
     }
 }
 
@@ -164,6 +188,14 @@ mod tests {
 
     use super::*;
     use crate::overlay::{MemberChannel, NodeSpec};
+
+    fn encode(said: &Said) -> Vec<u8> {
+        match said {
+            Said::Members(kind, members) => encode_message(*kind, members),
+            Said::Digest(digest) => encode_digest(*digest),
+            Said::Ask => encode_ask(),
+        }
+    }
 
     fn rich() -> Members {
         let mut members = Members::default();
@@ -235,16 +267,22 @@ mod tests {
     proptest! {
         #[test]
         fn messages_survive(members in super::super::state::tests::members()) {
-            for kind in [Kind::Join, Kind::Joined, Kind::State, Kind::Reply] {
-                let bytes = encode_message(kind, &members);
-                prop_assert_eq!(decode_message(&bytes), Ok((kind, members.clone())));
+            let kinds = [Kind::Join, Kind::Joined, Kind::State, Kind::Reply, Kind::News];
+            let of_kind = |kind| Said::Members(kind, members.clone());
+            for said in kinds.map(of_kind).into_iter().chain([Said::Digest(digest(&members)), Said::Ask]) {
+                let bytes = encode(&said);
+                prop_assert_eq!(decode_message(&bytes), Ok(said));
             }
         }
 
         #[test]
-        fn garbage_is_refused_or_canonical(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
-            if let Ok((kind, members)) = decode_message(&bytes) {
-                prop_assert_eq!(encode_message(kind, &members), bytes);
+        fn garbage_is_refused_or_canonical(
+            kind in 0u8..9,
+            rest in prop::collection::vec(any::<u8>(), 0..200),
+        ) {
+            let bytes = [&[VERSION, kind][..], &rest].concat();
+            if let Ok(said) = decode_message(&bytes) {
+                prop_assert_eq!(encode(&said), bytes);
             }
         }
 
@@ -257,8 +295,8 @@ mod tests {
                 let at = at.index(bytes.len());
                 bytes[at] = value;
             }
-            if let Ok((kind, members)) = decode_message(&bytes) {
-                prop_assert_eq!(encode_message(kind, &members), bytes);
+            if let Ok(said) = decode_message(&bytes) {
+                prop_assert_eq!(encode(&said), bytes);
             }
         }
     }

@@ -1,9 +1,12 @@
 //! Full mesh: every member keeps a link to every other, and all agree on who is a member.
 //!
 //! Each node holds the whole set of members as a state that converges by merging ([`Members`]).
-//! Whoever changes it sends it to all members it has a link to; whoever learns something new
-//! passes it on; a fresh link begins with both ends' states; and now and then each node sends
-//! its state to a few random members, which mends what was lost. This is the full membership of
+//! Whoever changes it tells the change to all members it has a link to; whoever learns something new
+//! passes it on to a few random ones, for those without such a link (rumour mongering). Over a fresh link
+//! both ends send a digest of their states, and now and then each node sends its digest to a few random
+//! members: whoever has another state answers with it, and is told what it lacks. So what was lost is mended, and
+//! while nothing changes all that is sent is 18 bytes to a few members (Demers et al., "Epidemic Algorithms for Replicated
+//! Database Maintenance", PODC 1987, has both parts, with checksums). This is the full membership of
 //! the pluggable peer service of Partisan (Meiklejohn, Miller and Alvaro, "Partisan: Scaling the
 //! Distributed Actor Runtime", USENIX ATC 2019), with epochs instead of random tokens, so that
 //! a state from before a removal can't undo it.
@@ -26,8 +29,12 @@
 //! other state is answered by what contradicts it about the two nodes, and nothing else: a node
 //! that has moved on to another cluster must not drag the sender along.
 //!
-//! A `State` is answered by at most one `Reply`, a `Reply` by nothing, and gossip starts only
-//! where the state has grown, so every exchange ends.
+//! News, which are part of a state, are merged if their sender is a member; from others, the whole state is
+//! asked for. A digest is answered with the own state if its sender is a member, and by asking for the sender's
+//! if not. A state is sent to members only.
+//!
+//! `News` or a `Digest` are answered by at most one `Ask` or `State`, an `Ask` by one `State`, a `State` by one
+//! `Reply`, a `Reply` by nothing, and gossip starts only where the state has grown, so every exchange ends.
 //!
 //! # Limits
 //!
@@ -43,7 +50,6 @@ use rand::Rng;
 use rand::seq::IteratorRandom;
 
 use super::codec::Reader;
-use super::contact::check_spec;
 use super::{Contact, Error, NodeSpec, Overlay, Wire};
 use crate::limits::{MAX_CONTROL_BYTES, MAX_MEMBERS};
 
@@ -53,7 +59,7 @@ mod simulation;
 mod state;
 
 pub use message::DecodeError;
-use message::Kind;
+use message::{Kind, Said, StateDigest};
 use state::next;
 pub use state::{Entry, MAX_TOMBSTONES, Members};
 
@@ -63,9 +69,9 @@ const MAX_STATE_BYTES: usize = MAX_CONTROL_BYTES - 64;
 /// What a user may set.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Members to which the state goes now and then.
+    /// Members to which the digest of the state goes now and then, and news at once.
     pub fanout: usize,
-    /// How often the state goes to a few members.
+    /// How often the digest goes to a few members.
     pub periodic_interval: Duration,
     /// Time after which an unanswered join request is sent again.
     pub join_retry: Duration,
@@ -124,15 +130,20 @@ pub struct State {
     wanted: BTreeMap<Arc<str>, Contact>,
     neighbors: BTreeSet<Contact>,
     visible: Vec<Arc<NodeSpec>>,
-    /// When the state goes to a few members next.
+    /// When the digest goes to a few members next.
     periodic: Option<Duration>,
+    /// Of the present state, once it was asked for.
+    digest: Option<StateDigest>,
 }
 
 /// Who hears of a change.
+#[derive(Clone, Copy)]
 enum Audience<'a> {
     All,
-    /// All but the node from which we have it.
+    /// All but the node from which we have it, and which has told nobody else.
     AllBut(&'a str),
+    /// A few: the node from which we have it has told others.
+    FewBut(&'a str),
 }
 
 impl State {
@@ -153,6 +164,7 @@ impl State {
             wanted: BTreeMap::new(),
             neighbors: BTreeSet::new(),
             periodic: None,
+            digest: None,
         }
     }
 
@@ -170,7 +182,6 @@ impl State {
         if *contact.name() == self.own.name {
             return Err(Error::SelfJoin);
         }
-        check(contact.spec())?;
         let spec = (**contact.spec()).clone();
         let name = spec.name.clone();
         let asked = None;
@@ -191,12 +202,12 @@ impl State {
         }
     }
 
-    fn leave(&mut self, effects: &mut Vec<Effect>) -> bool {
+    fn leave(&mut self, rng: &mut dyn Rng, effects: &mut Vec<Effect>) -> bool {
         self.pending.clear();
         self.relink = true;
         let own = self.own.name.clone();
         self.members.remove(&own);
-        self.gossip(Audience::All, effects);
+        self.gossip(&self.members.only([&own]), Audience::All, rng, effects);
         self.be_alone(effects);
         true
     }
@@ -210,9 +221,9 @@ impl State {
         effects.push(Effect::Left);
     }
 
-    fn remove(&mut self, names: &[Arc<str>], effects: &mut Vec<Effect>) -> bool {
+    fn remove(&mut self, names: &[Arc<str>], rng: &mut dyn Rng, effects: &mut Vec<Effect>) -> bool {
         if names.contains(&self.own.name) {
-            return self.leave(effects);
+            return self.leave(rng, effects);
         }
         for name in names {
             self.pending.remove(name);
@@ -223,16 +234,17 @@ impl State {
         if gone.is_empty() {
             return false;
         }
-        self.gossip(Audience::All, effects);
+        self.gossip(&self.members.only(&gone), Audience::All, rng, effects);
         self.part_from(&gone, None, effects);
         true
     }
 
     /// Tells those that were removed; their links go because they are not wanted any longer.
     fn part_from(&self, gone: &[Arc<str>], knows: Option<&str>, effects: &mut Vec<Effect>) {
+        let news = encoded(Kind::News, &self.members.only(gone));
         for name in gone {
             if !self.pending.contains_key(name) && knows != Some(name) {
-                self.send(name, Kind::State, effects);
+                self.send_message(name, news.clone(), effects);
             }
         }
     }
@@ -241,9 +253,9 @@ impl State {
         &mut self,
         now: Duration,
         contacts: &[Contact],
+        rng: &mut dyn Rng,
         effects: &mut Vec<Effect>,
     ) -> Result<bool, Error> {
-        contacts.iter().try_for_each(|c| check(c.spec()))?;
         if contacts.is_empty() {
             return Ok(false);
         }
@@ -256,7 +268,7 @@ impl State {
             .filter(|name| !names.contains(name) && **name != self.own.name)
             .cloned()
             .collect();
-        let changed = self.remove(&absent, effects);
+        let changed = self.remove(&absent, rng, effects);
         for contact in contacts {
             let name = contact.name();
             if *name != self.own.name && self.members.member(name).is_none() {
@@ -273,7 +285,8 @@ impl State {
         if self.pending.contains_key(&name) {
             self.ask(now, &name, effects);
         } else if self.members.member(&name).is_some() {
-            self.send(&name, Kind::State, effects);
+            let digest = self.own_digest();
+            self.send_message(&name, digest, effects);
         }
         false
     }
@@ -303,81 +316,158 @@ impl State {
             .linked
             .iter()
             .filter(|peer| self.members.member(peer.name()).is_some())
+            .cloned()
             .sample(rng, self.config.fanout);
-        let message = self.encoded(Kind::State);
+        if few.is_empty() {
+            return;
+        }
+        let message = self.own_digest();
         for to in few {
-            let (to, message) = (to.clone(), message.clone());
+            let message = message.clone();
             effects.push(Effect::Send { to, message });
         }
     }
 
-    fn self_changed(&mut self, to: &Contact, effects: &mut Vec<Effect>) -> Result<bool, Error> {
+    fn own_digest(&mut self) -> Message {
+        let digest = || message::digest(&self.members);
+        let digest = *self.digest.get_or_insert_with(digest);
+        Message(message::encode_digest(digest).into())
+    }
+
+    fn self_changed(
+        &mut self,
+        to: &Contact,
+        rng: &mut dyn Rng,
+        effects: &mut Vec<Effect>,
+    ) -> Result<bool, Error> {
         if *to.name() != self.own.name {
             let (own, other) = (self.own.name.clone(), to.name().clone());
             return Err(Error::Renamed { own, other });
         }
-        check(to.spec())?;
         self.own = to.spec().clone();
         let changed = assert_own(&self.own, &mut self.members);
         if changed {
-            self.gossip(Audience::All, effects);
+            let news = self.members.only([&self.own.name]);
+            self.gossip(&news, Audience::All, rng, effects);
         }
         Ok(changed)
     }
 
-    fn load(&mut self, bytes: &[u8], effects: &mut Vec<Effect>) -> Result<bool, Error> {
+    fn load(
+        &mut self,
+        bytes: &[u8],
+        rng: &mut dyn Rng,
+        effects: &mut Vec<Effect>,
+    ) -> Result<bool, Error> {
         let loaded = message::decode_file(&self.own.name, bytes).map_err(Error::Load)?;
-        self.take(&loaded, Audience::All, effects)
+        self.take(&loaded, Audience::All, rng, effects)
     }
 
     fn message(
         &mut self,
         peer: &Contact,
         bytes: &[u8],
+        rng: &mut dyn Rng,
         effects: &mut Vec<Effect>,
     ) -> Result<bool, Error> {
-        let (kind, mut theirs) = message::decode_message(bytes).map_err(Error::Message)?;
-        let from = peer.name().clone();
-        if from == self.own.name {
+        let said = message::decode_message(bytes).map_err(Error::Message)?;
+        let from = peer.name();
+        if *from == self.own.name {
             return Ok(false);
         }
+        let is_member = self.members.member(from).is_some();
+        match said {
+            Said::Members(kind, theirs) => self.told(peer, kind, theirs, rng, effects),
+            Said::Digest(_) if !is_member => {
+                self.ask_for_state(from, effects);
+                Ok(false)
+            }
+            Said::Digest(theirs) => {
+                let members = &self.members;
+                if *self.digest.get_or_insert_with(|| message::digest(members)) != theirs {
+                    self.send(from, Kind::State, effects);
+                }
+                Ok(false)
+            }
+            Said::Ask => {
+                if is_member {
+                    self.send(from, Kind::State, effects);
+                }
+                Ok(false)
+            }
+        }
+    }
+
+    fn ask_for_state(&self, from: &str, effects: &mut Vec<Effect>) {
+        self.send_message(from, Message(message::encode_ask().into()), effects);
+    }
+
+    fn told(
+        &mut self,
+        peer: &Contact,
+        kind: Kind,
+        mut theirs: Members,
+        rng: &mut dyn Rng,
+        effects: &mut Vec<Effect>,
+    ) -> Result<bool, Error> {
+        let from = peer.name();
         match kind {
             Kind::Join => {
                 // A message whose sender isn't in it can't be granted.
-                if theirs.member(&from).is_none() {
+                if theirs.member(from).is_none() {
                     return Ok(false);
                 }
-                self.begin_epoch(&from, &mut theirs);
+                self.begin_epoch(from, &mut theirs);
                 self.begin_epoch(&self.own.name, &mut theirs);
-                let changed = self.take(&theirs, Audience::AllBut(&from), effects)?;
-                self.send(&from, Kind::Joined, effects);
+                let changed = self.take(&theirs, Audience::AllBut(from), rng, effects)?;
+                self.send(from, Kind::Joined, effects);
                 Ok(changed)
             }
-            Kind::Joined if self.pending.contains_key(&from) => {
-                let changed = self.take(&theirs, Audience::AllBut(&from), effects)?;
-                self.pending.remove(&from);
+            Kind::Joined if self.pending.contains_key(from) => {
+                let changed = self.take(&theirs, Audience::AllBut(from), rng, effects)?;
+                self.pending.remove(from);
                 self.relink = true;
-                if self.members != theirs && self.members.member(&from).is_some() {
-                    self.send(&from, Kind::State, effects);
+                if self.members.member(from).is_some() {
+                    self.reply(from, &theirs, effects);
                 }
                 effects.push(Effect::Joined(peer.clone()));
                 Ok(changed)
             }
+            Kind::News if self.members.member(from).is_none() => {
+                self.ask_for_state(from, effects);
+                Ok(false)
+            }
+            Kind::News => self.take(&theirs, Audience::FewBut(from), rng, effects),
             Kind::Joined | Kind::State | Kind::Reply => {
-                if !self.believes(&from, &theirs) {
+                if !self.believes(from, &theirs) {
                     if kind != Kind::Reply {
-                        self.contradict(&from, &theirs, effects);
+                        self.contradict(from, &theirs, effects);
                     }
                     return Ok(false);
                 }
-                let changed = self.take(&theirs, Audience::AllBut(&from), effects)?;
+                let changed = self.take(&theirs, Audience::FewBut(from), rng, effects)?;
                 // Still linked: neither of us has left the other's cluster by what we learned.
-                if kind != Kind::Reply && self.linked.contains(&*from) && self.members != theirs {
-                    self.send(&from, Kind::Reply, effects);
+                if kind != Kind::Reply && self.linked.contains(&**from) {
+                    self.reply(from, &theirs, effects);
                 }
                 Ok(changed)
             }
         }
+    }
+
+    /// Tells the sender of a state what it lacks, if anything.
+    fn reply(&self, from: &Arc<str>, theirs: &Members, effects: &mut Vec<Effect>) {
+        let mut news = self.members.beyond(theirs);
+        if news.is_empty() {
+            return;
+        }
+        // Whoever doesn't know the sender believes it for the entry about themselves.
+        for name in [&self.own.name, from] {
+            if let Some(entry) = self.members.get(name) {
+                news.insert(name.clone(), entry.clone());
+            }
+        }
+        self.send_message(from, encoded(Kind::Reply, &news), effects);
     }
 
     fn believes(&self, from: &str, theirs: &Members) -> bool {
@@ -410,8 +500,7 @@ impl State {
             truth.insert(from.clone(), entry.clone());
         }
         if !truth.is_empty() {
-            let message = Message(message::encode_message(Kind::Reply, &truth).into());
-            self.send_message(from, message, effects);
+            self.send_message(from, encoded(Kind::Reply, &truth), effects);
         }
     }
 
@@ -438,12 +527,13 @@ impl State {
         &mut self,
         theirs: &Members,
         audience: Audience<'_>,
+        rng: &mut dyn Rng,
         effects: &mut Vec<Effect>,
     ) -> Result<bool, Error> {
         let mut merged = self.members.clone();
         let changes = merged.merge(theirs);
         let own_changed = assert_own(&self.own, &mut merged);
-        if !changes.any && !own_changed {
+        if changes.taken.is_empty() && !own_changed {
             return Ok(false);
         }
         let bytes = message::encode_message(Kind::State, &merged).len();
@@ -456,28 +546,49 @@ impl State {
             self.be_alone(effects);
             return Ok(true);
         }
+        let mut news = changes.taken;
+        if own_changed {
+            let own = self.members.only([&self.own.name]);
+            // Whoever has told us of our old self needs to hear it, too.
+            self.gossip(&own, Audience::All, rng, effects);
+            news.merge(&own);
+        }
         let knows = match audience {
             Audience::All => None,
-            Audience::AllBut(name) => Some(name),
+            Audience::AllBut(name) | Audience::FewBut(name) => Some(name),
         };
-        self.gossip(audience, effects);
+        self.gossip(&news, audience, rng, effects);
         self.part_from(&changes.removed, knows, effects);
         Ok(true)
     }
 
-    fn gossip(&self, audience: Audience<'_>, effects: &mut Vec<Effect>) {
-        let message = self.encoded(Kind::State);
-        for to in &self.linked {
-            let has_it = matches!(audience, Audience::AllBut(name) if *name == **to.name());
-            if !has_it && self.members.member(to.name()).is_some() {
-                let (to, message) = (to.clone(), message.clone());
-                effects.push(Effect::Send { to, message });
-            }
+    fn gossip(
+        &self,
+        news: &Members,
+        audience: Audience<'_>,
+        rng: &mut dyn Rng,
+        effects: &mut Vec<Effect>,
+    ) {
+        let (but, fanout) = match audience {
+            Audience::All => ("", usize::MAX),
+            Audience::AllBut(name) => (name, usize::MAX),
+            Audience::FewBut(name) => (name, self.config.fanout),
+        };
+        let fit = |to: &&Contact| &**to.name() != but && self.members.member(to.name()).is_some();
+        let fit = self.linked.iter().filter(fit);
+        let to = match fanout {
+            usize::MAX => fit.collect(),
+            few => fit.sample(rng, few),
+        };
+        let message = encoded(Kind::News, news);
+        for to in to {
+            let (to, message) = (to.clone(), message.clone());
+            effects.push(Effect::Send { to, message });
         }
     }
 
     fn send(&self, to: &str, kind: Kind, effects: &mut Vec<Effect>) {
-        self.send_message(to, self.encoded(kind), effects);
+        self.send_message(to, encoded(kind, &self.members), effects);
     }
 
     fn send_message(&self, to: &str, message: Message, effects: &mut Vec<Effect>) {
@@ -485,10 +596,6 @@ impl State {
             let to = to.clone();
             effects.push(Effect::Send { to, message });
         }
-    }
-
-    fn encoded(&self, kind: Kind) -> Message {
-        Message(message::encode_message(kind, &self.members).into())
     }
 
     fn show_members(&mut self, effects: &mut Vec<Effect>) {
@@ -562,18 +669,21 @@ impl Overlay for State {
     ) -> Result<(), Error> {
         let changed = match event {
             Event::Join(contact) => self.join(now, &contact, effects)?,
-            Event::Leave => self.leave(effects),
-            Event::Remove(peer) => self.remove(&[peer.name().clone()], effects),
-            Event::UpdateMembers(contacts) => self.update(now, &contacts, effects)?,
+            Event::Leave => self.leave(rng, effects),
+            Event::Remove(peer) => self.remove(&[peer.name().clone()], rng, effects),
+            Event::UpdateMembers(contacts) => self.update(now, &contacts, rng, effects)?,
             Event::LinkUp(peer) => self.link_up(now, peer, effects),
             // The host dials again by itself.
             Event::LinkFailed(_) => false,
             Event::LinkDown(peer, _) => self.link_down(peer.name()),
-            Event::Message { from, message } => self.message(&from, &message.0, effects)?,
+            Event::Message { from, message } => self.message(&from, &message.0, rng, effects)?,
             Event::Tick => false,
-            Event::SelfChanged(contact) => self.self_changed(&contact, effects)?,
-            Event::Loaded(bytes) => self.load(&bytes, effects)?,
+            Event::SelfChanged(contact) => self.self_changed(&contact, rng, effects)?,
+            Event::Loaded(bytes) => self.load(&bytes, rng, effects)?,
         };
+        if changed {
+            self.digest = None;
+        }
         if self.periodic.is_some_and(|at| now >= at) {
             self.periodic(now, rng, effects);
             self.periodic = None;
@@ -607,6 +717,10 @@ impl Overlay for State {
     }
 }
 
+fn encoded(kind: Kind, members: &Members) -> Message {
+    Message(message::encode_message(kind, members).into())
+}
+
 /// Corrects a member's own entry where it shows another specification than the present one.
 fn assert_own(own: &Arc<NodeSpec>, members: &mut Members) -> bool {
     let Some(entry) = members.get(&own.name) else {
@@ -620,9 +734,4 @@ fn assert_own(own: &Arc<NodeSpec>, members: &mut Members) -> bool {
         }
         _ => false,
     }
-}
-
-fn check(spec: &NodeSpec) -> Result<(), Error> {
-    let name = spec.name.clone();
-    check_spec(spec).map_err(|what| Error::Spec { name, what })
 }

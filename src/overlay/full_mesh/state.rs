@@ -72,8 +72,8 @@ impl Entry {
 /// What a merge has changed.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Changes {
-    /// Whether anything has changed.
-    pub(super) any: bool,
+    /// The entries that were taken over.
+    pub(super) taken: Members,
     /// Members that the merge has removed.
     pub(super) removed: Vec<Arc<str>>,
 }
@@ -153,16 +153,40 @@ impl Members {
         for (name, entry) in &other.entries {
             let was_member = self.member(name).is_some();
             if self.offer(name, entry) {
-                changes.any = true;
+                changes.taken.insert(name.clone(), entry.clone());
                 if was_member && !entry.is_present() {
                     changes.removed.push(name.clone());
                 }
             }
         }
-        if changes.any {
+        if !changes.taken.is_empty() {
             self.forget();
+            // Whoever passed a forgotten one on would have others forget it and pass it on, too.
+            let kept = |name: &Arc<str>, _: &mut Entry| self.entries.contains_key(name);
+            changes.taken.entries.retain(kept);
         }
         changes
+    }
+
+    /// Those of its entries that `other` would take.
+    pub(super) fn beyond(&self, other: &Self) -> Self {
+        let news = |(name, entry): &(&Arc<str>, &Entry)| {
+            other.get(name).is_none_or(|known| entry.beats(known))
+        };
+        let news = self.entries.iter().filter(news);
+        Self {
+            entries: news
+                .map(|(name, entry)| (name.clone(), entry.clone()))
+                .collect(),
+        }
+    }
+
+    /// The entries of these names.
+    pub(super) fn only<'a>(&self, names: impl IntoIterator<Item = &'a Arc<str>>) -> Self {
+        let of = |name: &Arc<str>| Some((name.clone(), self.get(name)?.clone()));
+        Self {
+            entries: names.into_iter().filter_map(of).collect(),
+        }
     }
 
     /// Drops the oldest tombstones beyond the bound.
@@ -236,7 +260,9 @@ pub(super) mod tests {
         fn merge_reports_changes(a in members(), b in members()) {
             let mut after = a.clone();
             let changes = after.merge(&b);
-            prop_assert_eq!(changes.any, after != a);
+            prop_assert_eq!(!changes.taken.is_empty(), after != a);
+            prop_assert_eq!(merged(&a, &changes.taken), after.clone());
+            prop_assert_eq!(merged(&a, &b.beyond(&a)), after.clone());
             let gone = a.present().filter(|s| after.member(&s.name).is_none()).count();
             prop_assert_eq!(changes.removed.len(), gone);
         }
@@ -249,10 +275,10 @@ pub(super) mod tests {
         let stale = a.clone();
         assert!(a.remove("x@h"));
         assert!(!a.remove("x@h"));
-        assert!(!a.merge(&stale).any);
+        assert!(a.merge(&stale).taken.is_empty());
         let mut joined = Members::default();
         joined.insert("x@h".into(), Entry::present(2, 1, spec("x@h", 1)));
-        assert!(a.merge(&joined).any);
+        assert!(!a.merge(&joined).taken.is_empty());
         assert!(a.member("x@h").is_some());
     }
 
@@ -277,7 +303,9 @@ pub(super) mod tests {
         assert_eq!(ab, b);
         assert_eq!(ab.len(), MAX_TOMBSTONES);
         // Teaching a full member an old tombstone again leaves it as it was.
-        assert_eq!(merged(&ab, &a), ab);
+        let mut again = ab.clone();
+        assert_eq!(again.merge(&a), Changes::default());
+        assert_eq!(again, ab);
         let mut full = ab;
         full.insert("x@h".into(), Entry::present(1, 1, spec("x@h", 1)));
         assert!(full.remove("x@h"));

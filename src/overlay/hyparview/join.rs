@@ -118,6 +118,15 @@ impl<P: Peer> HyParView<P> {
         }
     }
 
+    /// Whether this node has left its cluster; who thinks otherwise is told.
+    pub(super) fn has_left(&self, from: &P, fx: Fx<'_, P>) -> bool {
+        if self.gone {
+            let (to, message) = (from.clone(), Message::Left);
+            fx.push(Effect::Send { to, message });
+        }
+        self.gone
+    }
+
     /// Whether walks may come from there: from neighbours only. Anyone else who sends one takes us for a
     /// neighbour wrongly, and is told so.
     pub(super) fn walks_from(&mut self, from: &P, fx: Fx<'_, P>) -> bool {
@@ -207,9 +216,7 @@ impl<P: Peer> HyParView<P> {
         rng: &mut dyn Rng,
         fx: Fx<'_, P>,
     ) {
-        if self.gone {
-            let message = Message::Left;
-            fx.push(Effect::Send { to: from, message });
+        if self.has_left(&from, fx) {
             return;
         }
         if from != origin && !self.walks_from(&from, fx) {

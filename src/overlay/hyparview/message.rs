@@ -23,22 +23,19 @@
 //!  19 switched       accepted:8
 //! time:     microseconds:32
 //! peers:    count:8, peers
-//! file:     "PTHV"  version:8 = 1  SHA-256 of the rest:32 bytes  owner: peer
+//! file:     sealed, "PTHV", version 1:  owner: peer
 //!           passive view: list  linked: list  heard of: list
 //! list:     count:16, peers
 //! ```
 
 use std::time::Duration;
 
-use sha2::{Digest, Sha256};
-
 use crate::limits::{MAX_CONTROL_BYTES, MAX_GOSSIPED, MAX_HISTORY};
-use crate::overlay::codec::{DecodeError, Reader};
+use crate::overlay::codec::{DecodeError, Reader, seal, unseal};
 use crate::overlay::contract::{Peer, Wire};
 
 const VERSION: u8 = 1;
-const MAGIC: &[u8; 4] = b"PTHV";
-const DIGEST_BYTES: usize = 32;
+const MAGIC: [u8; 4] = *b"PTHV";
 
 /// How much a node needs a neighbour.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -266,7 +263,7 @@ impl<P: Peer> Wire for Message<P> {
         if size > MAX_CONTROL_BYTES {
             return Err(DecodeError::TooLarge(size));
         }
-        version(reader)?;
+        reader.version(VERSION)?;
         let message = match reader.u8()? {
             1 => Self::Join {
                 me: P::decode(reader)?,
@@ -369,23 +366,11 @@ pub(super) fn encode_file<P: Peer>(owner: &P, lists: [&[P]; 3]) -> Vec<u8> {
         body.extend_from_slice(&(list.len() as u16).to_be_bytes());
         list.iter().for_each(|peer| peer.encode(&mut body));
     }
-    let mut out = MAGIC.to_vec();
-    out.push(VERSION);
-    out.extend_from_slice(&Sha256::digest(&body));
-    out.extend_from_slice(&body);
-    out
+    seal(MAGIC, VERSION, &body)
 }
 
 pub(super) fn decode_file<P: Peer>(owner: &P, bytes: &[u8]) -> Result<Saved<P>, DecodeError> {
-    let mut reader = Reader::new(bytes);
-    if reader.take(MAGIC.len()).ok() != Some(MAGIC) {
-        return Err(DecodeError::Magic);
-    }
-    version(&mut reader)?;
-    let digest = reader.take(DIGEST_BYTES)?;
-    if digest != Sha256::digest(reader.rest()).as_slice() {
-        return Err(DecodeError::Damaged);
-    }
+    let mut reader = unseal(MAGIC, VERSION, bytes)?;
     let written_by = P::decode(&mut reader)?;
     if written_by != *owner {
         return Err(DecodeError::Foreign(format!("{written_by:?}").into()));
@@ -397,13 +382,6 @@ pub(super) fn decode_file<P: Peer>(owner: &P, bytes: &[u8]) -> Result<Saved<P>, 
     };
     reader.end()?;
     Ok(saved)
-}
-
-fn version(reader: &mut Reader<'_>) -> Result<(), DecodeError> {
-    match reader.u8()? {
-        VERSION => Ok(()),
-        other => Err(DecodeError::Version(other)),
-    }
 }
 
 // More than an hour is as good as for ever.

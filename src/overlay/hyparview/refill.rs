@@ -153,9 +153,7 @@ impl<P: Peer> HyParView<P> {
     }
 
     pub(super) fn on_hello(&mut self, now: Duration, from: P, rng: &mut dyn Rng, fx: Fx<'_, P>) {
-        if self.gone {
-            let message = Message::Left;
-            fx.push(Effect::Send { to: from, message });
+        if self.has_left(&from, fx) {
             return;
         }
         self.history.heard(&from);
@@ -286,9 +284,7 @@ impl<P: Peer> HyParView<P> {
         rng: &mut dyn Rng,
         fx: Fx<'_, P>,
     ) {
-        if self.gone {
-            let message = Message::Left;
-            fx.push(Effect::Send { to: from, message });
+        if self.has_left(&from, fx) {
             return;
         }
         if self.is_active(&from) {

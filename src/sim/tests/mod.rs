@@ -1,5 +1,6 @@
 //! The simulator as a whole: its links keep the contract, its runs repeat, its bugs are found.
 
+mod client_server;
 mod links;
 mod mutants;
 

@@ -89,6 +89,9 @@ pub(super) fn check<A: AtomGate>(
     let mut walker = Walker::new(term, form, limits.depth)?;
     loop {
         walker.plain(facts, atoms)?;
+        if walker.at_end() {
+            break;
+        }
         match walker.next()? {
             Some(token) => facts.count(&token, &walker, limits, atoms)?,
             None => break,
@@ -198,7 +201,9 @@ impl Facts {
 }
 
 /// What a VM that is a peer need not know.
+// A whole word, as a term moves in words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(usize)]
 pub(in crate::wire) enum Foreign {
     Record,
     Local,

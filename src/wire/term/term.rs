@@ -27,7 +27,8 @@ pub struct Term {
 }
 
 /// Where the container ends that was read last, and where its first element stands: nobody has to
-/// step over it again. Two offsets in one, so that they always belong together.
+/// step over it again. Each is told by the bytes of the term that are left there; two numbers in
+/// one, so that they always belong together.
 #[derive(Debug, Default)]
 struct Passed(AtomicU64);
 
@@ -39,27 +40,31 @@ impl Clone for Passed {
 
 impl Term {
     /// A complete encoded term, checked against the default limits.
+    // Inlined, and checked where it is made: to move as a whole what was just written in parts
+    // stalls CPUs for longer than it takes to free a small term.
+    #[inline]
     pub fn from_external(bytes: impl Into<Bytes>) -> Result<Self, TermError> {
-        let bytes = bytes.into();
+        let mut term = Self::from_checked(bytes.into(), Vec::new(), None);
+        term.check()?;
+        Ok(term)
+    }
+
+    #[inline(never)]
+    fn check(&mut self) -> Result<(), TermError> {
         let mut facts = Facts::default();
         let limits = TermLimits::default();
-        check(&bytes, Form::Whole, &limits, &mut (), &mut facts)?;
-        Ok(Self::from_checked(bytes, Vec::new(), facts.foreign()))
+        check(&self.skeleton, Form::Whole, &limits, &mut (), &mut facts)?;
+        self.foreign = facts.foreign();
+        Ok(())
     }
 
     /// An encoded term whose large binaries stand beside it, checked against the default limits.
     /// Without any binaries the term has to be complete.
     pub fn from_parts(
         skeleton: impl Into<Bytes>,
-        blobs: impl Into<Arc<[Bytes]>>,
+        blobs: impl Into<Vec<Bytes>>,
     ) -> Result<Self, TermError> {
-        let term = Self {
-            skeleton: skeleton.into(),
-            blobs: some(blobs.into()),
-            foreign: None,
-            ends: OnceLock::new(),
-            passed: Passed::default(),
-        };
+        let term = Self::from_checked(skeleton.into(), blobs.into(), None);
         let facts = scan(&term.skeleton, term.form(), &TermLimits::default(), &mut ())?;
         term.agreeing(&facts)
     }
@@ -67,17 +72,10 @@ impl Term {
     /// The same for a skeleton that [`scan`] has checked already, with `facts` as its result.
     pub fn from_scanned(
         skeleton: impl Into<Bytes>,
-        blobs: impl Into<Arc<[Bytes]>>,
+        blobs: impl Into<Vec<Bytes>>,
         facts: &Facts,
     ) -> Result<Self, TermError> {
-        Self {
-            skeleton: skeleton.into(),
-            blobs: some(blobs.into()),
-            foreign: None,
-            ends: OnceLock::new(),
-            passed: Passed::default(),
-        }
-        .agreeing(facts)
+        Self::from_checked(skeleton.into(), blobs.into(), None).agreeing(facts)
     }
 
     /// The same for parts of a term that has been checked.
@@ -87,14 +85,9 @@ impl Term {
         blobs: Vec<Bytes>,
         foreign: Option<Foreign>,
     ) -> Self {
-        let blobs = if blobs.is_empty() {
-            None
-        } else {
-            Some(blobs.into())
-        };
         Self {
             skeleton,
-            blobs,
+            blobs: (!blobs.is_empty()).then(|| blobs.into()),
             foreign,
             ends: OnceLock::new(),
             passed: Passed::default(),
@@ -110,7 +103,8 @@ impl Term {
         self.ends.get_or_init(|| Arc::new(Ends::of(self)))
     }
 
-    /// Remembers where the container ends whose first element stands at `first`.
+    /// Remembers that `end` bytes are left behind the container which had `first` bytes left at its
+    /// first element.
     #[inline]
     pub(super) fn pass(&self, first: usize, end: usize) {
         if self.blobs.is_none() {
@@ -119,7 +113,7 @@ impl Term {
         }
     }
 
-    /// Where that container ends, if it was the last one that was passed.
+    /// What is left behind that container, if it was the last one that was passed.
     #[inline]
     pub(super) fn passed(&self, first: usize) -> Option<usize> {
         let passed = self.passed.0.load(Ordering::Relaxed);
@@ -192,10 +186,6 @@ impl Term {
     pub fn is_empty(&self) -> bool {
         self.skeleton.is_empty()
     }
-}
-
-fn some(blobs: Arc<[Bytes]>) -> Option<Arc<[Bytes]>> {
-    Some(blobs).filter(|blobs| !blobs.is_empty())
 }
 
 /// Equal if the complete encodings are. One value may have several encodings.

@@ -113,6 +113,16 @@ impl Value {
         Self::Binary(bytes.into())
     }
 
+    /// Bits that don't fill the last byte. What is below them there means nothing to the VM: equal
+    /// bitstrings are to be equal here.
+    pub(super) fn bits(bytes: &[u8], last_bits: u8) -> Self {
+        let mut bytes = bytes.to_vec();
+        if let Some(last) = bytes.last_mut() {
+            *last &= 0xff << (8 - last_bits);
+        }
+        Self::Bits { bytes, last_bits }
+    }
+
     /// A string as Erlang has it: a list of code points.
     #[must_use]
     pub fn string(text: &str) -> Self {

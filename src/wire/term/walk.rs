@@ -254,6 +254,12 @@ impl<'a> Walker<'a> {
         self.deepest
     }
 
+    /// Whether the term has been read to its end, and nothing follows it.
+    #[inline]
+    pub(super) fn at_end(&self) -> bool {
+        self.depth == 0 && self.top.left == 0 && self.at == self.bytes.len()
+    }
+
     /// Steps over the free variables of the fun that was the last token. They stay unchecked.
     pub(super) fn skip_fun(&mut self, fun: &Fun<'_>) {
         self.at = fun.end;

@@ -50,12 +50,7 @@ impl Reader<'_> {
         if last_bits == 8 {
             return self.slice(length).map(Value::binary);
         }
-        let mut bytes = self.take(length)?.to_vec();
-        if let Some(last) = bytes.last_mut() {
-            // What is below means nothing to the VM: equal bitstrings are to be equal here.
-            *last &= 0xff << (8 - last_bits);
-        }
-        Some(Value::Bits { bytes, last_bits })
+        Some(Value::bits(self.take(length)?, last_bits))
     }
 
     pub(super) fn big(&mut self, length: usize) -> Option<Value> {

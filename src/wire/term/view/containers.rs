@@ -256,7 +256,7 @@ pub struct Elements<'a> {
     /// Terms of which the last element consists and that are to be stepped over.
     owed: u32,
     left: u32,
-    /// Where the first element stands.
+    /// Bytes of the term from the first element on.
     first: usize,
 }
 
@@ -266,7 +266,7 @@ impl<'a> Elements<'a> {
             place,
             owed: 0,
             left,
-            first: place.offset(),
+            first: place.bytes_left(),
         }
     }
 

@@ -100,13 +100,7 @@ impl<'a> View<'a> {
             Self::BigInteger(number) => Value::BigInteger(number.to_bigint()),
             Self::Float(float) => Value::Float(float),
             Self::Binary(slice) => Value::Binary(slice.into()),
-            Self::Bits(bits) => {
-                let (mut bytes, last_bits) = (bits.bytes.to_vec(), bits.last_bits);
-                if let Some(last) = bytes.last_mut() {
-                    *last &= 0xff << (8 - last_bits);
-                }
-                Value::Bits { bytes, last_bits }
-            }
+            Self::Bits(bits) => Value::bits(bits.bytes, bits.last_bits),
             Self::Tuple(tuple) => Value::Tuple(tuple.iter().map(|view| view.to_value()).collect()),
             Self::List(list) => {
                 let mut rest = list.iter();

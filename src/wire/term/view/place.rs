@@ -45,8 +45,7 @@ impl<'a> Place<'a> {
         })
     }
 
-    #[inline]
-    pub(super) fn offset(&self) -> usize {
+    fn offset(&self) -> usize {
         self.term.skeleton().len() - self.rest.len()
     }
 
@@ -88,6 +87,12 @@ impl<'a> Place<'a> {
         reader::bytes(&mut self.rest, length)
     }
 
+    #[inline]
+    fn slice(&mut self, length: usize) -> Option<Slice<'a>> {
+        let bytes = self.take(length)?;
+        Some(Slice::new(bytes, self.term.skeleton()))
+    }
+
     /// What stands here. `owed` takes the number of terms of which it consists and that stand
     /// behind the place where the reader is then.
     ///
@@ -115,7 +120,7 @@ impl<'a> Place<'a> {
                     *self = after;
                     return view;
                 }
-                View::Binary(Slice::new(self.take(length)?, self.term.skeleton()))
+                View::Binary(self.slice(length)?)
             }
             tag::SMALL_TUPLE => {
                 let arity = self.u8()?.into();
@@ -161,11 +166,24 @@ impl<'a> Place<'a> {
                     View::List(List::cells(self.inside()?, length))
                 }
             },
-            tag::NEW_PID | tag::PID => View::Pid(Pid {
+            // One look at whether there are as many bytes: pids are in most messages.
+            tag::NEW_PID => {
+                let node = self.atom()?;
+                let [id, serial, creation] = *self.take(12)?.as_chunks::<4>().0 else {
+                    return None;
+                };
+                View::Pid(Pid {
+                    node,
+                    id: u32::from_be_bytes(id),
+                    serial: u32::from_be_bytes(serial),
+                    creation: u32::from_be_bytes(creation),
+                })
+            }
+            tag::PID => View::Pid(Pid {
                 node: self.atom()?,
                 id: self.u32()?,
                 serial: self.u32()?,
-                creation: self.creation(tag == tag::NEW_PID)?,
+                creation: self.creation(false)?,
             }),
             tag::NEWER_REFERENCE | tag::NEW_REFERENCE => {
                 let count = self.u16()?;
@@ -208,10 +226,12 @@ impl<'a> Place<'a> {
             tag::BIT_BINARY => {
                 let length = self.u32()? as usize;
                 let last_bits = self.u8()?;
-                let bytes = self.take(length)?;
                 match last_bits {
-                    8 => View::Binary(Slice::new(bytes, self.term.skeleton())),
-                    1..8 => View::Bits(Bits { bytes, last_bits }),
+                    8 => View::Binary(self.slice(length)?),
+                    1..8 => View::Bits(Bits {
+                        bytes: self.take(length)?,
+                        last_bits,
+                    }),
                     _ => return None,
                 }
             }
@@ -269,14 +289,14 @@ impl<'a> Place<'a> {
         let skeleton = self.term.skeleton();
         let start = self.offset() - 1;
         self.take(more)?;
-        Some(Slice::new(skeleton.get(start..self.offset())?, skeleton))
+        let whole = skeleton.get(start..self.offset())?;
+        Some(Slice::new(whole, skeleton))
     }
 
     #[inline(never)]
     fn large(&mut self, length: usize) -> Option<View<'a>> {
-        let skeleton = self.term.skeleton();
         if self.term.form() == Form::Whole {
-            return Some(View::Binary(Slice::new(self.take(length)?, skeleton)));
+            return self.slice(length).map(View::Binary);
         }
         let blob = self.term.blobs().get(self.blob as usize)?;
         self.blob += 1;
@@ -325,17 +345,18 @@ impl<'a> Place<'a> {
         Some(Atom::new(self.take(length)?, latin1))
     }
 
-    /// The container ends here whose first element stood at `first`.
+    /// The container ends here that had so many bytes from its first element on.
     #[inline]
     pub(super) fn pass(&self, first: usize) {
-        self.term.pass(first, self.offset());
+        self.term.pass(first, self.rest.len());
     }
 
     /// Steps over the container whose first element stands here, if that has been found out.
     #[inline]
     pub(super) fn step_over(&mut self) -> bool {
-        let end = self.term.passed(self.offset());
-        match end.and_then(|end| self.term.skeleton().get(end..)) {
+        let left = self.rest.len();
+        let after = self.term.passed(left);
+        match after.and_then(|after| self.rest.get(left.checked_sub(after)?..)) {
             Some(rest) => {
                 self.rest = rest;
                 true

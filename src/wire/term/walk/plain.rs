@@ -9,7 +9,7 @@ use crate::limits::OUT_OF_BAND_BYTES;
 use crate::wire::term::scan::{AtomGate, Facts, binary_words, words};
 use crate::wire::term::{TermError, tag};
 
-impl Walker<'_> {
+impl<'a> Walker<'a> {
     /// Reads terms of the common kinds for as long as they come, and counts what they cost. It
     /// stops before what is anything else or wrong, which [`Self::next`] then tells: most
     /// of a term is read here, where nothing is made of it but a sum.
@@ -26,9 +26,8 @@ impl Walker<'_> {
         if self.funs > 0 {
             return Ok(());
         }
-        let bytes = self.bytes;
-        let (mut at, mut left) = (self.at, self.top.left);
-        let (mut words, mut pids, mut refs) = (0, false, false);
+        let (mut rest, mut left) = (self.rest(), self.top.left);
+        let mut words = 0;
         loop {
             if left == 0 {
                 if self.depth == 0 {
@@ -38,60 +37,59 @@ impl Walker<'_> {
                 left = self.top.left;
                 continue;
             }
-            let Some((&tag, body)) = bytes.get(at..).and_then(<[u8]>::split_first) else {
+            let Some((&tag, body)) = rest.split_first() else {
                 break;
             };
-            // What follows the tag. If it isn't there the term is refused, whatever was counted.
-            let length = match tag {
-                tag::SMALL_INTEGER => 1,
-                tag::INTEGER => 4,
-                tag::NIL => 0,
-                tag::SMALL_ATOM_UTF8 | tag::CACHED_ATOM => match self.plain_atom(at, atoms)? {
-                    Some(length) => length - 1,
-                    None => break,
-                },
-                tag::BINARY => match body.first_chunk::<4>() {
-                    Some(length) => {
+            let after = match tag {
+                tag::SMALL_INTEGER => body.get(1..),
+                tag::INTEGER => body.get(4..),
+                tag::NIL => Some(body),
+                tag::SMALL_ATOM_UTF8 | tag::CACHED_ATOM => self.plain_atom(rest, atoms)?,
+                tag::BINARY => match body.split_first_chunk::<4>() {
+                    Some((length, body)) => {
                         let length = u32::from_be_bytes(*length) as usize;
                         if length >= OUT_OF_BAND_BYTES {
                             break;
                         }
                         words += binary_words(length);
-                        4 + length
+                        body.get(length..)
                     }
                     None => break,
                 },
-                tag::NEW_PID => match self.plain_atom(at + 1, atoms)? {
-                    Some(length) => {
-                        pids = true;
+                tag::NEW_PID => match self.plain_atom(body, atoms)? {
+                    Some(body) => {
+                        facts.pids = true;
                         words += words::IDENTIFIER;
-                        length + 12
+                        body.get(12..)
                     }
                     None => break,
                 },
-                tag::NEWER_REFERENCE => match (body, self.plain_atom(at + 3, atoms)?) {
-                    ([0, count @ 1..=5, ..], Some(length)) => {
-                        refs = true;
-                        words += words::IDENTIFIER + u64::from(*count).div_ceil(2);
-                        2 + length + 4 + 4 * usize::from(*count)
-                    }
+                tag::NEWER_REFERENCE => match body {
+                    [0, count @ 1..=5, body @ ..] => match self.plain_atom(body, atoms)? {
+                        Some(body) => {
+                            facts.refs = true;
+                            words += words::IDENTIFIER + u64::from(*count).div_ceil(2);
+                            body.get(4 + 4 * usize::from(*count)..)
+                        }
+                        None => break,
+                    },
                     _ => break,
                 },
                 tag::SMALL_TUPLE | tag::LIST => {
-                    let (head, elements, cost) = match (tag, body) {
-                        (tag::SMALL_TUPLE, [arity, ..]) => {
-                            (2, u32::from(*arity), u64::from(*arity) + 1)
+                    let (after, elements, cost) = match (tag, body) {
+                        (tag::SMALL_TUPLE, [arity, after @ ..]) => {
+                            (after, u32::from(*arity), u64::from(*arity) + 1)
                         }
-                        (tag::LIST, [a, b, c, d, ..]) => {
+                        (tag::LIST, [a, b, c, d, after @ ..]) => {
                             let length = u32::from_be_bytes([*a, *b, *c, *d]);
                             let Some(elements) = length.checked_add(1) else {
                                 break;
                             };
-                            (5, elements, 2 * u64::from(length))
+                            (after, elements, 2 * u64::from(length))
                         }
                         _ => break,
                     };
-                    if elements as usize > 1 + body.len() - head {
+                    if elements as usize > after.len() {
                         break;
                     }
                     if elements > 0 {
@@ -105,39 +103,40 @@ impl Walker<'_> {
                         left -= 1;
                     }
                     words += cost;
-                    at += head;
+                    rest = after;
                     continue;
                 }
                 _ => break,
             };
-            if length > body.len() {
+            // What is cut off is refused, whatever was counted.
+            let Some(after) = after else {
                 break;
-            }
-            at += 1 + length;
+            };
+            rest = after;
             left -= 1;
         }
-        self.at = at;
+        self.at = self.bytes.len() - rest.len();
         self.top.left = left;
         facts.heap_words += words;
-        facts.identities |= pids | refs;
-        facts.pids |= pids;
-        facts.refs |= refs;
+        facts.identities |= facts.pids | facts.refs;
         Ok(())
     }
 
-    /// The length of the atom that stands there, if it is a common one.
+    #[inline(always)]
+    fn rest(&self) -> &'a [u8] {
+        self.bytes.get(self.at..).unwrap_or_default()
+    }
+
+    /// What follows the atom that stands there, if it is a common one.
     #[inline(always)]
     fn plain_atom<A: AtomGate>(
         &mut self,
-        at: usize,
+        bytes: &'a [u8],
         atoms: &mut A,
-    ) -> Result<Option<usize>, TermError> {
-        let Some(bytes) = self.bytes.get(at..) else {
-            return Ok(None);
-        };
+    ) -> Result<Option<&'a [u8]>, TermError> {
         match *bytes {
             [tag::SMALL_ATOM_UTF8, length, ref rest @ ..] => {
-                let Some(bytes) = rest.get(..length.into()) else {
+                let Some((bytes, after)) = rest.split_at_checked(length.into()) else {
                     return Ok(None);
                 };
                 if !A::ANY || !bytes.is_ascii() {
@@ -148,17 +147,17 @@ impl Walker<'_> {
                         return Err(TermError::Atoms);
                     }
                 }
-                Ok(Some(2 + bytes.len()))
+                Ok(Some(after))
             }
-            [tag::CACHED_ATOM, index, ..] => {
+            [tag::CACHED_ATOM, index, ref after @ ..] => {
                 let Some(text) = self.atoms.get(usize::from(index)) else {
                     return Ok(None);
                 };
                 if !A::ANY && !atoms.admit(text) {
                     return Err(TermError::Atoms);
                 }
-                self.refs.push((at, index));
-                Ok(Some(2))
+                self.refs.push((self.bytes.len() - bytes.len(), index));
+                Ok(Some(after))
             }
             _ => Ok(None),
         }
