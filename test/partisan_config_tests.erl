@@ -176,8 +176,8 @@ warnings() ->
     ?assertEqual(["unknown configuration key no_such_key"], warnings_of([{no_such_key, 1}])),
     ?assertEqual(["configuration key binary_padding has no effect yet"], warnings_of([{binary_padding, true}])),
     ?assertEqual(true, partisan_config:get(binary_padding)),
-    ?assertEqual(["configuration key relay_ttl has no effect yet"], warnings_of([{relay_ttl, 5}])),
-    ?assertEqual(5, partisan_config:get(relay_ttl)),
+    ?assertEqual(["configuration key redelivery_interval has no effect yet"], warnings_of([{redelivery_interval, 5}])),
+    ?assertEqual(5, partisan_config:get(redelivery_interval)),
     %% What asks for nothing but the present behaviour.
     ?assertEqual([], warnings_of([{binary_padding, false}, {connect_disterl, false}, {gossip, true}])),
     ?assertEqual([], warnings_of([{pid_encoding, false}, {peer_port, 1}])),

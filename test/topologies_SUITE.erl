@@ -12,7 +12,7 @@ suite() ->
     [{timetrap, {seconds, 120}}].
 
 all() ->
-    [client_server, client_server_leave, slow_client, tags, static].
+    [client_server, client_server_leave, slow_client, messages, tags, static, static_messages].
 
 init_per_testcase(Case, Config) ->
     [{prefix, Case} | Config].
@@ -146,6 +146,46 @@ slow_client(Config) ->
 rss(OsPid) ->
     list_to_integer(string:trim(os:cmd("ps -o rss= -p " ++ OsPid))).
 
+%% Between clients, over sessions of their own or over a server: the links stay what they are.
+messages(Config) ->
+    {[A, B], [C1 | _] = Clients} = servers_and_clients(Config, 3),
+    Relayed = start(Config, relayed, [{relay_direct, false} | tagged(client)]),
+    ok = sync_join(Relayed, A),
+    ok = exchange([A, B, Relayed | Clients]),
+    _ = [ok = linked(Client, [A]) || Client <- [Relayed | Clients]],
+    ok = linked(A, [B, Relayed | Clients]),
+    ok = linked(B, [A]),
+    Sessions = call(C1, partisan, nodes, []),
+    ?assert(length(Sessions) > 1),
+    %% A session that there is already serves as the link to another server, too.
+    ok = partisan_ct:kill(A),
+    _ = [ok = linked(Client, [B]) || Client <- [Relayed | Clients]],
+    ok = linked(B, [Relayed | Clients]),
+    ok = exchange([B, Relayed | Clients]),
+    ok = broadcast_SUITE:reaches([B, Relayed | Clients], all).
+
+%% 20 messages from each to each, in order.
+exchange(Vms) ->
+    _ = [ok = partisan_ct:fresh_probe(Vm, probe) || Vm <- Vms],
+    Numbers = lists:seq(1, 20),
+    _ = [ok = send(From, name(From), name(To), Numbers) || From <- Vms, To <- Vms, To =/= From],
+    _ = [
+        ok = wait(fun() ->
+            Seen = partisan_ct:seen(Vm, probe),
+            lists:all(
+                fun(From) -> [N || {F, N} <- Seen, F =:= From] =:= Numbers end,
+                [name(Other) || Other <- Vms, Other =/= Vm]
+            )
+        end)
+     || Vm <- Vms
+    ],
+    ok.
+
+send(Vm, From, To, Numbers) ->
+    run(Vm, fun() ->
+        lists:foreach(fun(N) -> ok = partisan:forward_message({probe, To}, {From, N}) end, Numbers)
+    end).
+
 tags(Config) ->
     Server = start(Config, server, tagged(server)),
     ok = partisan_ct:keep_log(Server),
@@ -191,3 +231,17 @@ static(Config) ->
     ok = call(C, partisan_peer_service, update_members, [[spec(D)]]),
     ok = linked(C, [D]),
     ok = linked(Again, [A]).
+
+%% Between the ends of a chain: the links stay what they are.
+static_messages(Config) ->
+    Env = [{peer_service_manager, partisan_static_peer_service_manager}],
+    [A, B, C] = Vms = [start(Config, Name, Env) || Name <- [a, b, c]],
+    ok = sync_join(A, B),
+    ok = sync_join(B, C),
+    ok = exchange(Vms),
+    ?assert(lists:member(name(C), call(A, partisan, nodes, []))),
+    _ = [ok = linked(Vm, Others) || {Vm, Others} <- [{A, [B]}, {B, [A, C]}, {C, [B]}]],
+    %% A session that there is already serves as the link.
+    ok = sync_join(A, C),
+    ok = linked(A, [B, C]),
+    ok = linked(C, [A, B]).

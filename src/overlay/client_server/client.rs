@@ -29,13 +29,13 @@ impl<P: Peer> ClientServer<P> {
     pub(super) fn on_server(&mut self, from: P, asked: bool, list: Vec<P>, fx: Fx<'_, P>) {
         if self.is_neighbor(&from) {
             self.taken_in(from, list, fx);
-        } else if asked || self.homes() < self.config.links {
-            if !self.wanted.contains(&from) {
-                self.want(&from, fx);
-            }
-            self.links.insert(from, Link::Met);
         } else {
-            self.release(&from, fx);
+            self.links.insert(from.clone(), Link::Met);
+            if asked && !self.wanted.contains(&from) {
+                self.want(&from, fx);
+            } else if !asked && self.homes() >= self.config.links {
+                self.release(&from, fx);
+            }
         }
     }
 
@@ -133,7 +133,7 @@ impl<P: Peer> ClientServer<P> {
         let again: Vec<P> = self.pending.difference(&self.wanted).cloned().collect();
         for peer in again {
             if !self.rests(now, &peer) {
-                self.want(&peer, fx);
+                self.call(now, &peer, fx);
             }
         }
         if homes >= self.config.links {
@@ -153,7 +153,7 @@ impl<P: Peer> ClientServer<P> {
                     break;
                 };
                 self.dialled.insert(next.clone(), now);
-                self.want(&next, fx);
+                self.call(now, &next, fx);
             }
         }
         self.wake = self.next_look(now);

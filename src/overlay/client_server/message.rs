@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! message:  version:8 = 1  kind:8  body
-//!   1 hello    tag:8 (0 undefined, 1 server, 2 client)  asks:8 (0, 1)  joined:8 (0, 1)  servers
+//!   1 hello    tag:8 (0 undefined, 1 server, 2 client)  asks:8 (0, 1)  wants:8 (0, 1)  joined:8 (0, 1)  servers
 //!   2 servers  servers
 //!   3 gone     peer
 //!   4 full     servers
@@ -25,12 +25,14 @@ const MAX_LIST_BYTES: usize = MAX_CONTROL_BYTES - 64;
 /// What nodes say to each other.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Message<P> {
-    /// What the sender is; the first message over a link, from both ends.
+    /// What the sender is; the first message over a link, from both ends, and again if it wants the link later.
     Hello {
         /// Its tag.
         tag: Tag,
         /// Whether its user wants it to join the receiver.
         asks: bool,
+        /// Whether it keeps a link with the receiver, so that it would be a neighbour.
+        wants: bool,
         /// Whether it has joined lately, so that what is heard of its leave is old.
         joined: bool,
         /// Servers that it knows.
@@ -51,6 +53,7 @@ impl<P: Peer> Wire for Message<P> {
             Self::Hello {
                 tag,
                 asks,
+                wants,
                 joined,
                 servers,
             } => {
@@ -59,7 +62,8 @@ impl<P: Peer> Wire for Message<P> {
                     Tag::Server => 1,
                     Tag::Client => 2,
                 };
-                out.extend([1, tag, u8::from(*asks), u8::from(*joined)]);
+                out.extend([1, tag, u8::from(*asks), u8::from(*wants)]);
+                out.push(u8::from(*joined));
                 put_servers(out, servers);
             }
             Self::Servers(servers) => {
@@ -92,6 +96,7 @@ impl<P: Peer> Wire for Message<P> {
                     _ => return Err(DecodeError::Bad("tag")),
                 },
                 asks: reader.bool("asks")?,
+                wants: reader.bool("wants")?,
                 joined: reader.bool("joined")?,
                 servers: servers(reader)?,
             },

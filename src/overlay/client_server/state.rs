@@ -109,8 +109,22 @@ impl<P: Peer> ClientServer<P> {
         fx.push(Effect::Want(peer.clone()));
     }
 
-    /// Parts from a node, whatever it was.
+    /// Wants a link to become neighbours by. There may be one that serves something else.
+    pub(super) fn call(&mut self, now: Duration, peer: &P, fx: Fx<'_, P>) {
+        self.want(peer, fx);
+        if self.links.contains_key(peer) {
+            self.say(peer, self.hello(now, peer), fx);
+        }
+    }
+
+    /// Parts from a node, whatever it was. A link that this overlay doesn't want is not its to close.
     pub(super) fn release(&mut self, peer: &P, fx: Fx<'_, P>) {
+        if self.wanted.contains(peer) {
+            self.part(peer, fx);
+        }
+    }
+
+    fn part(&mut self, peer: &P, fx: Fx<'_, P>) {
         self.unlink(peer, fx);
         self.wanted.remove(peer);
         self.dialled.remove(peer);
@@ -135,6 +149,7 @@ impl<P: Peer> ClientServer<P> {
         Message::Hello {
             tag: self.config.tag,
             asks: self.pending.contains(peer),
+            wants: self.wanted.contains(peer),
             joined: self.joined_until.is_some_and(|at| now < at),
             servers: self.list(),
         }
@@ -171,10 +186,7 @@ impl<P: Peer> ClientServer<P> {
             return Ok(());
         }
         self.pending.insert(peer.clone());
-        self.want(&peer, fx);
-        if self.links.contains_key(&peer) {
-            self.say(&peer, self.hello(now, &peer), fx);
-        }
+        self.call(now, &peer, fx);
         Ok(())
     }
 
@@ -189,7 +201,7 @@ impl<P: Peer> ClientServer<P> {
             if self.links.contains_key(&peer) {
                 self.say(&peer, Message::Gone(self.own.clone()), fx);
             }
-            self.release(&peer, fx);
+            self.part(&peer, fx);
         }
         self.servers.clear();
         self.pending.clear();
@@ -291,7 +303,9 @@ impl<P: Peer> ClientServer<P> {
             return;
         }
         if !self.config.tag.serves() {
-            self.lost(now, peer, rng, fx);
+            if self.wanted.contains(peer) {
+                self.lost(now, peer, rng, fx);
+            }
         } else if !self.servers.contains(peer) {
             self.release(peer, fx);
         }
@@ -301,7 +315,7 @@ impl<P: Peer> ClientServer<P> {
         &mut self,
         now: Duration,
         from: P,
-        (tag, asks, joined): (Tag, bool, bool),
+        (tag, asks, wants, joined): (Tag, bool, bool, bool),
         list: Vec<P>,
         fx: Fx<'_, P>,
     ) -> Result<(), Error> {
@@ -315,13 +329,17 @@ impl<P: Peer> ClientServer<P> {
         let asked = asks || self.pending.contains(&from);
         match (self.config.tag, tag) {
             (Tag::Client, Tag::Client) => {
-                self.servers.remove(&from);
-                self.say(&from, Message::Servers(self.list()), fx);
+                self.changed |= self.servers.remove(&from);
+                if asks {
+                    self.say(&from, Message::Servers(self.list()), fx);
+                }
                 if !self.pending.contains(&from) {
                     self.release(&from, fx);
                 }
             }
             (Tag::Server, Tag::Client) if self.is_neighbor(&from) => {}
+            // A link for its messages only.
+            (Tag::Server, Tag::Client) if !wants && !asked => {}
             (Tag::Server, Tag::Client) => {
                 if !asked && !joined && self.has_departed(now, &from) {
                     self.refuse(&from, from.clone(), fx);
@@ -411,7 +429,7 @@ impl<P: Peer> ClientServer<P> {
             let known = server == self.own || self.servers.contains(&server);
             if !known && self.servers.len() < MAX_SERVERS && !self.has_departed(now, &server) {
                 if !self.wanted.contains(&server) {
-                    self.want(&server, fx);
+                    self.call(now, &server, fx);
                 }
                 self.servers.insert(server);
                 self.changed = true;
@@ -450,9 +468,10 @@ impl<P: Peer> ClientServer<P> {
             Message::Hello {
                 tag,
                 asks,
+                wants,
                 joined,
                 servers,
-            } => self.on_hello(now, from, (tag, asks, joined), servers, fx)?,
+            } => self.on_hello(now, from, (tag, asks, wants, joined), servers, fx)?,
             Message::Servers(list) if serves => {
                 if from_server {
                     self.learn(now, list, fx);
@@ -460,7 +479,8 @@ impl<P: Peer> ClientServer<P> {
             }
             Message::Servers(list) => match link {
                 Link::Fresh => self.redirect(now, &from, list, rng, fx),
-                Link::Met => self.taken_in(from, list, fx),
+                Link::Met if self.wanted.contains(&from) => self.taken_in(from, list, fx),
+                Link::Met => {}
                 Link::Neighbor(_) => self.told(list),
             },
             Message::Full(list) if link == Link::Met => self.redirect(now, &from, list, rng, fx),

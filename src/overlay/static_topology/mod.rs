@@ -1,8 +1,12 @@
 //! Static: links with exactly those nodes that the user has named, and no gossip.
 //!
-//! A link needs one end that has named the other. That end dials, and goes on dialling; the other end keeps the
-//! link as long as it is up, and forgets it when it goes. So a star, a chain or a tree is configured at one
-//! end of each of its edges. There are no messages: all that a node must know of another is in the link.
+//! A link needs one end that has named the other. That end dials, goes on dialling, and says over each link that it is
+//! one of these: there may be others, for messages of users. The other end keeps the link as long as it is up, and
+//! forgets it when it goes. So a star, a chain or a tree is configured at one end of each of its edges.
+//!
+//! ```text
+//! message:  version:8 = 1  kind:8 = 1 (the sender has named the receiver)
+//! ```
 //!
 //! This is the static topology of Partisan (Meiklejohn, Miller and Alvaro, USENIX ATC 2019): members are added by
 //! explicit joins. It differs from theirs in that a node may leave and be removed: nothing tells the others but
@@ -23,22 +27,28 @@ use crate::limits::MAX_MEMBERS;
 
 const MAGIC: [u8; 4] = *b"PTST";
 const FILE_VERSION: u8 = 1;
+const VERSION: u8 = 1;
+const NAMED: u8 = 1;
 
-/// There are no messages: none can be made or read.
+/// The only message: the sender has named the receiver.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Message {}
+pub struct Named;
 
-impl Wire for Message {
-    fn encode(&self, _: &mut Vec<u8>) {
-        match *self {}
+impl Wire for Named {
+    fn encode(&self, out: &mut Vec<u8>) {
+        out.extend([VERSION, NAMED]);
     }
 
-    fn decode(_: &mut Reader<'_>) -> Result<Self, DecodeError> {
-        Err(DecodeError::Bad("message: a static overlay has none"))
+    fn decode(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        reader.version(VERSION)?;
+        match reader.u8()? {
+            NAMED => reader.end().map(|()| Self),
+            _ => Err(DecodeError::Bad("kind")),
+        }
     }
 }
 
-type Fx<'a, P> = &'a mut Vec<Effect<P, Message>>;
+type Fx<'a, P> = &'a mut Vec<Effect<P, Named>>;
 
 /// One node of a static overlay.
 #[derive(Clone, Debug)]
@@ -46,8 +56,10 @@ pub struct Static<P> {
     own: P,
     /// Nodes that the user has named, and whether the user waits for the link.
     named: BTreeMap<P, bool>,
-    /// Peers with a link: the neighbours.
-    linked: BTreeSet<P>,
+    /// Peers with a link, whatever it is for.
+    links: BTreeSet<P>,
+    /// Those that one end has named.
+    neighbors: BTreeSet<P>,
     /// Nodes that the user has removed. They are not taken in until the user names them again.
     removed: BTreeSet<P>,
     /// The user has left, and nobody is taken in.
@@ -60,7 +72,8 @@ impl<P: Peer> Static<P> {
         Self {
             own,
             named: BTreeMap::new(),
-            linked: BTreeSet::new(),
+            links: BTreeSet::new(),
+            neighbors: BTreeSet::new(),
             removed: BTreeSet::new(),
             left: false,
         }
@@ -81,22 +94,20 @@ impl<P: Peer> Static<P> {
         }
         self.left = false;
         self.removed.remove(&peer);
-        let linked = self.linked.contains(&peer);
-        if linked {
-            fx.push(Effect::Joined(peer.clone()));
-        }
         // The user's addresses may be newer.
         self.named.remove(&peer);
-        self.named.insert(peer.clone(), !linked);
-        fx.push(Effect::Want(peer));
+        self.named.insert(peer.clone(), true);
+        fx.push(Effect::Want(peer.clone()));
         self.save(fx);
+        if self.links.contains(&peer) {
+            self.say_named(&peer, fx);
+        }
         Ok(())
     }
 
     fn remove(&mut self, peer: &P, fx: Fx<'_, P>) {
         let named = self.named.remove(peer).is_some();
-        let linked = self.unlink(peer, fx);
-        if named || linked {
+        if self.unlink(peer, fx) || named {
             fx.push(Effect::Release(peer.clone()));
         }
         if self.removed.len() < MAX_MEMBERS {
@@ -108,7 +119,7 @@ impl<P: Peer> Static<P> {
     }
 
     fn leave(&mut self, fx: Fx<'_, P>) {
-        let peers: BTreeSet<P> = self.named.keys().chain(&self.linked).cloned().collect();
+        let peers: BTreeSet<P> = self.named.keys().chain(&self.links).cloned().collect();
         for peer in peers {
             self.unlink(&peer, fx);
             fx.push(Effect::Release(peer));
@@ -125,7 +136,8 @@ impl<P: Peer> Static<P> {
             return Ok(());
         }
         let wanted: BTreeSet<P> = peers.into_iter().filter(|p| *p != self.own).collect();
-        let known: BTreeSet<P> = self.named.keys().chain(&self.linked).cloned().collect();
+        let known = self.named.keys().chain(&self.neighbors);
+        let known: BTreeSet<P> = known.cloned().collect();
         for peer in known.difference(&wanted) {
             self.remove(peer, fx);
         }
@@ -138,34 +150,55 @@ impl<P: Peer> Static<P> {
     }
 
     fn link_up(&mut self, peer: P, fx: Fx<'_, P>) {
-        if self.left || self.removed.contains(&peer) {
-            fx.push(Effect::Release(peer));
-            return;
+        self.links.insert(peer.clone());
+        if self.named.contains_key(&peer) {
+            self.say_named(&peer, fx);
         }
-        if self.named.get_mut(&peer).is_some_and(std::mem::take) {
+    }
+
+    fn say_named(&mut self, peer: &P, fx: Fx<'_, P>) {
+        let (to, message) = (peer.clone(), Named);
+        fx.push(Effect::Send { to, message });
+        if self.named.get_mut(peer).is_some_and(std::mem::take) {
             fx.push(Effect::Joined(peer.clone()));
         }
-        self.linked.insert(peer.clone());
-        fx.push(Effect::Want(peer.clone()));
-        fx.push(Effect::NeighborUp(peer));
-        fx.push(Effect::MembersChanged);
+        self.add(peer, fx);
+    }
+
+    /// The other end has named this node.
+    fn on_named(&mut self, peer: &P, fx: Fx<'_, P>) {
+        if self.left || self.removed.contains(peer) {
+            self.unlink(peer, fx);
+            fx.push(Effect::Release(peer.clone()));
+        } else if self.links.contains(peer) {
+            self.add(peer, fx);
+        }
+    }
+
+    fn add(&mut self, peer: &P, fx: Fx<'_, P>) {
+        if self.neighbors.insert(peer.clone()) {
+            fx.push(Effect::Want(peer.clone()));
+            fx.push(Effect::NeighborUp(peer.clone()));
+            fx.push(Effect::MembersChanged);
+        }
     }
 
     fn link_down(&mut self, peer: &P, how: Down, fx: Fx<'_, P>) {
+        let neighbor = self.neighbors.contains(peer);
         self.unlink(peer, fx);
         // One that has left, or never was named, has to come by itself.
-        if how == Down::Planned || !self.named.contains_key(peer) {
+        if neighbor && (how == Down::Planned || !self.named.contains_key(peer)) {
             fx.push(Effect::Release(peer.clone()));
         }
     }
 
+    /// Whether there was a link.
     fn unlink(&mut self, peer: &P, fx: Fx<'_, P>) -> bool {
-        let linked = self.linked.remove(peer);
-        if linked {
+        if self.neighbors.remove(peer) {
             fx.push(Effect::NeighborDown(peer.clone()));
             fx.push(Effect::MembersChanged);
         }
-        linked
+        self.links.remove(peer)
     }
 
     fn save(&self, fx: Fx<'_, P>) {
@@ -207,14 +240,14 @@ fn read_file<P: Peer>(own: &P, bytes: &[u8]) -> Result<Vec<P>, DecodeError> {
 
 impl<P: Peer> Overlay for Static<P> {
     type Peer = P;
-    type Message = Message;
+    type Message = Named;
 
     fn handle(
         &mut self,
         _: Duration,
-        event: Event<P, Message>,
+        event: Event<P, Named>,
         _: &mut dyn Rng,
-        fx: &mut Vec<Effect<P, Message>>,
+        fx: &mut Vec<Effect<P, Named>>,
     ) -> Result<(), Error> {
         match event {
             Event::Join(peer) => self.join(peer, fx)?,
@@ -224,7 +257,7 @@ impl<P: Peer> Overlay for Static<P> {
             Event::UpdateMembers(peers) => self.update(peers, fx)?,
             Event::LinkUp(peer) => self.link_up(peer, fx),
             Event::LinkDown(peer, how) => self.link_down(&peer, how, fx),
-            Event::Message { message, .. } => match message {},
+            Event::Message { from, .. } => self.on_named(&from, fx),
             Event::Loaded(bytes) => self.load(&bytes, fx)?,
             // The host dials again by itself, and tells others of the own addresses.
             Event::LinkFailed(_) | Event::Tick | Event::SelfChanged(_) => {}
@@ -237,7 +270,7 @@ impl<P: Peer> Overlay for Static<P> {
     }
 
     fn members(&self) -> Vec<P> {
-        self.linked.iter().chain([&self.own]).cloned().collect()
+        self.neighbors.iter().chain([&self.own]).cloned().collect()
     }
 }
 

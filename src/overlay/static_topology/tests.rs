@@ -9,17 +9,27 @@ use rand::rngs::SmallRng;
 use super::*;
 
 type Name = Arc<str>;
+type Fx = Vec<Effect<Name, Named>>;
 
 fn peers(names: &str) -> Vec<Name> {
     names.split_whitespace().map(Name::from).collect()
 }
 
-fn event(node: &mut Static<Name>, event: Event<Name, Message>) -> Vec<Effect<Name, Message>> {
+fn event(node: &mut Static<Name>, event: Event<Name, Named>) -> Fx {
     let mut effects = Vec::new();
     let mut rng = SmallRng::seed_from_u64(1);
     let done = node.handle(Duration::ZERO, event, &mut rng, &mut effects);
     done.unwrap();
     effects.retain(|e| !matches!(e, Effect::MembersChanged | Effect::Persist(_)));
+    effects
+}
+
+/// A link comes up whose other end has named this one.
+fn call(node: &mut Static<Name>, from: &str) -> Fx {
+    let from = Name::from(from);
+    let mut effects = event(node, Event::LinkUp(from.clone()));
+    let message = Named;
+    effects.extend(event(node, Event::Message { from, message }));
     effects
 }
 
@@ -32,36 +42,42 @@ fn joined(names: &str) -> Static<Name> {
     node
 }
 
+fn up(name: &str) -> Effect<Name, Named> {
+    Effect::NeighborUp(name.into())
+}
+
+fn released(name: &str) -> Effect<Name, Named> {
+    Effect::Release(name.into())
+}
+
 #[test]
 fn one_end_has_to_name_the_other() {
     let mut node = Static::new("me".into());
-    let [a, b] = [Name::from("a"), Name::from("b")];
-    assert_eq!(
-        event(&mut node, Event::Join(a.clone())),
-        [Effect::Want(a.clone())]
-    );
+    let effects = event(&mut node, Event::Join("a".into()));
+    assert_eq!(effects, [Effect::Want("a".into())]);
     assert_eq!(node.members(), peers("me"));
-    let effects = event(&mut node, Event::LinkUp(a.clone()));
-    assert!(effects.contains(&Effect::NeighborUp(a.clone())));
-    assert!(effects.contains(&Effect::Joined(a.clone())));
+    let effects = event(&mut node, Event::LinkUp("a".into()));
+    let (to, message) = ("a".into(), Named);
+    for expected in [
+        up("a"),
+        Effect::Joined("a".into()),
+        Effect::Send { to, message },
+    ] {
+        assert!(effects.contains(&expected), "{expected:?}");
+    }
     // One that has named us is kept while it is there.
-    let effects = event(&mut node, Event::LinkUp(b.clone()));
-    assert_eq!(
-        effects,
-        [Effect::Want(b.clone()), Effect::NeighborUp(b.clone())]
-    );
+    let effects = call(&mut node, "b");
+    assert_eq!(effects, [Effect::Want("b".into()), up("b")]);
     assert_eq!(node.members(), peers("a b me"));
-    for (peer, forgotten) in [(a.clone(), false), (b, true)] {
-        let effects = event(&mut node, Event::LinkDown(peer.clone(), Down::Failed));
-        assert!(effects.contains(&Effect::NeighborDown(peer.clone())));
-        assert_eq!(effects.contains(&Effect::Release(peer)), forgotten);
+    for (name, forgotten) in [("a", false), ("b", true)] {
+        let effects = event(&mut node, Event::LinkDown(name.into(), Down::Failed));
+        assert!(effects.contains(&Effect::NeighborDown(name.into())));
+        assert_eq!(effects.contains(&released(name)), forgotten);
     }
     // A second link of the same stay is no second join.
-    let effects = event(&mut node, Event::LinkUp(a.clone()));
-    assert_eq!(
-        effects,
-        [Effect::Want(a.clone()), Effect::NeighborUp(a.clone())]
-    );
+    let effects = event(&mut node, Event::LinkUp("a".into()));
+    assert!(effects.contains(&up("a")));
+    assert!(!effects.contains(&Effect::Joined("a".into())));
     let mut effects = Vec::new();
     let mut rng = SmallRng::seed_from_u64(1);
     let own = Event::Join("me".into());
@@ -69,32 +85,38 @@ fn one_end_has_to_name_the_other() {
     assert_eq!(refused, Err(Error::SelfJoin));
 }
 
+/// Links are also made for users' messages.
+#[test]
+fn a_link_of_others_makes_no_neighbour_until_one_end_names_the_other() {
+    let mut node = Static::new(Name::from("me"));
+    assert_eq!(event(&mut node, Event::LinkUp("a".into())), []);
+    let down = Event::LinkDown("a".into(), Down::Planned);
+    assert_eq!(event(&mut node, down), []);
+    event(&mut node, Event::LinkUp("a".into()));
+    let effects = event(&mut node, Event::Join("a".into()));
+    let (to, message) = ("a".into(), Named);
+    assert!(effects.contains(&Effect::Send { to, message }));
+    assert!(effects.contains(&Effect::Joined("a".into())) && effects.contains(&up("a")));
+}
+
 #[test]
 fn one_that_closes_has_to_come_back_by_itself() {
     let mut node = joined("a");
-    let a = Name::from("a");
-    let effects = event(&mut node, Event::LinkDown(a.clone(), Down::Planned));
-    assert!(effects.contains(&Effect::Release(a.clone())));
+    let effects = event(&mut node, Event::LinkDown("a".into(), Down::Planned));
+    assert!(effects.contains(&released("a")));
     assert_eq!(node.named().count(), 1);
-    event(&mut node, Event::LinkUp(a));
+    event(&mut node, Event::LinkUp("a".into()));
     assert_eq!(node.members(), peers("a me"));
 }
 
 #[test]
 fn who_is_removed_stays_away_until_it_is_joined() {
     let mut node = joined("a b");
-    let a = Name::from("a");
-    let effects = event(&mut node, Event::Remove(a.clone()));
-    assert_eq!(
-        effects,
-        [Effect::NeighborDown(a.clone()), Effect::Release(a.clone())]
-    );
-    assert_eq!(
-        event(&mut node, Event::LinkUp(a.clone())),
-        [Effect::Release(a.clone())]
-    );
-    event(&mut node, Event::Join(a.clone()));
-    event(&mut node, Event::LinkUp(a));
+    let effects = event(&mut node, Event::Remove("a".into()));
+    assert_eq!(effects, [Effect::NeighborDown("a".into()), released("a")]);
+    assert_eq!(call(&mut node, "a"), [released("a")]);
+    event(&mut node, Event::Join("a".into()));
+    event(&mut node, Event::LinkUp("a".into()));
     assert_eq!(node.members(), peers("a b me"));
 }
 
@@ -102,29 +124,21 @@ fn who_is_removed_stays_away_until_it_is_joined() {
 fn who_has_left_takes_nobody_in_until_it_joins() {
     let mut node = joined("a b");
     let effects = event(&mut node, Event::Leave);
-    for peer in peers("a b") {
-        assert!(effects.contains(&Effect::Release(peer)));
-    }
+    assert!(effects.contains(&released("a")) && effects.contains(&released("b")));
     assert!(effects.contains(&Effect::Left));
-    let b = Name::from("b");
-    assert_eq!(
-        event(&mut node, Event::LinkUp(b.clone())),
-        [Effect::Release(b)]
-    );
+    assert_eq!(call(&mut node, "b"), [released("b")]);
     event(&mut node, Event::Join("a".into()));
-    event(&mut node, Event::LinkUp("b".into()));
+    call(&mut node, "b");
     assert_eq!(node.members(), peers("b me"));
 }
 
 #[test]
 fn updated_members_replace_all_others() {
     let mut node = joined("a b");
-    event(&mut node, Event::LinkUp("x".into()));
+    call(&mut node, "x");
     assert_eq!(event(&mut node, Event::UpdateMembers(Vec::new())), []);
     let effects = event(&mut node, Event::UpdateMembers(peers("b c me")));
-    for peer in peers("a x") {
-        assert!(effects.contains(&Effect::Release(peer)));
-    }
+    assert!(effects.contains(&released("a")) && effects.contains(&released("x")));
     assert!(effects.contains(&Effect::Want("c".into())));
     assert_eq!(node.named().cloned().collect::<Vec<_>>(), peers("b c"));
     assert_eq!(node.members(), peers("b me"));
@@ -158,8 +172,11 @@ fn what_was_named_is_kept() {
 }
 
 #[test]
-fn no_bytes_are_a_message() {
-    for bytes in [&[][..], &[0], &[1, 1]] {
-        assert!(Message::decode(&mut Reader::new(bytes)).is_err());
+fn one_message_is_known() {
+    let mut bytes = Vec::new();
+    Named.encode(&mut bytes);
+    assert_eq!(Named::decode(&mut Reader::new(&bytes)), Ok(Named));
+    for bytes in [&[][..], &[0], &[1], &[2, 1], &[1, 2], &[1, 1, 0]] {
+        assert!(Named::decode(&mut Reader::new(bytes)).is_err(), "{bytes:?}");
     }
 }
