@@ -22,6 +22,9 @@ use crate::relay::net::{Net, Stream, address_of};
 /// Bytes carried at once.
 const COPY_BYTES: usize = 64 << 10;
 
+/// The streams' clock is no finer.
+const LEAST_SLEEP: Duration = Duration::from_millis(1);
+
 /// A packet that is to be sent to a node.
 pub(crate) type Outbound = (Arc<str>, Vec<u8>);
 
@@ -69,7 +72,11 @@ impl Tunnels {
             let deadline = self.net.lock().deadline(now);
             let due = async {
                 match deadline {
-                    Some(at) => tokio::time::sleep_until((self.started + at).into()).await,
+                    Some(at) => {
+                        // One that has passed must not spin.
+                        let at = at.max(now + LEAST_SLEEP);
+                        tokio::time::sleep_until((self.started + at).into()).await;
+                    }
                     None => std::future::pending().await,
                 }
             };

@@ -26,10 +26,14 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rand::{Rng, RngExt};
+use rand::Rng;
 
 use crate::limits::{DUPLICATE_NAME_PATIENCE, HANDSHAKE_TIMEOUT};
 use crate::overlay::NodeSpec;
+
+use peer::{Asking, Dial, Peer, Session, cancel_dial, end_dial, jitter};
+
+mod peer;
 
 #[cfg(test)]
 mod pair;
@@ -255,135 +259,6 @@ pub enum Effect {
 
 const DUPLICATE: &str = "duplicate name";
 const TO_SELF: &str = "connection to itself";
-
-#[derive(Debug)]
-struct Session {
-    id: u64,
-    instance: u64,
-    up: bool,
-    /// When it was established, then when it went up.
-    since: Duration,
-    /// It did not answer a ping in time.
-    silent: bool,
-    /// It was told to end.
-    ending: bool,
-}
-
-/// Newcomers that wait for the sign of life of an old session.
-#[derive(Debug)]
-struct Asking {
-    session: u64,
-    deadline: Duration,
-    /// Attempt and instance.
-    waiting: Vec<(u64, u64)>,
-}
-
-#[derive(Debug)]
-struct Dial {
-    id: u64,
-    addr: SocketAddr,
-}
-
-#[derive(Debug, Default)]
-struct Peer {
-    /// Present while a link is wanted.
-    spec: Option<Arc<NodeSpec>>,
-    unwanted_since: Duration,
-    dial: Option<Dial>,
-    not_before: Duration,
-    /// What `not_before` was until an incoming attempt put it off. Stays until the next dial, so
-    /// that attempts that come to nothing put a dial off only once.
-    held: Option<Duration>,
-    /// Which address comes next, and how many were tried in this round.
-    address: usize,
-    tried: usize,
-    /// Failed rounds since the last session.
-    failures: u32,
-    /// Incoming attempts that were accepted and are in their handshake.
-    accepted: Vec<u64>,
-    asking: Option<Asking>,
-    session: Option<Session>,
-    /// Established, but waits for the end of `session`.
-    successor: Option<Session>,
-}
-
-impl Peer {
-    fn latest(&mut self) -> Option<&mut Session> {
-        self.successor.as_mut().or(self.session.as_mut())
-    }
-
-    fn has_failed(&self) -> bool {
-        self.failures > 0 || self.tried > 0
-    }
-
-    fn hurry(&mut self, now: Duration) {
-        self.failures = 0;
-        self.tried = 0;
-        self.not_before = now;
-    }
-
-    fn wants_dial(&self) -> bool {
-        self.dial.is_none()
-            && self.session.is_none()
-            && self
-                .spec
-                .as_ref()
-                .is_some_and(|s| !s.listen_addrs.is_empty())
-    }
-
-    fn is_idle(&self) -> bool {
-        self.spec.is_none()
-            && self.dial.is_none()
-            && self.accepted.is_empty()
-            && self.asking.is_none()
-            && self.session.is_none()
-            && self.successor.is_none()
-    }
-
-    /// Puts off the next dial after a failure. True if no address is left to be tried at once.
-    fn fail<R: Rng>(
-        &mut self,
-        now: Duration,
-        error: DialError,
-        config: &Config,
-        rng: &mut R,
-    ) -> bool {
-        let addresses = self.spec.as_ref().map_or(0, |s| s.listen_addrs.len());
-        self.tried += 1;
-        self.address = self.address.wrapping_add(1);
-        if error == DialError::Unreachable && self.tried < addresses {
-            self.not_before = now;
-            return false;
-        }
-        self.tried = 0;
-        let pause = config.interval.saturating_mul(1 << self.failures.min(16));
-        self.failures = self.failures.saturating_add(1);
-        self.not_before = now + pause.min(config.max_backoff) + jitter(config, rng);
-        true
-    }
-}
-
-fn end_dial<'a>(
-    peers: &'a mut BTreeMap<Arc<str>, Peer>,
-    name: &str,
-    dial: u64,
-) -> Option<&'a mut Peer> {
-    let peer = peers.get_mut(name)?;
-    // Another number: the event crossed the cancelling of that dial.
-    peer.dial.take_if(|d| d.id == dial)?;
-    Some(peer)
-}
-
-fn cancel_dial(name: &Arc<str>, peer: &mut Peer, effects: &mut Vec<Effect>) {
-    if let Some(Dial { id: dial, .. }) = peer.dial.take() {
-        let name = name.clone();
-        effects.push(Effect::CancelDial { name, dial });
-    }
-}
-
-fn jitter<R: Rng>(config: &Config, rng: &mut R) -> Duration {
-    config.jitter.mul_f64(rng.random_range(0.0..1.0))
-}
 
 /// All links of a node.
 #[derive(Debug)]

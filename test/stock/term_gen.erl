@@ -560,7 +560,7 @@ differential(Seconds, Seed) ->
     halt(0).
 
 line({Kind, Bytes, Detail}) ->
-    Shown = binary:part(Bytes, 0, min(byte_size(Bytes), 400)),
+    Shown = binary:part(Bytes, 0, min(byte_size(Bytes), 16384)),
     io_lib:format("~0tp: ~w bytes ~s: ~0tP", [Kind, byte_size(Bytes), binary:encode_hex(Shown), Detail, 40]).
 
 rounds(Port, Deadline, Counts, Asked, Tally, Differences) ->
