@@ -439,9 +439,12 @@ event({members, Natives}, #state{whole = false, up = Up} = State) ->
     Members = lists:sort([partisan_util:from_native(Native) || Native <- Natives]),
     Members =:= State#state.members orelse partisan_peer_service_events:update(Members),
     State#state{members = Members, up = refresh(Members, Up)};
-event({joined, Node}, #state{whole = false, joining = Joining} = State) ->
+event({joined, Node}, #state{whole = false, joining = Joining, granted = Granted} = State) ->
     joined(maps:get(Node, Joining, []), ok),
-    State#state{joining = maps:remove(Node, Joining)};
+    %% One that was a neighbour already is joined before the command is answered.
+    Asked = lists:any(fun({_, Answer}) -> Answer =:= {sync_join, Node} end, maps:values(State#state.commands)),
+    Early = maps:from_list([{Node, true} || Asked]),
+    State#state{joining = maps:remove(Node, Joining), granted = maps:merge(Granted, Early)};
 event({members, Natives}, #state{members = Before, joining = Joining} = State) ->
     case lists:sort([partisan_util:from_native(Native) || Native <- Natives]) of
         Before ->
@@ -534,6 +537,11 @@ run_callback(#callback{channel = Channel, function = Fun}, Node) ->
 %%% Results of commands
 %%%-------------------------------------------------------------------------------------------
 
+answer({sync_join, Node}, ok, From, #state{whole = false, granted = Granted} = State) when
+    is_map_key(Node, Granted)
+->
+    gen_server:reply(From, ok),
+    State#state{granted = maps:remove(Node, Granted)};
 answer({sync_join, Node}, ok, From, #state{joining = Joining} = State) ->
     Waiting = maps:get(Node, Joining, []),
     Granted = maps:remove(Node, State#state.granted),
