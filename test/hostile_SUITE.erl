@@ -559,7 +559,7 @@ membership_megabyte(Config) ->
     refused(Config, [Frame, Frame, Frame], "embership").
 
 membership_of_a_million(Config) ->
-    Frame = partisan_raw:membership(<<1, 3, 1000000:32, 0:64>>),
+    Frame = partisan_raw:membership(<<2, 3, 1000000:32, 0:64>>),
     refused(Config, fun(Up) -> [partisan_raw:greeting(Up), Frame] end, "number of members").
 
 %% Who says to be another than the session has proved, and who speaks before it says who it is.
@@ -579,7 +579,7 @@ membership_by_stranger(Config) ->
     ok = partisan_raw:send(Up, partisan_raw:greeting(Up)),
     _ = [
         ok = partisan_raw:send(Up, partisan_raw:members(Kind, Entries))
-     || Kind <- [2, 3, 4],
+     || Kind <- [2, 3, 4, 5],
         Entries <- [[{B, 99, 1, gone}], [{B, 99, 1, gone}, {Own, 1, 1, 4000}], [{<<"x@h">>, 1, 1, 4001}]]
     ],
     ok = partisan_raw:send(Up, partisan_raw:message(hostile_inbox, term_to_binary(after_lies))),

@@ -198,7 +198,7 @@ elided(Name, Term, Blobs) ->
 
 %% @doc A membership message of this kind with entries `{Name, Epoch, Version, Port | gone}'.
 members(Kind, Entries) ->
-    membership([<<1, Kind, (length(Entries)):32>> | [entry(E) || E <- lists:sort(Entries)]]).
+    membership([<<2, Kind, (length(Entries)):32>> | [entry(E) || E <- lists:sort(Entries)]]).
 
 %% @doc A frame that carries a message of the full mesh, whatever it is.
 -spec membership(iodata()) -> iodata().

@@ -37,7 +37,7 @@ monitored(_) ->
     ok = call(A, partisan_peer_service, on_down, [
         name(hd(Others -- [Far])), fun(Node) -> watch ! {on_down, Node} end
     ]),
-    ?assert(call(A, partisan, is_connected, [name(Far)])),
+    ok = wait(fun() -> call(A, partisan, is_connected, [name(Far)]) end),
     %% The overlay has others as neighbours now, and closes what it needs no longer.
     _ = [ok = call(Vm, partisan_peer_service, leave, []) || Vm <- Vms -- [A, Far, hd(Others -- [Far])]],
     ?assertEqual([], [M || {nodedown, _} = M <- partisan_ct:seen(A, watch)]),

@@ -405,6 +405,7 @@ impl<B: Blob> Receiver<B> {
                 let (code, why) = frame::parse_close(body).map_err(protocol)?;
                 match code {
                     frame::CLOSE_RELEASED => ctx.session.released_by_peer(),
+                    frame::CLOSE_LEFT => ctx.session.left_by_peer(),
                     _ => ctx.session.close_after_flush(CloseReason::Peer(why)),
                 }
                 Ok(())

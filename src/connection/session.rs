@@ -38,6 +38,8 @@ pub enum CloseReason {
     Protocol(String),
     /// The peer, which lives, needs the session no longer.
     Released,
+    /// The peer has left the cluster.
+    Left,
     /// A newer session of the same name took its place.
     Replaced,
 }
@@ -51,6 +53,7 @@ impl fmt::Display for CloseReason {
             Self::Silent => write!(f, "no sign of life from the peer"),
             Self::Protocol(why) => write!(f, "protocol error: {why}"),
             Self::Released => write!(f, "released by the peer, which lives"),
+            Self::Left => write!(f, "the peer has left the cluster"),
             Self::Replaced => write!(f, "replaced by a newer session of the same name"),
         }
     }
@@ -100,6 +103,7 @@ pub struct Session {
     closing: AtomicBool,
     draining: AtomicBool,
     released: AtomicBool,
+    left: AtomicBool,
     probed: AtomicBool,
     reason: Mutex<Option<CloseReason>>,
     events: mpsc::UnboundedSender<SessionEvent>,
@@ -186,6 +190,7 @@ impl Session {
             closing: AtomicBool::new(false),
             draining: AtomicBool::new(false),
             released: AtomicBool::new(false),
+            left: AtomicBool::new(false),
             probed: AtomicBool::new(false),
             reason: Mutex::new(None),
             events: parts.events,
@@ -257,10 +262,28 @@ impl Session {
         self.close_after_flush(CloseReason::Local("no longer needed"));
     }
 
+    /// The same, and the peer is told that this node leaves the cluster.
+    pub fn leave(&self) {
+        self.left.store(true, Ordering::Release);
+        self.release();
+    }
+
     /// The peer has released the session.
     pub(crate) fn released_by_peer(&self) {
         self.released.store(true, Ordering::Release);
         self.close_after_flush(CloseReason::Released);
+    }
+
+    /// The peer leaves the cluster.
+    pub(crate) fn left_by_peer(&self) {
+        self.left.store(true, Ordering::Release);
+        self.released.store(true, Ordering::Release);
+        self.close_after_flush(CloseReason::Left);
+    }
+
+    /// Whether one end has left the cluster of the other.
+    pub fn has_left(&self) -> bool {
+        self.left.load(Ordering::Acquire)
     }
 
     /// Whether either end has released the session, rather than ended it.
@@ -271,6 +294,7 @@ impl Session {
     /// The frame that says goodbye.
     pub(crate) fn goodbye(&self) -> Vec<u8> {
         match self.released.load(Ordering::Acquire) {
+            true if self.has_left() => frame::close(frame::CLOSE_LEFT, "left the cluster"),
             true => frame::close(frame::CLOSE_RELEASED, "no longer needed"),
             false => frame::close(frame::CLOSE_ENDED, "session ended"),
         }

@@ -26,6 +26,9 @@ pub const CLOSE_ENDED: u8 = 0;
 /// Code of a CLOSE frame by which a node that lives says that it needs the session no longer.
 pub const CLOSE_RELEASED: u8 = 1;
 
+/// Code of a CLOSE frame by which a node says that it leaves the cluster. As with [`CLOSE_RELEASED`], nothing is lost.
+pub const CLOSE_LEFT: u8 = 2;
+
 /// Longest text of a CLOSE frame that we send, in bytes.
 pub const MAX_CLOSE_TEXT: usize = 1024;
 /// Longest name of a destination, in bytes.

@@ -112,6 +112,8 @@ pub(crate) struct Control<H: Host> {
     receive: ReceiveLimits,
     /// What the host keeps for this thread, once it delivers.
     thread: Option<H::Thread>,
+    /// The user has had this node leave, and join nobody since: whoever is released is left.
+    left: bool,
     leaving: Vec<crate::node::runtime::Reply<Result<(), String>>>,
     desk: Desk,
     tasks: JoinSet<()>,
@@ -212,6 +214,7 @@ impl<H: Host> Control<H> {
             attempts: HashMap::new(),
             judged: HashMap::new(),
             dials: HashMap::new(),
+            left: false,
             leaving: Vec::new(),
             desk,
             tasks,
@@ -371,10 +374,9 @@ impl<H: Host> Control<H> {
                     && let Some(session) = self.sessions.get(&number)
                 {
                     self.parted.insert(number);
-                    match self.leaving.is_empty() {
-                        true => session.release(),
-                        // A node that has left is down.
-                        false => session.close_after_flush(CloseReason::Local("left")),
+                    match self.left {
+                        true => session.leave(),
+                        false => session.release(),
                     }
                 }
             }
@@ -393,12 +395,17 @@ impl<H: Host> Control<H> {
             }
             Output::Left => {
                 tracing::info!("this node has left its cluster");
+                // Those that were made for the user's sake, too.
+                for session in self.sessions.values() {
+                    session.leave();
+                }
                 self.observer.lock().left();
                 for reply in self.leaving.drain(..) {
                     reply(Ok(()));
                 }
             }
             Output::Joined(name) => {
+                self.left = false;
                 tracing::info!(peer = %name, "joined the cluster");
                 self.observer.lock().joined(&name);
             }
@@ -547,7 +554,8 @@ impl<H: Host> Control<H> {
             tracing::info!(peer = %name, "session has ended: {reason}");
         }
         let planned = session.is_released() && !matches!(reason, CloseReason::Lost(_));
-        let told = self.parted_from(&session, planned, &reason);
+        let lives = planned && !session.has_left();
+        let told = self.parted_from(&session, lives, &reason);
         if !self.parted.remove(&number) {
             let how = match planned {
                 true => Down::Planned,
@@ -610,13 +618,16 @@ impl<H: Host> Control<H> {
                 if name == self.own.name {
                     return reply(Err("self_join".into()));
                 }
+                self.left = false;
                 let outcome = self.ask_overlay(Input::Join(spec));
                 self.link(links::Event::Hurry(name));
                 reply(outcome);
             }
             Command::Leave(reply) => {
                 self.leaving.push(reply);
+                self.left = true;
                 if let Err(e) = self.ask_overlay(Input::Leave) {
+                    self.left = false;
                     for reply in self.leaving.drain(..) {
                         reply(Err(e.clone()));
                     }

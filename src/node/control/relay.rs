@@ -124,15 +124,15 @@ impl<H: Host> Control<H> {
         effects
     }
 
-    /// A session has ended. Whether everybody has been told.
+    /// A session has ended; `lives`: in order, and its node hasn't left. Whether everybody has been told.
     pub(super) fn parted_from(
         &mut self,
         session: &Arc<Session>,
-        planned: bool,
+        lives: bool,
         reason: &CloseReason,
     ) -> bool {
         let name = session.peer.node.clone();
-        let end = match planned {
+        let end = match lives {
             true => End::Planned,
             false => End::Failed,
         };
