@@ -349,10 +349,13 @@ impl<H: Host> Control<H> {
         };
         if let Some(session) = self.session(&from) {
             // Whoever sends what nobody can read is logged with the end of its session.
-            session.close(match error {
-                membership::Error::Unreadable(_) => CloseReason::Protocol(error.to_string()),
-                _ => CloseReason::Local("its overlay does not fit"),
-            });
+            match error {
+                membership::Error::Unreadable(_) => {
+                    session.close(CloseReason::Protocol(error.to_string()));
+                }
+                // In order: the peer hears from us what it is about, and logs it too.
+                _ => session.close_after_flush(CloseReason::Local("its overlay does not fit")),
+            }
         }
         if !matches!(error, membership::Error::Unreadable(_)) && self.complaints.is_new(&from) {
             tracing::warn!(peer = %from, "{error}");
