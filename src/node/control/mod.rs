@@ -464,7 +464,11 @@ impl<H: Host> Control<H> {
 
     fn end(&mut self, name: Arc<str>, session: u64, reason: &'static str) {
         if let Some(up) = self.sessions.get(&session) {
-            up.close(CloseReason::Local(reason));
+            // One that is being released ends by itself, and first what the peer has sent is read: the peer may be
+            // through with it, and dial again, before that.
+            if !(up.is_released() && up.is_draining()) {
+                up.close(CloseReason::Local(reason));
+            }
         } else if self.setups.remove(&session).is_some() {
             self.link(links::Event::Down { name, session });
         }
