@@ -9,18 +9,28 @@ export REBAR_CACHE_DIR=${REBAR_CACHE_DIR:-$PWD/_build/cache}
 began=$SECONDS
 count=0
 failed=()
+logs=$(mktemp -d)
+trap 'rm -rf "$logs"' EXIT
 
 step() { # heading, command...
     local heading=$1 start=$SECONDS outcome=ok
     shift
     printf '\n== %s\n' "$heading"
-    "$@" || { outcome=FAILED; failed+=("$heading"); }
+    "$@" 2>&1 | tee "$logs/$heading" || { outcome=FAILED; failed+=("$heading"); }
     count=$((count + 1))
     printf -- '-- %s: %s, %d s\n' "$heading" "$outcome" "$((SECONDS - start))"
 }
 
+# Failures stand at the end as well, where whoever sees only the last lines finds them.
+recall() { # heading
+    printf '\n== why [%s] failed\n' "$1"
+    grep -aE 'FAILED|panicked at|^error|^Reason:|\*failed\*|is undefined|^Diff in' "$logs/$1" | head -12 | cut -c 1-300
+    tail -n 6 "$logs/$1" | cut -c 1-300
+}
+
 finish() {
-    local took=$((SECONDS - began))
+    local took=$((SECONDS - began)) heading
+    for heading in "${failed[@]}"; do recall "$heading"; done
     if [ ${#failed[@]} -eq 0 ]; then
         printf '\nmake test: all %d steps passed in %d min %d s\n' "$count" $((took / 60)) $((took % 60))
         exit 0
