@@ -16,7 +16,8 @@ step() { # heading, command...
     local heading=$1 start=$SECONDS outcome=ok
     shift
     printf '\n== %s\n' "$heading"
-    "$@" 2>&1 | tee "$logs/$heading" || { outcome=FAILED; failed+=("$heading"); }
+    # Not a pipe: what a step leaves running must not hold up the next.
+    "$@" > >(tee "$logs/$heading") 2>&1 || { outcome=FAILED; failed+=("$heading"); }
     count=$((count + 1))
     printf -- '-- %s: %s, %d s\n' "$heading" "$outcome" "$((SECONDS - start))"
 }
