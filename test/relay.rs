@@ -112,7 +112,6 @@ async fn over_other_nodes_everybody_is_reached_in_order() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "known fault: when both ends release at once, the next session may take over 10 s; nothing is lost"]
 async fn idle_sessions_come_and_go_and_nothing_is_lost() {
     let nodes = circle("idle", 5, |b| b.reach_idle(Duration::from_millis(200))).await;
     let mut events: Vec<_> = nodes.iter().map(Node::events).collect();

@@ -111,6 +111,12 @@ impl Node {
     fn is_idle(&self) -> bool {
         !self.session && !self.kept && !self.watched && self.asking.is_empty()
     }
+
+    // Since when its session is kept for nobody. Whoever asks while one session ends waits for the next.
+    fn unused_since(&self) -> Option<Duration> {
+        let kept = self.session && self.kept;
+        (kept && !self.watched && self.asking.is_empty()).then_some(self.used)
+    }
 }
 
 /// The nodes that a node knows of.
@@ -140,8 +146,8 @@ impl State {
     pub fn deadline(&self) -> Option<Duration> {
         let idle = self.config.idle;
         let due = |node: &Node| {
-            let idle = (node.session && node.kept && !node.watched).then(|| node.used + idle);
-            node.until.into_iter().chain(idle).min()
+            let unused = node.unused_since().map(|since| since + idle);
+            node.until.into_iter().chain(unused).min()
         };
         self.nodes.values().filter_map(due).min()
     }
@@ -161,10 +167,7 @@ impl State {
                 if node.watched && !node.session {
                     self.reach(now, &name, effects);
                 }
-                // A session that nobody watches any longer ends when it has been idle.
-                if node_is_idle(&self.nodes, &name) && !on {
-                    self.trim();
-                }
+                self.trim();
             }
             Event::Found(spec) => {
                 let name = spec.name.clone();
@@ -280,10 +283,10 @@ impl State {
         let idle = self.config.idle;
         let mut unreachable = Vec::new();
         let mut unused = Vec::new();
-        for (name, node) in &mut self.nodes {
+        for (name, node) in &self.nodes {
             if node.until.is_some_and(|until| until <= now) {
                 unreachable.push(name.clone());
-            } else if node.session && node.kept && !node.watched && now >= node.used + idle {
+            } else if node.unused_since().is_some_and(|since| since + idle <= now) {
                 unused.push(name.clone());
             }
         }
@@ -321,8 +324,4 @@ impl State {
             self.nodes.retain(|name, _| !idle.contains(name));
         }
     }
-}
-
-fn node_is_idle(nodes: &BTreeMap<Arc<str>, Node>, name: &str) -> bool {
-    nodes.get(name).is_some_and(Node::is_idle)
 }

@@ -74,6 +74,21 @@ fn who_asks_is_answered_when_the_session_is_up() {
 }
 
 #[test]
+fn who_asks_while_a_session_ends_gets_the_next() {
+    let mut host = Host::new(false);
+    host.on(Event::Up(name(), 7));
+    assert_eq!(host.wait(61), [Effect::Release(name())]);
+    // It drains; it has been idle for long.
+    host.on(Event::Ending(name()));
+    assert_eq!(host.on(Event::Ask(name(), 1)), [Effect::Find(name())]);
+    assert_eq!(host.on(Event::Found(spec())), [Effect::Want(spec())]);
+    assert_eq!(host.on(Event::Tick), []);
+    assert_eq!(host.on(Event::Down(name(), End::Planned)), []);
+    assert!(host.state.wanted().contains_key(N));
+    assert_eq!(host.on(Event::Up(name(), 7)), [Effect::Answer(1, true)]);
+}
+
+#[test]
 fn who_is_not_found_in_time_is_unreachable() {
     let mut host = Host::new(false);
     host.on(Event::Ask(name(), 1));

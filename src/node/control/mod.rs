@@ -51,9 +51,6 @@ pub(crate) const MEMBERSHIP_CHANNEL: &str = "partisan_membership";
 /// Time for sessions to end when the node stops.
 const STOP_PATIENCE: Duration = Duration::from_secs(2);
 
-/// Time that a session which is being released has when the peer comes again.
-const SUCCESSOR_PATIENCE: Duration = Duration::from_secs(3);
-
 /// Sender id of membership messages: no process has it.
 const MEMBERSHIP_SENDER: u64 = u64::MAX;
 
@@ -469,13 +466,7 @@ impl<H: Host> Control<H> {
         if let Some(up) = self.sessions.get(&session) {
             // One that is being released ends by itself, and first what the peer has sent is read: the peer may be
             // through with it, and dial again, before that.
-            if up.is_released() && up.is_draining() {
-                let up = up.clone();
-                self.tasks.spawn(async move {
-                    tokio::time::sleep(SUCCESSOR_PATIENCE).await;
-                    up.close(CloseReason::Local(reason));
-                });
-            } else {
+            if !(up.is_released() && up.is_draining()) {
                 up.close(CloseReason::Local(reason));
             }
         } else if self.setups.remove(&session).is_some() {
