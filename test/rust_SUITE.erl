@@ -192,6 +192,9 @@ with_both_kinds(Config, Fun) ->
     true = os:putenv("ERL_EPMD_PORT", Epmd),
     EpmdPid = begin_program("epmd -port " ++ Epmd, Log),
     try
+        ok = partisan_ct:wait(fun() ->
+            string:find(os:cmd("epmd -names"), "up and running on port " ++ Epmd) =/= nomatch
+        end),
         Command = io_lib:format(
             "'~s' node --name ~s --cookie '~s' --listen 127.0.0.1:~s --channel bulk=3",
             [Program, ?BOTH, partisan_ct:cookie(), Listen]
