@@ -63,6 +63,7 @@ pub use overlay::NodeSpec;
 pub use overlay::client_server::{Config as ClientServerConfig, Tag};
 pub use overlay::hyparview::{Config as HyParViewConfig, XBotConfig};
 pub use overlay::scamp::Config as ScampConfig;
+pub use overlay::switch::Status as OverlayStatus;
 pub use signals::Notice;
 pub use wire::handshake::SessionId;
 pub use wire::hello::ChannelSpec;

@@ -22,6 +22,7 @@ use crate::node::registry::{Registry, SERVICE_NAMES};
 use crate::node::runtime::{Command, Reply, Runtime};
 use crate::node::stock::{Distribution, Stock};
 use crate::overlay::NodeSpec;
+use crate::overlay::switch::Status;
 use crate::signals::{Event, Local};
 use crate::wire::identity::Identity;
 use crate::wire::term::{Pid, Term};
@@ -46,8 +47,6 @@ pub(crate) struct Inner {
     pub(crate) allow: Allow,
     pub(crate) view: Arc<View>,
     pub(crate) limits: ReceiveLimits,
-    /// Whether nodes without a session are reached when they are sent to.
-    pub(crate) reaches: bool,
     /// The process that handles without a mailbox send and call as.
     pub(crate) own_process: Local,
     pub(crate) scopes: Scopes,
@@ -63,7 +62,6 @@ impl Inner {
         registry: Arc<Registry>,
         view: Arc<View>,
         limits: ReceiveLimits,
-        reaches: bool,
         distribution: Option<&Distribution>,
     ) -> Self {
         let relations = distribution.map_or(0, |d| d.max_peer_relations);
@@ -94,7 +92,6 @@ impl Inner {
             allow: distribution.map(|d| d.allow.clone()).unwrap_or_default(),
             view,
             limits,
-            reaches,
             own_process,
             scopes: Scopes::default(),
             stock: OnceLock::new(),
@@ -398,7 +395,29 @@ impl Node {
             .await
     }
 
-    /// The members of the cluster, this node among them.
+    /// Has the cluster change to another overlay while it runs: `name` is that of an [`OverlayConfig`](crate::OverlayConfig).
+    /// Returns when this node has begun; the others follow as they hear of it, each with its own configuration of
+    /// that overlay ([`Builder::other_overlay`](crate::Builder::other_overlay)). Nothing that is sent meanwhile is lost. Messages go on.
+    ///
+    /// The old overlay runs on for [`Builder::switch_overlap`](crate::Builder::switch_overlap); see
+    /// [`switch`](crate::overlay::switch). Nothing happens if the overlay runs already.
+    ///
+    /// # Errors
+    /// If this node has no such overlay, is a client of a client–server overlay, or has stopped.
+    pub async fn switch(&self, name: &str) -> Result<(), ClusterError> {
+        let name = name.to_owned();
+        self.change(|reply| Command::Switch(name, reply)).await
+    }
+
+    /// Which overlay runs here.
+    ///
+    /// # Errors
+    /// If the node has stopped.
+    pub async fn overlay(&self) -> Result<Status, ClusterError> {
+        self.ask(Command::Overlay).await
+    }
+
+    /// The members of the cluster, this node among them. While the overlay changes, those of both.
     ///
     /// # Errors
     /// If the node has stopped.

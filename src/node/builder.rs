@@ -208,9 +208,23 @@ impl Builder {
         self
     }
 
-    /// Who keeps links to whom; the same on all nodes of a cluster. Default: [`OverlayConfig::FullMesh`].
+    /// Who keeps links to whom, at first; the same on all nodes of a cluster. Default: [`OverlayConfig::FullMesh`].
     pub fn overlay(mut self, overlay: OverlayConfig) -> Self {
         self.config.overlay = overlay;
+        self
+    }
+
+    /// An overlay that the cluster may switch to, where its defaults won't do; see
+    /// [`Node::switch`](crate::Node::switch). A client of a client–server overlay is one that says so here.
+    pub fn other_overlay(mut self, overlay: OverlayConfig) -> Self {
+        self.config.other_overlays.push(overlay);
+        self
+    }
+
+    /// How long the old overlay runs beside the new one when the cluster switches: long enough for all
+    /// nodes to hear of it, and for the new one to form. Default: 20 s.
+    pub fn switch_overlap(mut self, overlap: Duration) -> Self {
+        self.config.switch_overlap = overlap;
         self
     }
 
@@ -290,11 +304,10 @@ impl Builder {
         let view = Arc::new(View::new(event_backlog));
         let limits = config.io.limits.clone();
         let queue_bytes = config.io.queue_bytes;
-        let reaches = !config.overlay.is_whole();
         let runtime = Runtime::start(host, identity, config, Box::new(Telling(view.clone())))?;
         let local = runtime.local().clone();
         let distributed = distribution.as_ref();
-        let inner = Inner::new(runtime, registry, view, limits, reaches, distributed);
+        let inner = Inner::new(runtime, registry, view, limits, distributed);
         let inner = Arc::new(inner);
         if let (Some(config), Some(gate), Some(threads)) = (distribution, gate, threads) {
             let setup = stock::Setup {

@@ -14,6 +14,7 @@ use crate::distribution::link::LinkError;
 use crate::node::block::block_on;
 use crate::node::runtime::Observer;
 use crate::overlay::NodeSpec;
+use crate::overlay::switch::Status;
 
 /// Something that has happened to a node.
 #[derive(Clone, Debug)]
@@ -48,6 +49,8 @@ pub enum NodeEvent {
     },
     /// The members of the cluster have changed. These are all of them, this node included.
     Members(Arc<[NodeSpec]>),
+    /// The cluster changes to another overlay, or has changed; see [`Node::switch`](crate::Node::switch).
+    Overlay(Status),
     /// This node has left its cluster, or was removed from it.
     Left,
     /// A bug has ended the node. It can only be stopped.
@@ -93,6 +96,8 @@ pub(crate) struct View {
     /// Sessions by node name; `None` for a node that was connected once.
     routes: ArcSwap<HashMap<Arc<str>, Option<Arc<Session>>>>,
     alive: AtomicBool,
+    /// Whether a node without a session may be reached all the same.
+    reaches: AtomicBool,
     events: Mutex<Option<broadcast::Sender<NodeEvent>>>,
 }
 
@@ -109,6 +114,7 @@ impl View {
         Self {
             routes: ArcSwap::default(),
             alive: AtomicBool::new(true),
+            reaches: AtomicBool::new(false),
             events: Mutex::new(Some(broadcast::channel(backlog.clamp(1, 1 << 16)).0)),
         }
     }
@@ -133,6 +139,11 @@ impl View {
 
     pub(crate) fn is_alive(&self) -> bool {
         self.alive.load(Ordering::Acquire)
+    }
+
+    /// Whether a node without a session may be reached all the same.
+    pub(crate) fn reaches(&self) -> bool {
+        self.reaches.load(Ordering::Acquire)
     }
 
     /// From now on sending fails.
@@ -206,6 +217,11 @@ impl Observer for Telling {
 
     fn members(&mut self, members: &[NodeSpec]) {
         self.0.tell(NodeEvent::Members(members.into()));
+    }
+
+    fn overlay(&mut self, status: &Status, reaches: bool) {
+        self.0.reaches.store(reaches, Ordering::Release);
+        self.0.tell(NodeEvent::Overlay(status.clone()));
     }
 
     fn left(&mut self) {

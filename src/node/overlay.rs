@@ -6,15 +6,17 @@ use std::sync::Arc;
 use crate::node::runtime::Config;
 use crate::overlay::client_server::{self, ClientServer};
 use crate::overlay::hyparview::{self, HyParView};
-use crate::overlay::membership::{Framed, Membership};
+use crate::overlay::membership::Membership;
 use crate::overlay::scamp::{self, Scamp};
 use crate::overlay::static_topology::Static;
+use crate::overlay::switch::{self, Choice, Opaque, Switch};
 use crate::overlay::{Contact, Overlay, full_mesh};
 
 /// Makes the overlay of a node, which is given.
-type Make = dyn Fn(Contact) -> Box<dyn Membership> + Send + Sync;
+type Make = dyn Fn(Contact) -> Box<dyn Opaque<Contact>> + Send + Sync;
 
-/// The overlay of a node: who keeps links to whom. All nodes of a cluster have the same.
+/// The overlay of a node: who keeps links to whom. All nodes of a cluster have the same, and can change to another
+/// together: see [`Node::switch`](crate::Node::switch).
 #[derive(Clone, Default)]
 #[non_exhaustive]
 pub enum OverlayConfig {
@@ -51,10 +53,7 @@ impl OverlayConfig {
         O: Overlay<Peer = Contact> + 'static,
         F: Fn(Contact) -> O + Send + Sync + 'static,
     {
-        let framed = move |own: Contact| -> Box<dyn Membership> {
-            Box::new(Framed::new(name, own.clone(), make(own)))
-        };
-        Self::Custom(name, Arc::new(framed))
+        Self::Custom(name, Arc::new(move |own| Box::new(make(own))))
     }
 
     /// The name by which nodes tell overlays apart.
@@ -75,34 +74,61 @@ impl OverlayConfig {
         matches!(self, Self::FullMesh)
     }
 
-    pub(crate) fn build(&self, config: &Config, own: Contact) -> Box<dyn Membership> {
-        match self {
+    /// Whether others can join by this node; a client is of no help to another.
+    fn is_entry(&self) -> bool {
+        !matches!(self, Self::ClientServer(config) if config.tag == client_server::Tag::Client)
+    }
+
+    fn choice(&self, mesh: &full_mesh::Config) -> Choice<Contact> {
+        let make: Box<Make> = match self.clone() {
             Self::FullMesh => {
-                let mesh = full_mesh::Config {
-                    fanout: config.fanout,
-                    periodic_interval: config.periodic_interval,
-                    ..full_mesh::Config::default()
-                };
-                let overlay = full_mesh::State::new(mesh, own.clone());
-                Box::new(Framed::new(self.name(), own, overlay))
+                let mesh = mesh.clone();
+                Box::new(move |own| Box::new(full_mesh::State::new(mesh.clone(), own)))
             }
             Self::HyParView(config) => {
-                let overlay = HyParView::new(config.clone(), own.clone());
-                Box::new(Framed::new(self.name(), own, overlay))
+                Box::new(move |own| Box::new(HyParView::new(config.clone(), own)))
             }
-            Self::Scamp(config) => {
-                let overlay = Scamp::new(config.clone(), own.clone());
-                Box::new(Framed::new(self.name(), own, overlay))
-            }
+            Self::Scamp(config) => Box::new(move |own| Box::new(Scamp::new(config.clone(), own))),
             Self::ClientServer(config) => {
-                let overlay = ClientServer::new(config.clone(), own.clone());
-                Box::new(Framed::new(self.name(), own, overlay))
+                Box::new(move |own| Box::new(ClientServer::new(config.clone(), own)))
             }
-            Self::Static => {
-                let overlay = Static::new(own.clone());
-                Box::new(Framed::new(self.name(), own, overlay))
-            }
-            Self::Custom(_, make) => make(own),
+            Self::Static => Box::new(|own| Box::new(Static::new(own))),
+            Self::Custom(_, make) => Box::new(move |own| make(own)),
+        };
+        Choice {
+            name: self.name(),
+            is_whole: self.is_whole(),
+            is_entry: self.is_entry(),
+            make,
         }
     }
+}
+
+/// The overlays that a node can run: the configured ones, and the others with their defaults.
+pub(crate) fn membership(config: &Config, own: Contact) -> Membership {
+    let mesh = full_mesh::Config {
+        fanout: config.fanout,
+        periodic_interval: config.periodic_interval,
+        ..full_mesh::Config::default()
+    };
+    let with_defaults = [
+        OverlayConfig::FullMesh,
+        OverlayConfig::HyParView(hyparview::Config::default()),
+        OverlayConfig::Scamp(scamp::Config::default()),
+        OverlayConfig::ClientServer(client_server::Config::default()),
+        OverlayConfig::Static,
+    ];
+    let mut others: Vec<Choice<Contact>> = Vec::new();
+    for other in config.other_overlays.iter().chain(&with_defaults) {
+        let name = other.name();
+        if name != config.overlay.name() && others.iter().all(|c| c.name != name) {
+            others.push(other.choice(&mesh));
+        }
+    }
+    let switching = switch::Config {
+        overlap: config.switch_overlap,
+    };
+    let first = config.overlay.choice(&mesh);
+    let switch = Switch::new(switching, own.clone(), first, others);
+    Membership::new(own, switch)
 }

@@ -1,7 +1,7 @@
 //! Which nodes have a session for the user's sake, and which are up. Sans-I/O.
 //!
-//! On a full mesh a node is up while there is a session with it. On a partial overlay links come and go with the overlay,
-//! and with use: links are not nodes. There
+//! On a full mesh a node is up while there is a session with it. On a partial overlay, and while the cluster changes from
+//! one overlay to another, links come and go with the overlay, and with use: links are not nodes. There
 //!
 //! * a session is made when somebody sends to a node (or watches it), wherever the overlay has its links: at the node's addresses if they are known
 //!   or learnt by a call, else over relayed packets. It is closed when nothing has passed for [`Config::idle`]. The end that has not made it
@@ -71,6 +71,8 @@ pub enum Event {
     Down(Arc<str>, End),
     /// Something has passed over the session.
     Used(Arc<str>),
+    /// Whether the overlay links all nodes, from now on.
+    Whole(bool),
     /// [`State::deadline`] has passed, or any time has.
     Tick,
 }
@@ -182,7 +184,45 @@ impl State {
                     node.used = now;
                 }
             }
+            Event::Whole(whole) => self.become_whole(whole, effects),
             Event::Tick => self.tick(now, effects),
+        }
+    }
+
+    fn become_whole(&mut self, whole: bool, effects: &mut Vec<Effect>) {
+        if std::mem::replace(&mut self.config.whole, whole) == whole {
+            return;
+        }
+        let names: Vec<Arc<str>> = self.nodes.keys().cloned().collect();
+        for name in names {
+            let Some(node) = self.nodes.get_mut(&name) else {
+                continue;
+            };
+            match whole {
+                true => {
+                    node.watched = false;
+                    // Whoever has no link now is not there.
+                    if !node.session && node.until.is_none() && node.instance.take().is_some() {
+                        effects.push(Effect::NodeDown(name.clone()));
+                    }
+                    self.release(&name, effects);
+                }
+                false if node.session => self.adopt(name, effects),
+                false => {}
+            }
+        }
+        self.trim();
+    }
+
+    // A session that the other end has made, or the overlay, is kept while it is used, but not made again.
+    fn adopt(&mut self, name: Arc<str>, effects: &mut Vec<Effect>) {
+        if self.nodes.get(&name).is_some_and(|node| !node.kept) {
+            let spec = NodeSpec {
+                name,
+                listen_addrs: Vec::new(),
+                channels: Vec::new(),
+            };
+            self.keep(spec, effects);
         }
     }
 
@@ -236,7 +276,6 @@ impl State {
         (node.until, node.used) = (None, now);
         let before = node.instance.replace(instance);
         let answers = std::mem::take(&mut node.asking);
-        let adopt = !whole && !node.kept;
         if before.is_some_and(|before| before != instance) {
             effects.push(Effect::NodeDown(name.clone()));
         }
@@ -244,16 +283,8 @@ impl State {
             effects.push(Effect::NodeUp(name.clone()));
         }
         effects.extend(answers.into_iter().map(|n| Effect::Answer(n, true)));
-        if adopt {
-            // The other end has made it, or the overlay; kept while it is used, but not made again.
-            self.keep(
-                NodeSpec {
-                    name,
-                    listen_addrs: Vec::new(),
-                    channels: Vec::new(),
-                },
-                effects,
-            );
+        if !whole {
+            self.adopt(name, effects);
         }
     }
 

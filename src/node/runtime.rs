@@ -34,6 +34,7 @@ use crate::distribution::tls::TlsError;
 use crate::node::control::Control;
 use crate::node::overlay::OverlayConfig;
 use crate::overlay::NodeSpec;
+use crate::overlay::switch::{self, Status};
 use crate::wire::flags::Flags;
 use crate::wire::hello::ChannelSpec;
 use crate::wire::identity::Identity;
@@ -65,8 +66,12 @@ pub struct Config {
     pub periodic_interval: Duration,
     /// To how many members, and to how many news of others go at once (`fanout`).
     pub fanout: usize,
-    /// Who keeps links to whom.
+    /// Who keeps links to whom, at first.
     pub overlay: OverlayConfig,
+    /// Overlays that the cluster may switch to, where their defaults won't do.
+    pub other_overlays: Vec<OverlayConfig>,
+    /// How long the overlay that the cluster has switched from runs beside the new one (`switch_overlap`).
+    pub switch_overlap: Duration,
     /// How many nodes may pass on a packet to a node that has no link with its sender (`relay_ttl`).
     pub relay_ttl: u8,
     /// Whether nodes are dialled that are no neighbours on a partial overlay (`relay_direct`); else they are reached
@@ -114,6 +119,8 @@ impl Config {
             periodic_interval: Duration::from_secs(10),
             fanout: 5,
             overlay: OverlayConfig::default(),
+            other_overlays: Vec::new(),
+            switch_overlap: switch::Config::default().overlap,
             relay_ttl: 32,
             relay_direct: true,
             reach_patience: Duration::from_secs(10),
@@ -189,6 +196,9 @@ pub trait Observer: Send + 'static {
     }
     /// This node has left its cluster, or was removed from it.
     fn left(&mut self);
+    /// Another overlay runs, beside the one before or alone. `reaches`: nodes without a session may be reached all the
+    /// same. Called once at the start, too.
+    fn overlay(&mut self, status: &Status, reaches: bool);
     /// The node has come to an end without being asked to.
     fn failed(&mut self, why: &str);
 }
@@ -220,6 +230,10 @@ pub enum Command {
     Broadcast(Arc<str>, Bytes, Reply<Result<(), String>>),
     /// To whom this node passes broadcasts of a root on.
     BroadcastView(Arc<str>, Reply<BroadcastView>),
+    /// Have the cluster change to the overlay of this name.
+    Switch(String, Reply<Result<(), String>>),
+    /// Which overlay runs.
+    Overlay(Reply<Status>),
     /// The members, this node among them.
     Members(Reply<Vec<NodeSpec>>),
     /// The sessions that are up.
@@ -259,14 +273,9 @@ impl<H: Host> Runtime<H> {
         observer: Box<dyn Observer>,
     ) -> Result<Self, StartError> {
         check(&config)?;
-        let (tunnels, outlets) = match config.overlay.is_whole() {
-            true => (None, None),
-            false => {
-                let (tunnels, outlets) = Tunnels::new(&config.name, rand::rng().random());
-                (Some(tunnels), Some(outlets))
-            }
-        };
-        let local = Arc::new(config.local(identity, tunnels));
+        // A full mesh needs them when it has switched to another overlay.
+        let (tunnels, outlets) = Tunnels::new(&config.name, rand::rng().random());
+        let local = Arc::new(config.local(identity, Some(tunnels)));
         let io = Arc::new(Io::start(host, config.io.clone())?);
         let (commands, inbox) = mpsc::unbounded_channel();
         let (started, outcome) = std::sync::mpsc::channel();
@@ -275,7 +284,7 @@ impl<H: Host> Runtime<H> {
             std::thread::Builder::new()
                 .name("partisan-control".into())
                 .spawn(move || {
-                    run(local, io, config, observer, inbox, &started, outlets);
+                    run(local, io, config, observer, inbox, &started, Some(outlets));
                 })
         };
         let failed = |e: StartError| {

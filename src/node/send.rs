@@ -318,7 +318,7 @@ impl Node {
     /// Whether a node that could not be sent to for this reason may yet be reached.
     fn may_reach(&self, error: &SendError) -> bool {
         let unlinked = matches!(error, SendError::NotYetConnected | SendError::Disconnected);
-        unlinked && self.inner().reaches
+        unlinked && self.inner().view.reaches()
     }
 
     fn begin_reach(&self, node: &str, error: &SendError) {

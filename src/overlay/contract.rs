@@ -168,6 +168,24 @@ pub enum Error {
     /// A peer's message can't be taken; its link is closed.
     #[error("membership message: {0}")]
     Message(DecodeError),
+    /// A node runs another overlay at the same time.
+    #[error(
+        "it runs the overlay {theirs:?}, this node {ours:?}: configure the same one on all nodes of a cluster"
+    )]
+    OtherOverlay {
+        /// The other node's.
+        theirs: String,
+        /// The own.
+        ours: &'static str,
+    },
+    /// This node has no such overlay.
+    #[error("this node has no overlay {name:?}, only {known:?}: configure it before the cluster switches to it")]
+    UnknownOverlay {
+        /// What was asked for.
+        name: String,
+        /// Those that it has.
+        known: Vec<&'static str>,
+    },
     /// The cluster would be too large.
     #[error("a cluster of {members} entries in {bytes} bytes is too large")]
     TooLarge {

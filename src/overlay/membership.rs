@@ -1,15 +1,14 @@
-//! Any overlay of real nodes behind one type: names and bytes in place of peers and messages.
+//! The overlays of a real node: names and bytes in place of peers and messages.
 //!
 //! Over a fresh link both ends say who they are before anything else:
 //!
 //! ```text
 //! frame:    kind:8 (0 hello, 1 message), body
-//! hello:    version:8 = 1  overlay: text  contact; further bytes are ignored
+//! hello:    version:8 = 2  contact; further bytes are ignored
 //! ```
 //!
 //! The session behind the link has proved the name; the hello adds the addresses, so that an overlay
-//! can pass them on. Only then does the overlay hear of the link. Nodes with different overlays find it out
-//! here, and the error says so: their protocols would not understand each other.
+//! can pass them on. Only then do the overlays hear of the link. What a message is says [`Switch`].
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -18,12 +17,13 @@ use std::time::Duration;
 use rand::Rng;
 use thiserror::Error;
 
-use super::codec::{DecodeError, Reader, put_text};
+use super::codec::{DecodeError, Reader};
 use super::contract::{self, Down, Effect, Event, Overlay, Peer, Wire};
+use super::switch::{self, Status, Switch};
 use super::{Contact, NodeSpec};
 use crate::limits::MAX_CONTROL_BYTES;
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 const HELLO: u8 = 0;
 const MESSAGE: u8 = 1;
 
@@ -50,6 +50,8 @@ pub enum Input {
     Tick,
     /// See [`Event::Loaded`].
     Loaded(Vec<u8>),
+    /// See [`Switch::switch`].
+    Switch(String),
 }
 
 /// What the runtime is to do, in order.
@@ -84,66 +86,97 @@ pub enum Error {
     /// A peer's bytes can't be read; its session is to be closed.
     #[error("membership message: {0}")]
     Unreadable(DecodeError),
-    /// A peer has another overlay; its session is to be closed.
-    #[error(
-        "it runs the overlay {theirs:?}, this node {ours:?}: configure the same one on all nodes of a cluster"
-    )]
-    OtherOverlay {
-        /// The peer's.
-        theirs: String,
-        /// The own.
-        ours: &'static str,
-    },
 }
 
-/// An overlay as the runtime drives it.
-pub trait Membership: Send {
+/// The overlays of a node, as the runtime drives them.
+pub struct Membership {
+    own: Contact,
+    switch: Switch<Contact>,
+    /// Peers of sessions that are up: those that have said hello.
+    linked: BTreeMap<Arc<str>, Option<Contact>>,
+}
+
+type Happens = Event<Contact, switch::Message<Contact>>;
+
+impl Membership {
+    /// These overlays, for the node `own`.
+    pub fn new(own: Contact, switch: Switch<Contact>) -> Self {
+        Self {
+            own,
+            switch,
+            linked: BTreeMap::new(),
+        }
+    }
+
     /// Handles one input. Outputs are appended.
     ///
     /// # Errors
     /// See [`Error`](enum@Error). The outputs of a refused input count all the same.
-    fn handle(
+    pub fn handle(
         &mut self,
         now: Duration,
         input: Input,
         rng: &mut dyn Rng,
         outputs: &mut Vec<Output>,
-    ) -> Result<(), Error>;
+    ) -> Result<(), Error> {
+        let mut effects = Vec::new();
+        let outcome = match input {
+            Input::Switch(name) => self.switch.switch(now, &name, rng, &mut effects),
+            input => match self.event(input, outputs)? {
+                Some(event) => self.switch.handle(now, event, rng, &mut effects),
+                None => Ok(()),
+            },
+        };
+        for effect in effects {
+            outputs.push(match effect {
+                Effect::Send { to, message } => {
+                    let mut bytes = vec![MESSAGE];
+                    message.encode(&mut bytes);
+                    Output::Send(to.name().clone(), bytes)
+                }
+                Effect::Want(peer) => Output::Want(peer.spec().clone()),
+                Effect::Release(peer) => {
+                    self.linked.remove(peer.name());
+                    Output::Release(peer.name().clone())
+                }
+                Effect::NeighborUp(peer) => Output::NeighborUp(peer.name().clone()),
+                Effect::NeighborDown(peer) => Output::NeighborDown(peer.name().clone()),
+                Effect::MembersChanged => Output::MembersChanged,
+                Effect::Persist(bytes) => Output::Persist(bytes),
+                Effect::Joined(peer) => Output::Joined(peer.name().clone()),
+                Effect::Left => Output::Left,
+            });
+        }
+        outcome.map_err(|error| match error {
+            contract::Error::Message(error) => Error::Unreadable(error),
+            other => Error::Refused(other),
+        })
+    }
 
     /// When it wants an [`Input::Tick`] next.
-    fn deadline(&self) -> Option<Duration>;
+    pub fn deadline(&self) -> Option<Duration> {
+        self.switch.deadline()
+    }
 
     /// The members, the own node among them, in the order of names.
-    fn members(&self) -> Vec<NodeSpec>;
+    pub fn members(&self) -> Vec<NodeSpec> {
+        let mut members = self.switch.members();
+        members.sort();
+        members.into_iter().map(|c| (**c.spec()).clone()).collect()
+    }
 
-    /// Name of the overlay.
-    fn name(&self) -> &'static str;
-}
+    /// Which overlay runs.
+    pub fn status(&self) -> Status {
+        self.switch.status()
+    }
 
-/// An [`Overlay`] as a [`Membership`].
-#[derive(Debug)]
-pub struct Framed<O> {
-    name: &'static str,
-    own: Contact,
-    overlay: O,
-    /// Peers of sessions that are up: those that have said hello.
-    linked: BTreeMap<Arc<str>, Option<Contact>>,
-}
-
-impl<O: Overlay<Peer = Contact>> Framed<O> {
-    /// This overlay, of this name, for the node `own`.
-    pub fn new(name: &'static str, own: Contact, overlay: O) -> Self {
-        Self {
-            name,
-            own,
-            overlay,
-            linked: BTreeMap::new(),
-        }
+    /// See [`Switch::is_whole`].
+    pub fn is_whole(&self) -> bool {
+        self.switch.is_whole()
     }
 
     fn hello(&self) -> Vec<u8> {
         let mut out = vec![HELLO, VERSION];
-        put_text(&mut out, self.name);
         self.own.encode(&mut out);
         out
     }
@@ -153,7 +186,7 @@ impl<O: Overlay<Peer = Contact>> Framed<O> {
         &mut self,
         from: &Arc<str>,
         bytes: &[u8],
-    ) -> Result<Option<Event<Contact, O::Message>>, Error> {
+    ) -> Result<Option<Happens>, Error> {
         if bytes.len() > MAX_CONTROL_BYTES {
             return Err(Error::Unreadable(DecodeError::TooLarge(bytes.len())));
         }
@@ -164,11 +197,7 @@ impl<O: Overlay<Peer = Contact>> Framed<O> {
         let kind = reader.u8().map_err(Error::Unreadable)?;
         match (kind, peer) {
             (HELLO, peer @ None) => {
-                let (theirs, contact) = read_hello(&mut reader).map_err(Error::Unreadable)?;
-                if theirs != self.name {
-                    let (theirs, ours) = (theirs.into(), self.name);
-                    return Err(Error::OtherOverlay { theirs, ours });
-                }
+                let contact = read_hello(&mut reader).map_err(Error::Unreadable)?;
                 if contact.name() != from {
                     return Err(Error::Unreadable(DecodeError::Bad("name in the hello")));
                 }
@@ -176,7 +205,7 @@ impl<O: Overlay<Peer = Contact>> Framed<O> {
                 Ok(Some(Event::LinkUp(contact)))
             }
             (MESSAGE, Some(peer)) => {
-                let message = O::Message::decode(&mut reader).map_err(Error::Unreadable)?;
+                let message = switch::Message::decode(&mut reader).map_err(Error::Unreadable)?;
                 reader.end().map_err(Error::Unreadable)?;
                 let from = peer.clone();
                 Ok(Some(Event::Message { from, message }))
@@ -191,7 +220,7 @@ impl<O: Overlay<Peer = Contact>> Framed<O> {
         &mut self,
         input: Input,
         outputs: &mut Vec<Output>,
-    ) -> Result<Option<Event<Contact, O::Message>>, Error> {
+    ) -> Result<Option<Happens>, Error> {
         let contact = |spec: NodeSpec| {
             let name = spec.name.clone();
             let refused = |what| Error::Refused(contract::Error::Spec { name, what });
@@ -220,67 +249,12 @@ impl<O: Overlay<Peer = Contact>> Framed<O> {
             Input::Bytes(from, bytes) => return self.read(&from, &bytes),
             Input::Tick => Event::Tick,
             Input::Loaded(bytes) => Event::Loaded(bytes),
+            Input::Switch(_) => return Ok(None),
         }))
     }
 }
 
-fn read_hello<'a>(reader: &mut Reader<'a>) -> Result<(&'a str, Contact), DecodeError> {
-    match reader.u8()? {
-        VERSION => Ok((reader.text()?, Contact::decode(reader)?)),
-        other => Err(DecodeError::Version(other)),
-    }
-}
-
-impl<O: Overlay<Peer = Contact>> Membership for Framed<O> {
-    fn handle(
-        &mut self,
-        now: Duration,
-        input: Input,
-        rng: &mut dyn Rng,
-        outputs: &mut Vec<Output>,
-    ) -> Result<(), Error> {
-        let Some(event) = self.event(input, outputs)? else {
-            return Ok(());
-        };
-        let mut effects = Vec::new();
-        let outcome = self.overlay.handle(now, event, rng, &mut effects);
-        for effect in effects {
-            outputs.push(match effect {
-                Effect::Send { to, message } => {
-                    let mut bytes = vec![MESSAGE];
-                    message.encode(&mut bytes);
-                    Output::Send(to.name().clone(), bytes)
-                }
-                Effect::Want(peer) => Output::Want(peer.spec().clone()),
-                Effect::Release(peer) => {
-                    self.linked.remove(peer.name());
-                    Output::Release(peer.name().clone())
-                }
-                Effect::NeighborUp(peer) => Output::NeighborUp(peer.name().clone()),
-                Effect::NeighborDown(peer) => Output::NeighborDown(peer.name().clone()),
-                Effect::MembersChanged => Output::MembersChanged,
-                Effect::Persist(bytes) => Output::Persist(bytes),
-                Effect::Joined(peer) => Output::Joined(peer.name().clone()),
-                Effect::Left => Output::Left,
-            });
-        }
-        outcome.map_err(|error| match error {
-            contract::Error::Message(error) => Error::Unreadable(error),
-            other => Error::Refused(other),
-        })
-    }
-
-    fn deadline(&self) -> Option<Duration> {
-        self.overlay.deadline()
-    }
-
-    fn members(&self) -> Vec<NodeSpec> {
-        let mut members = self.overlay.members();
-        members.sort();
-        members.into_iter().map(|c| (**c.spec()).clone()).collect()
-    }
-
-    fn name(&self) -> &'static str {
-        self.name
-    }
+fn read_hello(reader: &mut Reader<'_>) -> Result<Contact, DecodeError> {
+    reader.version(VERSION)?;
+    Contact::decode(reader)
 }

@@ -20,10 +20,10 @@ use crate::connection::establish::{
     Authenticated, Desk, Failure, Judgement, Local, Pending, Permit, Ready,
 };
 use crate::connection::host::Host;
-use crate::connection::inlet::{ControlMessage, Inlet, Subject, binary_term};
+use crate::connection::inlet::{ControlMessage, Inlet, Subject};
 use crate::connection::io::Io;
 use crate::connection::listen::{Arrival, Reception};
-use crate::connection::outbox::{Outgoing, Pressure, Sent, Wake};
+use crate::connection::outbox::Wake;
 use crate::connection::receive::ReceiveLimits;
 use crate::connection::session::{self, CloseReason, NewAtoms, Session, SessionEvent};
 use crate::connection::tunnel::{Outbound, Outlets};
@@ -33,15 +33,16 @@ use crate::node::links;
 use crate::node::persist::Store;
 use crate::node::reach;
 use crate::node::runtime::{Command, Config, Observer, StartError};
-use crate::overlay::membership::{self, Input, Membership, Output};
+use crate::overlay::membership::{Input, Membership};
+use crate::overlay::switch::Status;
 use crate::overlay::{Contact, Down, MemberChannel, NodeSpec};
-use crate::wire::frame::Dest;
 use crate::wire::handshake::Verdict;
 
 use broadcast::Spread;
 use relay::Relaying;
 
 mod broadcast;
+mod overlay;
 mod relay;
 mod setup;
 
@@ -81,7 +82,9 @@ pub(crate) struct Control<H: Host> {
     io: Arc<Io<H>>,
     observer: Arc<Mutex<Box<dyn Observer>>>,
     own: NodeSpec,
-    overlay: Box<dyn Membership>,
+    overlay: Membership,
+    /// What the observer knows of it.
+    shown: Option<(Status, bool)>,
     links: links::State,
     /// Nodes to which the overlay wants a link.
     wanted: BTreeMap<Arc<str>, NodeSpec>,
@@ -147,7 +150,7 @@ impl<H: Host> Control<H> {
         let own = own_spec(&config, &listeners)?;
         let refuse = |what| StartError::Overlay(format!("own specification: bad {what}"));
         let contact = Contact::new(own.clone()).map_err(refuse)?;
-        let overlay = config.overlay.build(&config, contact.clone());
+        let overlay = crate::node::overlay::membership(&config, contact.clone());
         let (judge, judgements) = mpsc::channel(limits::MAX_UNAUTHENTICATED);
         let (authenticated_in, authenticated) = mpsc::channel(limits::MAX_UNAUTHENTICATED);
         let (arrivals_in, arrivals) = mpsc::channel(limits::MAX_UNAUTHENTICATED);
@@ -197,6 +200,7 @@ impl<H: Host> Control<H> {
             observer,
             own,
             overlay,
+            shown: None,
             links,
             wanted: BTreeMap::new(),
             rewanted: false,
@@ -325,92 +329,6 @@ impl<H: Host> Control<H> {
                 self.link(links::Event::Wanted(wanted));
             } else {
                 break;
-            }
-        }
-    }
-
-    /// Feeds the overlay, and does what it says. An error is the user's: what a peer has done
-    /// wrong costs it its session and is logged.
-    fn feed(&mut self, input: Input) -> Result<(), membership::Error> {
-        let from = match &input {
-            Input::Bytes(from, _) => Some(from.clone()),
-            _ => None,
-        };
-        let mut outputs = Vec::new();
-        let now = self.now();
-        let outcome = self
-            .overlay
-            .handle(now, input, &mut rand::rng(), &mut outputs);
-        for output in outputs {
-            self.do_overlay(output);
-        }
-        let (Some(from), Err(error)) = (from, &outcome) else {
-            return outcome;
-        };
-        if let Some(session) = self.session(&from) {
-            // Whoever sends what nobody can read is logged with the end of its session.
-            match error {
-                membership::Error::Unreadable(_) => {
-                    session.close(CloseReason::Protocol(error.to_string()));
-                }
-                // In order: the peer hears from us what it is about, and logs it too.
-                _ => session.close_after_flush(CloseReason::Local("its overlay does not fit")),
-            }
-        }
-        if !matches!(error, membership::Error::Unreadable(_)) && self.complaints.is_new(&from) {
-            tracing::warn!(peer = %from, "{error}");
-        }
-        Ok(())
-    }
-
-    fn do_overlay(&mut self, output: Output) {
-        match output {
-            Output::Send(to, bytes) => self.send(&to, &bytes),
-            Output::Want(spec) => {
-                self.remember(&spec);
-                self.wanted.insert(spec.name.clone(), (*spec).clone());
-                self.rewanted = true;
-            }
-            Output::Release(name) => {
-                self.rewanted |= self.wanted.remove(&name).is_some();
-                if let Some(&number) = self.numbers.get(&name)
-                    && let Some(session) = self.sessions.get(&number)
-                {
-                    self.parted.insert(number);
-                    match self.left {
-                        true => session.leave(),
-                        false => session.release(),
-                    }
-                }
-            }
-            Output::NeighborUp(name) => self.spread_on(Event::NeighborUp(name)),
-            Output::NeighborDown(name) => self.spread_on(Event::NeighborDown(name)),
-            Output::MembersChanged => {
-                self.members = self.overlay.members();
-                self.observer.lock().members(&self.members);
-            }
-            Output::Persist(bytes) => {
-                if let Some(store) = &self.store
-                    && let Err(e) = store.save(&bytes)
-                {
-                    tracing::error!(error = %e, "the membership could not be saved");
-                }
-            }
-            Output::Left => {
-                tracing::info!("this node has left its cluster");
-                // Those that were made for the user's sake, too.
-                for session in self.sessions.values() {
-                    session.leave();
-                }
-                self.observer.lock().left();
-                for reply in self.leaving.drain(..) {
-                    reply(Ok(()));
-                }
-            }
-            Output::Joined(name) => {
-                self.left = false;
-                tracing::info!(peer = %name, "joined the cluster");
-                self.observer.lock().joined(&name);
             }
         }
     }
@@ -603,21 +521,6 @@ impl<H: Host> Control<H> {
         }
     }
 
-    fn send(&self, to: &str, bytes: &[u8]) {
-        let Some(session) = self.session(to) else {
-            return;
-        };
-        let route = session
-            .route(MEMBERSHIP_CHANNEL, 0)
-            .or_else(|| session.outbox(0));
-        let Some(outbox) = route else { return };
-        let term = binary_term(|out| out.extend_from_slice(bytes));
-        let message = Outgoing::of(Dest::Name(Subject::Membership.name()), &term, &[], false);
-        if outbox.send(MEMBERSHIP_SENDER, message, Pressure::Refuse) != Sent::Queued {
-            tracing::debug!(peer = %to, "membership message not sent: no room");
-        }
-    }
-
     fn command(&mut self, command: Command) {
         match command {
             Command::Join(spec, reply) => {
@@ -646,6 +549,8 @@ impl<H: Host> Control<H> {
             Command::Update(specs, reply) => {
                 reply(self.ask_overlay(Input::UpdateMembers(specs)));
             }
+            Command::Switch(name, reply) => reply(self.ask_overlay(Input::Switch(name))),
+            Command::Overlay(reply) => reply(self.overlay.status()),
             Command::Broadcast(name, term, reply) => reply(self.broadcast(&name, &term)),
             Command::BroadcastView(root, reply) => reply(self.spread.view(&root)),
             Command::Members(reply) => reply(self.members.clone()),
@@ -669,31 +574,6 @@ impl<H: Host> Control<H> {
             Command::Watch(name, on) => self.reach(reach::Event::Watch(name, on)),
             Command::Told(name) => self.told(name),
             Command::Stop => {}
-        }
-    }
-
-    /// Handles a user's event at once, so that its error can be told.
-    fn ask_overlay(&mut self, input: Input) -> Result<(), String> {
-        self.settle();
-        let outcome = self.feed(input);
-        self.settle();
-        outcome.map_err(|e| e.to_string())
-    }
-
-    fn load(&mut self) {
-        let Some(store) = &self.store else { return };
-        match store.load() {
-            Ok(None) => {}
-            Ok(Some(bytes)) => {
-                if let Err(e) = self.ask_overlay(Input::Loaded(bytes)) {
-                    let kept = self.store.as_ref().map(Store::set_aside);
-                    tracing::error!(
-                        ?kept,
-                        "{e}; the node starts alone and has to join its cluster again"
-                    );
-                }
-            }
-            Err(e) => tracing::error!(error = %e, "the membership could not be read"),
         }
     }
 
