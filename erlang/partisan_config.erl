@@ -15,6 +15,7 @@
 -export([listen_addrs/0, channels/0, channel_opts/1, parallelism/0]).
 -export([default_channel/0, default_channel_opts/0]).
 -export([seed/0, seed/1, trace/2]).
+-export([overlay/0, overlay/2, overlay_name/1]).
 -export([send_defaults/0, reaches/0, native/1, bound/1, unbound/0, format_error/1]).
 
 -compile({no_auto_import, [get/1]}).
@@ -27,9 +28,18 @@
 -define(KEY(Key), {?MODULE, Key}).
 %% Of what every message needs; a key that is an atom is found in half the time.
 -define(SEND, 'partisan_config:send').
+-define(OVERLAY, 'partisan_config:overlay').
 -define(BOUND, '$bound').
 -define(GENERATED, '$generated').
 -define(WARNED, '$warned').
+
+%% Managers and their overlays' names in the native library.
+-define(OVERLAYS, [
+    {partisan_pluggable_peer_service_manager, <<"full_mesh">>},
+    {partisan_hyparview_peer_service_manager, <<"hyparview">>},
+    {partisan_client_server_peer_service_manager, <<"client_server">>},
+    {partisan_static_peer_service_manager, <<"static">>}
+]).
 
 %% Bit 0 of a message's flags: the default channel may stand in for a missing one.
 -define(FLAG_FALLBACK, 1).
@@ -269,13 +279,45 @@ refresh() ->
             false -> 0
         end,
     Reach =
-        case get(peer_service_manager, ?DEFAULT_PEER_SERVICE_MANAGER) of
-            ?DEFAULT_PEER_SERVICE_MANAGER -> 0;
-            _ -> ?FLAG_REACH
+        case overlay() of
+            {_, true} -> ?FLAG_REACH;
+            {_, false} -> 0
         end,
     Flags = Fallback bor Reach,
     Send = {get(name, undefined), Flags, get(forward_options, #{})},
     persistent_term:put(?SEND, Send).
+
+%% @doc The module of the peer service manager whose overlay runs, and whether a node without a session may be
+%% reached all the same. As configured, until the cluster switches to another.
+-spec overlay() -> {module(), boolean()}.
+overlay() ->
+    case persistent_term:get(?OVERLAY, undefined) of
+        undefined ->
+            Manager = get(peer_service_manager, ?DEFAULT_PEER_SERVICE_MANAGER),
+            {Manager, Manager =/= ?DEFAULT_PEER_SERVICE_MANAGER};
+        Overlay ->
+            Overlay
+    end.
+
+%% @doc Notes which overlay runs, by its name in the native library.
+-spec overlay(binary(), boolean()) -> ok.
+overlay(Name, Reaches) ->
+    Manager =
+        case lists:keyfind(Name, 2, ?OVERLAYS) of
+            {Known, _} -> Known;
+            %% One that only Rust nodes can be configured with.
+            false -> ?DEFAULT_PEER_SERVICE_MANAGER
+        end,
+    persistent_term:put(?OVERLAY, {Manager, Reaches}),
+    refresh().
+
+%% @doc The name of a manager's overlay in the native library.
+-spec overlay_name(module()) -> {ok, binary()} | error.
+overlay_name(Manager) ->
+    case lists:keyfind(Manager, 1, ?OVERLAYS) of
+        {_, Name} -> {ok, Name};
+        false -> error
+    end.
 
 %% @doc Own name, default flags and default options of a send; `undefined' before `init/0'.
 -spec send_defaults() -> send_defaults() | undefined.
@@ -433,6 +475,8 @@ native(Owner, Cookie) ->
         periodic_interval => get(periodic_interval),
         fanout => get(fanout),
         overlay => overlay(get(peer_service_manager)),
+        other_overlays => [overlay(Manager) || {Manager, _} <- ?OVERLAYS, Manager =/= get(peer_service_manager)],
+        switch_overlap => get(switch_overlap),
         relay_ttl => get(relay_ttl),
         relay_direct => get(relay_direct),
         announce_delay => get(lazy_tick_period),

@@ -71,6 +71,7 @@ type(server_links) -> integer(1, 64);
 type(fanout) -> integer(1, 1000);
 type(hyparview) -> {fun hyparview/1, "a map or property list of options, of which xbot_enabled is not built"};
 type(relay_ttl) -> integer(1, 255);
+type(switch_overlap) -> integer(1, ?MAX_INT_TIMEOUT);
 type(relay_direct) -> boolean();
 type(broadcast) -> boolean();
 type(broadcast_mods) -> {fun broadcast_mods/1, "a list of modules"};
@@ -235,6 +236,7 @@ defaults() ->
         peer_service_manager => ?DEFAULT_PEER_SERVICE_MANAGER,
         hyparview => hyparview_defaults(),
         relay_ttl => 32,
+        switch_overlap => 20000,
         relay_direct => true,
         tag => undefined,
         server_links => 1,

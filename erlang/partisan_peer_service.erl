@@ -4,7 +4,7 @@
 %% manager needs, and exit with `noproc' where Partisan doesn't run.
 -module(partisan_peer_service).
 
--export([manager/0, join/1, sync_join/1, leave/0, leave/1]).
+-export([manager/0, switch/1, overlay/0, join/1, sync_join/1, leave/0, leave/1]).
 -export([members/0, members_for_orchestration/0, member/1, update_members/1]).
 -export([on_up/2, on_up/3, on_down/2, on_down/3]).
 -export([connections/0, get_local_state/0, decode/1, add_sup_callback/1]).
@@ -15,11 +15,26 @@
 
 -type name_or_spec() :: node() | binary() | string() | map().
 
-%% @doc The module of the peer service manager, as it is configured. Whichever it is, its process is
-%% registered as `partisan_pluggable_peer_service_manager'.
+%% @doc The module of the peer service manager whose overlay runs: as it is configured, or that of the last
+%% `switch/1' in the cluster. Whichever it is, its process is registered as `partisan_pluggable_peer_service_manager'.
 -spec manager() -> module().
 manager() ->
-    partisan_config:get(peer_service_manager, ?MANAGER).
+    {Manager, _} = partisan_config:overlay(),
+    Manager.
+
+%% @doc Has the whole cluster change to the overlay of another manager, while it runs. `ok' when this node has begun;
+%% all others follow as they hear of it, each with its own configuration (`hyparview', `tag', ...).
+%% The old overlay runs on for `switch_overlap' milliseconds. Nothing that is sent meanwhile is lost. `{error, Text}'
+%% if this node is a client of the client-server overlay, by whom nobody could join. Error `badarg' for what is no manager.
+-spec switch(module()) -> ok | {error, term()}.
+switch(Manager) ->
+    ?MANAGER:switch(Manager).
+
+%% @doc Which overlay runs: its name, the number of switches before it, and the one that runs beside it and is about
+%% to end, or `undefined'.
+-spec overlay() -> {ok, #{overlay := binary(), epoch := non_neg_integer(), until_switched := undefined | binary()}}.
+overlay() ->
+    ?MANAGER:overlay().
 
 %% @doc Joins the cluster of another node. `ok' says that the node will be dialled until it
 %% answers, not that it did. A name without addresses must be a member or connected:

@@ -17,6 +17,7 @@
 -export([forward_message/2, forward_message/3, forward_message/4]).
 -export([cast_message/2, cast_message/3, cast_message/4]).
 -export([broadcast/1, broadcast_peers/1]).
+-export([switch/1, overlay/0]).
 -export([reserve/1, partitions/0, inject_partition/2, resolve_partition/1]).
 -export([init/1, handle_call/3, handle_cast/2, handle_info/2, terminate/2]).
 
@@ -60,6 +61,20 @@
 -spec start_link() -> gen_server:start_ret().
 start_link() ->
     gen_server:start_link({local, ?MODULE}, ?MODULE, [], []).
+
+%% @doc See `partisan_peer_service:switch/1'.
+-spec switch(module()) -> ok | {error, term()}.
+switch(Manager) ->
+    case partisan_config:overlay_name(Manager) of
+        {ok, Name} -> call({command, {switch, Name}, pass});
+        error -> error(badarg, [Manager])
+    end.
+
+%% @doc See `partisan_peer_service:overlay/0'.
+-spec overlay() -> {ok, #{overlay := binary(), epoch := non_neg_integer(), until_switched := undefined | binary()}}.
+overlay() ->
+    {Overlay, Epoch, Old} = call({command, overlay, pass}),
+    {ok, #{overlay => Overlay, epoch => Epoch, until_switched => Old}}.
 
 %% @doc The names of the members, this node among them, sorted.
 -spec members() -> {ok, [node()]}.
@@ -315,7 +330,7 @@ init([]) ->
             ok = partisan_config:bound(
                 lists:usort([#{ip => Ip, port => Port} || {Ip, Port} <- Addrs])
             ),
-            Whole = partisan_peer_service:manager() =:= ?MODULE,
+            Whole = partisan_config:get(peer_service_manager, ?MODULE) =:= ?MODULE,
             {ok, #state{members = [partisan:node_spec()], whole = Whole}};
         {error, Reason} ->
             Text = partisan_config:format_error(Reason),
@@ -434,6 +449,9 @@ event({down, Node, _Reason}, State) ->
     %% Messages of the next session must not overtake the news. Without effect while stopping.
     _ = partisan_nif:command(make_ref(), {told, Node}),
     Told;
+event({overlay, Name, _Epoch, Old, Reaches}, State) ->
+    ok = partisan_config:overlay(Name, Reaches),
+    State#state{whole = Name =:= <<"full_mesh">> andalso Old =:= undefined};
 event({members, Natives}, #state{whole = false, up = Up} = State) ->
     %% Who is no neighbour any longer, or not yet, is none the less joined.
     Members = lists:sort([partisan_util:from_native(Native) || Native <- Natives]),

@@ -179,7 +179,9 @@ pub enum Error {
         ours: &'static str,
     },
     /// This node has no such overlay.
-    #[error("this node has no overlay {name:?}, only {known:?}: configure it before the cluster switches to it")]
+    #[error(
+        "this node has no overlay {name:?}, only {known:?}: configure it before the cluster switches to it"
+    )]
     UnknownOverlay {
         /// What was asked for.
         name: String,

@@ -182,11 +182,7 @@ impl Membership {
     }
 
     /// What the bytes of a peer mean to the overlay, if anything.
-    fn read(
-        &mut self,
-        from: &Arc<str>,
-        bytes: &[u8],
-    ) -> Result<Option<Happens>, Error> {
+    fn read(&mut self, from: &Arc<str>, bytes: &[u8]) -> Result<Option<Happens>, Error> {
         if bytes.len() > MAX_CONTROL_BYTES {
             return Err(Error::Unreadable(DecodeError::TooLarge(bytes.len())));
         }
@@ -216,11 +212,7 @@ impl Membership {
         }
     }
 
-    fn event(
-        &mut self,
-        input: Input,
-        outputs: &mut Vec<Output>,
-    ) -> Result<Option<Happens>, Error> {
+    fn event(&mut self, input: Input, outputs: &mut Vec<Output>) -> Result<Option<Happens>, Error> {
         let contact = |spec: NodeSpec| {
             let name = spec.name.clone();
             let refused = |what| Error::Refused(contract::Error::Spec { name, what });

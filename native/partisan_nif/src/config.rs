@@ -128,6 +128,10 @@ impl Start {
         node.periodic_interval = millis(map, "periodic_interval")?;
         node.fanout = get(map, "fanout")?;
         node.overlay = overlay(get(map, "overlay")?)?;
+        let others: Vec<Term<'_>> = get(map, "other_overlays")?;
+        let others: Result<_, _> = others.into_iter().map(overlay).collect();
+        node.other_overlays = others?;
+        node.switch_overlap = millis(map, "switch_overlap")?;
         node.relay_ttl = get(map, "relay_ttl")?;
         node.relay_direct = get(map, "relay_direct")?;
         node.broadcast.announce_delay = millis(map, "announce_delay")?;

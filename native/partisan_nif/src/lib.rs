@@ -51,6 +51,7 @@ mod atoms {
         listen_addrs, members, name, notalive, ok, partisan_event, slow, true_ = "true", up, wait,
         any, none, done, more, heavy, undefined, connections, leave, join, update_members, disconnect,
         partisan_control, partisan_parcel, reach, watch, told, joined, broadcast, broadcast_view,
+        switch, overlay,
     }
 }
 
@@ -423,6 +424,10 @@ fn parse_command(request: Term<'_>, answer: Answer) -> Result<Command, String> {
                     (atoms::ok(), all).encode(env)
                 });
             })))
+        } else if atom == atoms::overlay() {
+            Ok(Command::Overlay(Box::new(|status| {
+                answer.send(|env| observer::encode_status(env, &status).encode(env));
+            })))
         } else {
             Err("unknown command".into())
         };
@@ -480,6 +485,14 @@ fn parse_command(request: Term<'_>, answer: Answer) -> Result<Command, String> {
                     (names(&view.eager), names(&view.lazy)).encode(env)
                 });
             }),
+        ))
+    } else if verb == atoms::switch() {
+        let name: String = argument
+            .decode()
+            .map_err(|_| "the name of an overlay is wanted".to_string())?;
+        Ok(Command::Switch(
+            name,
+            Box::new(|outcome| answer.outcome(outcome)),
         ))
     } else if verb == atoms::reach() {
         let name = config::name(argument)?;

@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use partisan::connection::session::{CloseReason, Session};
 use partisan::node::runtime::Observer;
+use partisan::overlay::switch::Status;
 use partisan::overlay::{MemberChannel, NodeSpec};
 use partisan::wire::hello::PlannedChannel;
-use rustler::{Encoder, Env, LocalPid, OwnedEnv, Term};
+use rustler::{Encoder, Env, LocalPid, NewBinary, OwnedEnv, Term};
 
 use crate::atoms;
 use crate::config::{encode_spec, make_atom};
@@ -42,6 +43,18 @@ fn announced(channel: &PlannedChannel) -> MemberChannel {
         monotonic: channel.monotonic,
         compression: channel.compression,
     }
+}
+
+/// `{Overlay, Epoch, Old}`, the names as binaries; `undefined` if none is about to end.
+pub(crate) fn encode_status<'a>(env: Env<'a>, status: &Status) -> (Term<'a>, u64, Term<'a>) {
+    let binary = |name: &str| {
+        let mut bytes = NewBinary::new(env, name.len());
+        bytes.as_mut_slice().copy_from_slice(name.as_bytes());
+        Term::from(bytes)
+    };
+    let old = status.until_switched.map(binary);
+    let none = atoms::undefined().encode(env);
+    (binary(status.overlay), status.epoch, old.unwrap_or(none))
 }
 
 impl Observer for Owner {
@@ -104,6 +117,13 @@ impl Observer for Owner {
 
     fn joined(&mut self, node: &str) {
         self.tell(|env| (atoms::joined(), make_atom(env, node)).encode(env));
+    }
+
+    fn overlay(&mut self, status: &Status, reaches: bool) {
+        self.tell(|env| {
+            let (overlay, epoch, old) = encode_status(env, status);
+            (atoms::overlay(), overlay, epoch, old, reaches).encode(env)
+        });
     }
 
     fn left(&mut self) {

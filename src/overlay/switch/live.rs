@@ -104,10 +104,10 @@ pub(super) struct Link {
 }
 
 impl Link {
-    /// The first over a link of the host's.
-    pub(super) const FIRST: Self = Self {
-        number: 1,
-        phase: Phase::Opening,
+    /// None yet, over a fresh link of the host's.
+    pub(super) const NONE: Self = Self {
+        number: 0,
+        phase: Phase::Released,
     };
 }
 
@@ -121,6 +121,8 @@ pub(super) struct Live<P> {
     pub(super) neighbors: BTreeSet<P>,
     /// With all nodes with which the host has a link.
     pub(super) links: BTreeMap<P, Link>,
+    /// When links that the other end has released are opened again, since they are wanted.
+    pub(super) reopen: BTreeMap<P, Duration>,
 }
 
 impl<P: Peer> Live<P> {
@@ -132,7 +134,20 @@ impl<P: Peer> Live<P> {
             wanted: BTreeSet::new(),
             neighbors: BTreeSet::new(),
             links: BTreeMap::new(),
+            reopen: BTreeMap::new(),
         }
+    }
+
+    /// Opens the link with a node if it is wanted, can be had and isn't there. The number to say hello with.
+    pub(super) fn open(&mut self, peer: &P) -> Option<u32> {
+        self.reopen.remove(peer);
+        let link = self.links.get_mut(peer)?;
+        if link.phase != Phase::Released || !self.wanted.contains(peer) {
+            return None;
+        }
+        link.number = link.number.wrapping_add(1);
+        link.phase = Phase::Opening;
+        Some(link.number)
     }
 
     pub(super) fn is_linked(&self, peer: &P) -> bool {

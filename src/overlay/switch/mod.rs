@@ -9,10 +9,11 @@
 //! neighbours and members are those of either. Then the old one ends: links that only it wanted are released.
 //! A node that was away for the whole time learns of the epoch from the first node that it is linked with again.
 //!
-//! Two overlays share the host's link with a node. Each has its own link on top of it, which begins when both ends
-//! have said `hello` and ends when either says `release`. Both carry the link's number. The end that opens a link
-//! takes the next number, the other one answers with the same; hellos that cross have the same number and answer each
-//! other. Whatever has a lesser number is of the past. When one overlay runs alone, to release its link is to release the host's.
+//! Two overlays share the host's link with a node. Each has its own link on top of it, made when one end wants it: it
+//! begins when both ends have said `hello` and ends when either says `release`. Both carry the link's number. The end that
+//! opens a link takes the next number, the other one answers with the same; hellos that cross have the same number
+//! and answer each other. Whatever has a lesser number is of the past. When one overlay runs alone, to release its link is
+//! to release the host's. Links of the host's that no overlay wants, for the user's sake, are nothing to the overlays.
 //!
 //! Live change of overlay is in Partisan's paper only as a goal ("at run time, without changing the application"); this
 //! protocol is of our own making.
@@ -38,6 +39,9 @@ mod outcome;
 
 #[cfg(test)]
 mod tests;
+
+/// How long a link that is wanted rests when the other end has released it.
+const REOPEN: Duration = Duration::from_secs(1);
 
 const MAGIC: [u8; 4] = *b"PSNo";
 const VERSION: u8 = 1;
@@ -231,7 +235,7 @@ impl<P: Peer> Switch<P> {
             return;
         };
         let linked: Vec<P> = self.current.links.keys().cloned().collect();
-        live.links = linked.iter().map(|p| (p.clone(), Link::FIRST)).collect();
+        live.links = linked.iter().map(|p| (p.clone(), Link::NONE)).collect();
         let before = std::mem::replace(&mut self.current, live);
         let until = now + self.config.overlap;
         // Of three, the one in the middle ends: it is hardly there yet.
@@ -262,16 +266,13 @@ impl<P: Peer> Switch<P> {
         }
     }
 
-    // Tells a node what runs here, and opens the current overlay's link with it.
+    // Tells a node what runs here.
     fn greet(&self, peer: &P, effects: &mut Effects<Self>) {
         let runs = Body::Runs {
             overlay: self.name_of(&self.current).to_owned(),
             follow: self.follow.clone(),
         };
-        let Link { number: link, .. } = Link::FIRST;
-        for body in [runs, Body::Hello { link }] {
-            effects.push(to(peer, self.current.epoch, body));
-        }
+        effects.push(to(peer, self.current.epoch, runs));
     }
 
     // An overlay stops; one other stays, and is `left`.
@@ -314,19 +315,24 @@ impl<P: Peer> Switch<P> {
 
     // A node that has left is as one that has just started.
     fn reset(&mut self, effects: &mut Effects<Self>) {
-        self.events.clear();
-        self.old = None;
-        if self.current.epoch != Epoch::default()
-            && let Some(live) = self.make(Epoch::default(), 0)
-        {
-            self.current = live;
-            self.follow = None;
-            self.complete = true;
-            let asked = std::mem::take(&mut self.asked);
-            effects.extend(asked.into_iter().map(Effect::Release));
-            effects.push(Effect::Persist(self.sealed(&[])));
-            effects.push(Effect::MembersChanged);
+        if self.current.epoch == Epoch::default() {
+            return;
         }
+        let Some(fresh) = self.make(Epoch::default(), 0) else {
+            return;
+        };
+        self.events.clear();
+        let mut neighbors = std::mem::replace(&mut self.current, fresh).neighbors;
+        if let Some((old, _)) = self.old.take() {
+            neighbors.extend(old.neighbors);
+        }
+        effects.extend(neighbors.into_iter().map(Effect::NeighborDown));
+        let asked = std::mem::take(&mut self.asked);
+        effects.extend(asked.into_iter().map(Effect::Release));
+        self.follow = None;
+        self.complete = true;
+        effects.push(Effect::Persist(self.sealed(&[])));
+        effects.push(Effect::MembersChanged);
     }
 
     fn sealed(&self, state: &[u8]) -> Vec<u8> {
@@ -408,11 +414,11 @@ impl<P: Peer> Overlay for Switch<P> {
             }
             Event::LinkUp(peer) => {
                 self.greet(&peer, effects);
-                self.current.links.insert(peer.clone(), Link::FIRST);
-                if let Some((old, _)) = &mut self.old {
-                    old.links.insert(peer.clone(), Link::FIRST);
-                    let Link { number: link, .. } = Link::FIRST;
-                    effects.push(to(&peer, old.epoch, Body::Hello { link }));
+                for side in SIDES {
+                    if let Some(live) = self.live(side) {
+                        live.links.insert(peer.clone(), Link::NONE);
+                        self.open(side, &peer, effects);
+                    }
                 }
             }
             Event::LinkDown(peer, how) => {
@@ -434,6 +440,9 @@ impl<P: Peer> Overlay for Switch<P> {
                 if self.old.as_ref().is_some_and(|(_, end)| *end <= now) {
                     self.end_old(effects);
                 }
+                for side in SIDES {
+                    self.reopen(now, side, effects);
+                }
                 both(self, Event::Tick);
             }
             Event::SelfChanged(own) => {
@@ -450,6 +459,8 @@ impl<P: Peer> Overlay for Switch<P> {
             self.current.overlay.deadline(),
             old.and_then(|(old, _)| old.overlay.deadline()),
             old.map(|(_, end)| *end),
+            self.current.reopen.values().min().copied(),
+            old.and_then(|(old, _)| old.reopen.values().min().copied()),
         ];
         deadlines.into_iter().flatten().min()
     }

@@ -61,7 +61,12 @@ impl<P: Peer> Switch<P> {
     }
 
     // What an overlay wants, as far as the other one leaves it to be done.
-    fn grant(&mut self, side: Side, wish: Effect<P, Vec<u8>>, effects: &mut Effects<Self>) {
+    pub(super) fn grant(
+        &mut self,
+        side: Side,
+        wish: Effect<P, Vec<u8>>,
+        effects: &mut Effects<Self>,
+    ) {
         let others = match self.live(side.other()) {
             Some(other) => match &wish {
                 Effect::NeighborUp(p) | Effect::NeighborDown(p) => other.neighbors.contains(p),
@@ -82,18 +87,12 @@ impl<P: Peer> Switch<P> {
             Effect::Want(peer) => {
                 live.wanted.replace(peer.clone());
                 effects.push(Effect::Want(peer.clone()));
-                if let Some(link) = live.links.get_mut(&peer)
-                    && link.phase == Phase::Released
-                {
-                    link.number = link.number.wrapping_add(1);
-                    link.phase = Phase::Opening;
-                    let link = link.number;
-                    effects.push(to(&peer, live.epoch, Body::Hello { link }));
-                }
+                self.open(side, &peer, effects);
                 self.asked.replace(peer);
             }
             Effect::Release(peer) => {
                 live.wanted.remove(&peer);
+                live.reopen.remove(&peer);
                 if others {
                     // The host's link stays until the old overlay ends.
                     if let Some(link) = live.links.get_mut(&peer)
@@ -136,6 +135,25 @@ impl<P: Peer> Switch<P> {
                 self.left = true;
                 effects.push(Effect::Left);
             }
+        }
+    }
+
+    pub(super) fn open(&mut self, side: Side, peer: &P, effects: &mut Effects<Self>) {
+        if let Some(live) = self.live(side)
+            && let Some(link) = live.open(peer)
+        {
+            effects.push(to(peer, live.epoch, Body::Hello { link }));
+        }
+    }
+
+    pub(super) fn reopen(&mut self, now: Duration, side: Side, effects: &mut Effects<Self>) {
+        let Some(live) = self.live(side) else {
+            return;
+        };
+        let due = live.reopen.iter().filter(|(_, at)| **at <= now);
+        let due: Vec<P> = due.map(|(peer, _)| peer.clone()).collect();
+        for peer in due {
+            self.open(side, &peer, effects);
         }
     }
 
@@ -199,9 +217,12 @@ impl<P: Peer> Switch<P> {
             },
             Body::Release { link: number } if number == link.number => {
                 match std::mem::replace(&mut link.phase, Phase::Released) {
-                    Phase::Up => events.push(Event::LinkDown(from, Down::Planned)),
-                    Phase::Opening if wanted => events.push(Event::LinkFailed(from)),
+                    Phase::Up => events.push(Event::LinkDown(from.clone(), Down::Planned)),
+                    Phase::Opening if wanted => events.push(Event::LinkFailed(from.clone())),
                     _ => {}
+                }
+                if wanted {
+                    live.reopen.insert(from, now + REOPEN);
                 }
             }
             Body::Inner(message) if link.phase == Phase::Up => {

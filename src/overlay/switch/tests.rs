@@ -7,7 +7,7 @@ use rand::SeedableRng;
 use rand::rngs::SmallRng;
 
 use super::message::Body;
-use super::{Choice, Config, Epoch, Message, Switch};
+use super::{Choice, Config, Epoch, Message, Side, Switch};
 use crate::overlay::codec::Reader;
 use crate::overlay::contract::{Down, Effect, Error, Event, Overlay, Peer, Wire};
 use crate::overlay::static_topology::Static;
@@ -81,7 +81,9 @@ impl One {
     /// Joins a node, which answers.
     fn linked(&mut self, peer: u32) {
         self.tell(Event::Join(Id(peer)));
-        self.tell(Event::LinkUp(Id(peer)));
+        let fx = self.tell(Event::LinkUp(Id(peer)));
+        let hello = (Epoch::default(), Body::Hello { link: 1 });
+        assert_eq!(sent(&fx, peer), [(Epoch::default(), runs("whole")), hello]);
         self.hear(peer, Epoch::default(), runs("whole"));
         self.hear(peer, Epoch::default(), Body::Hello { link: 1 });
     }
@@ -112,14 +114,14 @@ fn who_hears_of_a_later_epoch_follows_and_passes_it_on() {
     one.linked(1);
     one.linked(2);
     let fx = one.hear(1, later(1), runs("other"));
-    for peer in [1, 2] {
-        let expected = [
-            (later(1), runs("other")),
-            (later(1), Body::Hello { link: 1 }),
-        ];
-        assert_eq!(sent(&fx, peer)[..2], expected, "to {peer}");
-    }
-    assert!(fx.contains(&Effect::Want(Id(1))), "it joins whom it heard of it: {fx:?}");
+    let told = (later(1), runs("other"));
+    let hello = (later(1), Body::Hello { link: 1 });
+    assert_eq!(sent(&fx, 1), [told.clone(), hello]);
+    assert_eq!(sent(&fx, 2), [told]);
+    assert!(
+        fx.contains(&Effect::Want(Id(1))),
+        "it joins whom it heard of it: {fx:?}"
+    );
     assert!(!fx.contains(&Effect::Want(Id(2))));
     let status = one.switch.status();
     assert_eq!((status.overlay, status.epoch), ("other", 1));
@@ -145,7 +147,10 @@ fn the_old_overlay_runs_on_and_then_ends() {
     assert_eq!(one.switch.deadline().map(|at| at <= one.now), Some(true));
     let fx = one.tell(Event::Tick);
     let release = (Epoch::default(), Body::Release { link: 1 });
-    assert_eq!((sent(&fx, 1), sent(&fx, 2)), (vec![release.clone()], vec![release]));
+    assert_eq!(
+        (sent(&fx, 1), sent(&fx, 2)),
+        (vec![release.clone()], vec![release])
+    );
     assert!(fx.contains(&Effect::Release(Id(2))), "{fx:?}");
     assert!(fx.contains(&Effect::NeighborDown(Id(2))));
     assert_eq!(one.switch.status().until_switched, None);
@@ -163,7 +168,10 @@ fn of_two_that_begin_at_once_the_greater_wins() {
     one.hear(2, greater, runs("other"));
     assert_eq!(one.switch.current.epoch, greater);
     let status = one.switch.status();
-    assert_eq!((status.overlay, status.until_switched), ("other", Some("whole")));
+    assert_eq!(
+        (status.overlay, status.until_switched),
+        ("other", Some("whole"))
+    );
     let lesser = one.hear(1, later(1), runs("clients"));
     assert_eq!((lesser, one.switch.current.epoch), (vec![], greater));
 }
@@ -174,17 +182,42 @@ fn a_link_that_is_released_and_opened_again_has_the_next_number() {
     one.linked(1);
     one.switch("other").0.unwrap();
     let epoch = one.switch.current.epoch;
-    one.hear(1, epoch, Body::Hello { link: 1 });
-    one.tell(Event::Join(Id(1)));
-    // Both release it at once, and the other end opens the next.
-    one.switch.current.links.get_mut(&Id(1)).unwrap().phase = super::Phase::Released;
+    let fx = one.hear(1, epoch, Body::Hello { link: 1 });
+    assert_eq!(
+        sent(&fx, 1)[0],
+        (epoch, Body::Hello { link: 1 }),
+        "an answer"
+    );
+    assert!(one.switch.current.is_linked(&Id(1)));
+    // It is released by both ends at once, and the other end opens the next.
+    let mut fx = Vec::new();
+    let release = Effect::Release(Id(1));
+    one.switch.grant(Side::Current, release, &mut fx);
+    assert_eq!(sent(&fx, 1), [(epoch, Body::Release { link: 1 })]);
+    assert!(
+        !fx.contains(&Effect::Release(Id(1))),
+        "the old overlay has a link"
+    );
+    assert!(!one.switch.current.is_linked(&Id(1)));
     assert_eq!(one.hear(1, epoch, Body::Release { link: 1 }), []);
-    assert_eq!(one.hear(1, epoch, Body::Hello { link: 1 }), [], "of the past");
+    assert_eq!(
+        one.hear(1, epoch, Body::Hello { link: 1 }),
+        [],
+        "of the past"
+    );
     let fx = one.hear(1, epoch, Body::Hello { link: 2 });
     assert_eq!(sent(&fx, 1)[0], (epoch, Body::Hello { link: 2 }));
     assert!(one.switch.current.is_linked(&Id(1)));
     one.hear(1, epoch, Body::Release { link: 2 });
     assert!(!one.switch.current.is_linked(&Id(1)));
+    // One that is wanted all the same is opened again, after a while.
+    one.tell(Event::Join(Id(1)));
+    one.hear(1, epoch, Body::Release { link: 3 });
+    let due = one.switch.deadline().unwrap();
+    assert!(due > one.now);
+    one.now = due;
+    let fx = one.tell(Event::Tick);
+    assert_eq!(sent(&fx, 1), [(epoch, Body::Hello { link: 4 })]);
     // The node goes: nothing is left of it, and it begins anew.
     one.tell(Event::LinkDown(Id(1), Down::Failed));
     assert!(one.switch.current.links.is_empty());
@@ -197,21 +230,36 @@ fn what_can_not_be_switched_to_is_refused_and_changes_nothing() {
     assert!(matches!(unknown, Err(Error::UnknownOverlay { name, .. }) if name == "none"));
     assert_eq!(fx, []);
     let (client, fx) = one.switch("clients");
-    assert!(matches!(client, Err(Error::Unsupported { .. })), "{client:?}");
+    assert!(
+        matches!(client, Err(Error::Unsupported { .. })),
+        "{client:?}"
+    );
     assert_eq!(fx, []);
     one.linked(1);
     let message = Message {
         epoch: later(9),
         body: runs("none"),
     };
-    let (heard, _) = one.try_tell(Event::Message { from: Id(1), message });
-    assert!(matches!(heard, Err(Error::UnknownOverlay { .. })), "{heard:?}");
+    let (heard, _) = one.try_tell(Event::Message {
+        from: Id(1),
+        message,
+    });
+    assert!(
+        matches!(heard, Err(Error::UnknownOverlay { .. })),
+        "{heard:?}"
+    );
     let message = Message {
         epoch: Epoch::default(),
         body: runs("other"),
     };
-    let (differs, _) = one.try_tell(Event::Message { from: Id(1), message });
-    assert!(matches!(differs, Err(Error::OtherOverlay { .. })), "{differs:?}");
+    let (differs, _) = one.try_tell(Event::Message {
+        from: Id(1),
+        message,
+    });
+    assert!(
+        matches!(differs, Err(Error::OtherOverlay { .. })),
+        "{differs:?}"
+    );
     assert_eq!(one.switch.status().epoch, 0);
     assert!(one.switch("whole").0.is_ok(), "it runs already");
     assert_eq!(one.switch.status().epoch, 0);
@@ -250,7 +298,10 @@ fn an_epoch_outlives_the_node() {
     let mut damaged = kept;
     *damaged.last_mut().unwrap() ^= 1;
     let (done, fx) = one().try_tell(Event::Loaded(damaged));
-    assert!(matches!(done, Err(Error::Load(DecodeError::Damaged))), "{done:?}");
+    assert!(
+        matches!(done, Err(Error::Load(DecodeError::Damaged))),
+        "{done:?}"
+    );
     assert_eq!(fx, []);
     // Who has left is as one that has just started.
     after.tell(Event::Leave);

@@ -3,6 +3,7 @@
 mod client_server;
 mod links;
 mod mutants;
+mod switch;
 
 use super::report::{Settings, run};
 use super::scenario::Scenario;
