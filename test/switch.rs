@@ -9,8 +9,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use partisan::{
-    ChannelSpec, ClientServerConfig, ClusterError, Events, Mailbox, Node, NodeEvent, OverlayConfig,
-    SendOptions, Tag,
+    ClientServerConfig, ClusterError, Events, Mailbox, Node, NodeEvent, OverlayConfig, SendOptions,
+    Tag,
 };
 
 #[path = "nodes/mod.rs"]
@@ -48,16 +48,10 @@ async fn cluster(name: &str, count: usize) -> Vec<Node> {
             tag,
             ..ClientServerConfig::default()
         });
-        let bulk = ChannelSpec {
-            name: "bulk".into(),
-            parallelism: 1,
-            monotonic: false,
-            compression: 0,
-        };
         let node = builder(&format!("{name}_{n}"))
             .other_overlay(client_server)
             .switch_overlap(OVERLAP)
-            .channel(bulk)
+            .channel("bulk", 1)
             .start()
             .unwrap();
         if let Some(first) = nodes.first() {

@@ -6,13 +6,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use partisan::limits::{MAX_CONTROL_BYTES, MAX_MEMBERS};
-use partisan::overlay::full_mesh::{Config, State};
-use partisan::overlay::membership::{Framed, Input as Event, Membership, Output};
-use partisan::overlay::{Contact, Down, MemberChannel, NodeSpec};
+use partisan::overlay::hyparview::HyParView;
+use partisan::overlay::membership::{Input as Event, Membership, Output};
+use partisan::overlay::switch::{self, Choice, Switch};
+use partisan::overlay::{Contact, Down, MemberChannel, NodeSpec, full_mesh, hyparview};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 
 use super::Input;
+
+/// A message of the overlay, and that there is a link for it.
+const INNER: [u8; 18] = [1, 3, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+const LINK: [u8; 22] = [
+    1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1,
+];
 
 const NAMES: [&str; 4] = ["a@h", "b@h", "c@h", "d@h"];
 
@@ -31,18 +38,30 @@ fn spec(node: usize, version: u8) -> NodeSpec {
 
 struct Node {
     index: usize,
-    state: Framed<State>,
+    state: Membership,
     inbox: VecDeque<(usize, Vec<u8>)>,
     kept: Option<Vec<u8>>,
 }
 
-fn state(node: usize) -> Framed<State> {
+fn state(node: usize) -> Membership {
     let own = Contact::new(spec(node, 0)).expect("valid");
-    let mesh = State::new(Config::default(), own.clone());
-    Framed::new("full_mesh", own, mesh)
+    let mesh = Choice {
+        name: "full_mesh",
+        is_whole: true,
+        is_entry: true,
+        make: Box::new(|own| Box::new(full_mesh::State::new(full_mesh::Config::default(), own))),
+    };
+    let partial = Choice {
+        name: "hyparview",
+        is_whole: false,
+        is_entry: true,
+        make: Box::new(|own| Box::new(HyParView::new(hyparview::Config::default(), own))),
+    };
+    let config = switch::Config::default();
+    Membership::new(own.clone(), Switch::new(config, own, mesh, vec![partial]))
 }
 
-fn feed(state: &mut Framed<State>, now: Duration, event: Event) -> (bool, Vec<Output>) {
+fn feed(state: &mut Membership, now: Duration, event: Event) -> (bool, Vec<Output>) {
     let mut outputs = Vec::new();
     let mut rng = StdRng::seed_from_u64(1);
     let outcome = state.handle(now, event, &mut rng, &mut outputs);
@@ -95,12 +114,16 @@ pub fn run(data: &[u8]) {
                 }
                 Event::Bytes(NAMES[from].into(), bytes)
             }
-            5..=7 => Event::Bytes(name, [&[1], input.piece()].concat()),
+            5 => Event::Bytes(name, [&[1], input.piece()].concat()),
+            6 | 7 => Event::Bytes(name, [&INNER, input.piece()].concat()),
             8 => Event::Bytes(name, input.piece().to_vec()),
             9..=12 => {
                 let (_, outputs) = feed(&mut nodes[at].state, now, Event::LinkUp(name.clone()));
                 check(&mut nodes, at, outputs);
-                Event::Bytes(name, hello(peer, at))
+                let hello = Event::Bytes(name.clone(), hello(peer, at));
+                let (_, outputs) = feed(&mut nodes[at].state, now, hello);
+                check(&mut nodes, at, outputs);
+                Event::Bytes(name, LINK.to_vec())
             }
             13 | 14 => Event::LinkDown(name, Down::Failed),
             15 => Event::LinkDown(name, Down::Planned),
@@ -110,6 +133,7 @@ pub fn run(data: &[u8]) {
             23 | 24 => Event::Tick,
             25 => Event::LinkFailed(name),
             26 => Event::UpdateMembers((0..=peer).map(|n| spec(n, 1)).collect()),
+            28 => Event::Switch(["full_mesh", "hyparview"][peer & 1].into()),
             27 => Event::Loaded(nodes[at].kept.clone().unwrap_or_default()),
             _ => Event::Loaded(input.piece().to_vec()),
         };
