@@ -4,7 +4,7 @@
 
 -export([start/1, start/2, stop/1, kill/1, call/4, run/2, name/1, spec/1, os_pid/1]).
 -export([start_owned/2, stop_owned/0, with/2, pair/3, fresh_pair/2]).
--export([join/2, in_parallel/1, wait/1, wait/2, port/0, cookie/0]).
+-export([join/2, in_parallel/1, wait/1, wait/2, port/0, cookie/0, program/2]).
 -export([probe/2, fresh_probe/2, seen/2, forget/2, inside/3, await/3]).
 -export([keep_log/1, lines/2, await_line/2]).
 -export([start_probe/1, ask_probe/2, log/2]).
@@ -322,3 +322,20 @@ lines(Vm, Part) ->
 -spec await_line(vm(), string()) -> ok.
 await_line(Vm, Part) ->
     wait(fun() -> lines(Vm, Part) =/= [] end).
+
+%% @doc The path of a Rust program (`"bin"' or `"example"'), which is built if it has to be: that may take minutes.
+-spec program(Kind :: string(), Name :: string()) -> file:filename().
+program(Kind, Name) ->
+    Root = root(filename:dirname(filename:dirname(code:which(?MODULE)))),
+    Built = os:cmd(
+        "cd '" ++ Root ++ "' && cargo build --release --locked --" ++ Kind ++ " " ++ Name ++
+            " --message-format=json-render-diagnostics 2>/dev/null "
+            "| grep -o '\"executable\":\"[^\"]*/" ++ Name ++ "\"' | tail -n 1 | cut -d '\"' -f 4"
+    ),
+    string:trim(Built).
+
+root(Dir) ->
+    case filelib:is_file(filename:join([Dir, "examples", "echo.rs"])) of
+        true -> Dir;
+        false -> root(filename:dirname(Dir))
+    end.

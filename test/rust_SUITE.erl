@@ -41,7 +41,7 @@ init_per_suite(Config) ->
     Log = filename:join(proplists:get_value(priv_dir, Config), "echo.log"),
     Command = io_lib:format(
         "'~s' --name ~s --listen 127.0.0.1:0 --cookie '~s' --join a@127.0.0.1:~b >'~s' 2>&1 & echo $!",
-        [program("example", "echo"), ?RUST, partisan_ct:cookie(), maps:get(port, A), Log]
+        [partisan_ct:program("example", "echo"), ?RUST, partisan_ct:cookie(), maps:get(port, A), Log]
     ),
     Pid = string:trim(os:cmd(lists:flatten(Command))),
     ok = partisan_ct:wait(fun() ->
@@ -53,23 +53,6 @@ init_per_suite(Config) ->
 end_per_suite(Config) ->
     _ = os:cmd("kill -9 " ++ proplists:get_value(rust, Config)),
     partisan_ct:stop(proplists:get_value(a, Config)).
-
-%% The build is that of the demo; without one it is made here.
-program(Kind, Name) ->
-    Top = filename:dirname(filename:dirname(code:which(?MODULE))),
-    Root = root(Top),
-    Built = os:cmd(
-        "cd '" ++ Root ++ "' && cargo build --release --locked --" ++ Kind ++ " " ++ Name ++
-            " --message-format=json-render-diagnostics 2>/dev/null "
-            "| grep -o '\"executable\":\"[^\"]*/" ++ Name ++ "\"' | tail -n 1 | cut -d '\"' -f 4"
-    ),
-    string:trim(Built).
-
-root(Dir) ->
-    case filelib:is_file(filename:join([Dir, "examples", "echo.rs"])) of
-        true -> Dir;
-        false -> root(filename:dirname(Dir))
-    end.
 
 terms_come_home(Config) ->
     A = proplists:get_value(a, Config),
@@ -105,7 +88,7 @@ it_leaves(Config) ->
 %% The program asks a member by Distributed Erlang, without a name server.
 members_are_told(_Config) ->
     ct:timetrap({minutes, 10}),
-    Program = program("bin", "partisan"),
+    Program = partisan_ct:program("bin", "partisan"),
     Port = integer_to_list(partisan_ct:port()),
     Cookie = binary_to_list(partisan_ct:cookie()),
     Args = ["-name", "m@127.0.0.1", "-setcookie", Cookie, "-start_epmd", "false", "-erl_epmd_port", Port],
@@ -186,7 +169,7 @@ both_links_with_one_node(Config) ->
 
 %% A node of the program that takes part in both, and an EPMD for it and those that the fun starts.
 with_both_kinds(Config, Fun) ->
-    Program = program("bin", "partisan"),
+    Program = partisan_ct:program("bin", "partisan"),
     [Epmd, Listen] = [integer_to_list(partisan_ct:port()) || _ <- [epmd, listen]],
     Log = filename:join(proplists:get_value(priv_dir, Config), "both.log"),
     true = os:putenv("ERL_EPMD_PORT", Epmd),

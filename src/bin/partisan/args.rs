@@ -51,7 +51,7 @@ pub(crate) enum Command {
 /// What `partisan node` may be told; a flag replaces what the file says.
 #[derive(Debug, Default, Args)]
 pub(crate) struct NodeArgs {
-    /// File in TOML with the keys name, cookie, listen, advertise, join, data_dir, overlay, tag, channels,
+    /// File in TOML with the keys name, cookie, listen, advertise, join, data_dir, overlay, tag, switch_overlap, channels,
     /// distribution, names, register, tick_time, allow and tls (see docs/program.md).
     #[arg(long, short, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
@@ -137,6 +137,7 @@ impl NodeArgs {
             data_dir: self.data_dir.clone().or(file.data_dir),
             overlay: self.overlay.or(file.overlay),
             tag: self.tag.or(file.tag),
+            switch_overlap: file.switch_overlap,
             channels,
             distribution: if self.no_distribution {
                 Some(false)

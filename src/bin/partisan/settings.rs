@@ -52,8 +52,10 @@ pub(crate) struct Settings {
     pub(crate) join: Vec<Peer>,
     pub(crate) data_dir: Option<PathBuf>,
     pub(crate) overlay: Option<OverlayName>,
-    /// Of client-server.
+    /// Of client-server, now or when the cluster switches to it.
     pub(crate) tag: Option<TagName>,
+    /// Seconds.
+    pub(crate) switch_overlap: Option<f64>,
     pub(crate) channels: BTreeMap<String, Channel>,
     /// False: no links with stock nodes, and no EPMD.
     pub(crate) distribution: Option<bool>,
@@ -303,6 +305,15 @@ impl Settings {
         }
         if let Some(overlay) = self.overlay {
             builder = builder.overlay(overlay.config(self.tag));
+        }
+        if self.tag.is_some() {
+            builder = builder.other_overlay(OverlayName::ClientServer.config(self.tag));
+        }
+        if let Some(seconds) = self.switch_overlap {
+            let overlap = Duration::try_from_secs_f64(seconds).map_err(|_| {
+                Failure::new(Cause::Usage, "switch_overlap: give a number of seconds")
+            })?;
+            builder = builder.switch_overlap(overlap);
         }
         for (name, channel) in &self.channels {
             let name = match name.as_str() {
