@@ -7,7 +7,7 @@
 %% is what is different for users, and passes on what is not.
 %%
 %% Members are this node and its neighbours: of a server the servers that are up and its own clients, of a client its server.
-%% `on_up', `on_down' and monitors tell of connections. A client can't remove another node.
+%% `on_up', `on_down' and monitors tell of nodes, whoever their neighbours are. A client can't remove another node.
 -module(partisan_client_server_peer_service_manager).
 
 -export([members/0, members_for_orchestration/0, member/1, update_members/1, join/1]).

@@ -499,7 +499,12 @@ overlay(partisan_hyparview_peer_service_manager) ->
         passive_walk => maps:get(passive_rwl, Options),
         active_shuffled => maps:get(shuffle_k_active, Options),
         passive_shuffled => maps:get(shuffle_k_passive, Options),
-        shuffle_interval => maps:get(shuffle_interval, Options)
+        shuffle_interval => maps:get(shuffle_interval, Options),
+        xbot =>
+            case Options of
+                #{xbot_enabled := true, xbot_interval := Interval} -> Interval;
+                #{} -> undefined
+            end
     }.
 
 %% The native library takes `nil' for never.

@@ -69,7 +69,7 @@ type(peer_service_manager) -> one_of([
 type(tag) -> one_of([undefined, client, server]);
 type(server_links) -> integer(1, 64);
 type(fanout) -> integer(1, 1000);
-type(hyparview) -> {fun hyparview/1, "a map or property list of options, of which xbot_enabled is not built"};
+type(hyparview) -> {fun hyparview/1, "a map or property list of options"};
 type(relay_ttl) -> integer(1, 255);
 type(switch_overlap) -> integer(1, ?MAX_INT_TIMEOUT);
 type(relay_direct) -> boolean();
@@ -159,9 +159,10 @@ hyparview_value(Key, N) when Key =:= active_rwl; Key =:= passive_rwl ->
 hyparview_value(Key, N) when Key =:= shuffle_k_active; Key =:= shuffle_k_passive ->
     is_integer(N) andalso N >= 0 andalso N =< 16;
 hyparview_value(shuffle_interval, N) -> is_integer(N) andalso N >= 10 andalso N =< ?MAX_INT_TIMEOUT;
-hyparview_value(xbot_enabled, Flag) -> Flag =:= false;
+hyparview_value(xbot_enabled, Flag) -> is_boolean(Flag);
+hyparview_value(xbot_interval, N) -> is_integer(N) andalso N >= 10 andalso N =< ?MAX_INT_TIMEOUT;
 hyparview_value(Key, _) ->
-    lists:member(Key, [active_min_size, random_promotion, random_promotion_interval, xbot_interval]).
+    lists:member(Key, [active_min_size, random_promotion, random_promotion_interval]).
 
 hyparview_key(arwl) -> active_rwl;
 hyparview_key(prwl) -> passive_rwl;
@@ -181,7 +182,9 @@ hyparview_defaults() ->
         passive_rwl => 3,
         shuffle_interval => 10000,
         shuffle_k_active => 3,
-        shuffle_k_passive => 4
+        shuffle_k_passive => 4,
+        xbot_enabled => false,
+        xbot_interval => 20000
     }.
 
 %% The default handler is always among them.

@@ -6,8 +6,8 @@
 %% process is that of `partisan_pluggable_peer_service_manager': this module is what is different for users, and
 %% passes on what is not.
 %%
-%% Members are this node and its neighbours. `on_up', `on_down' and monitors tell of connections: also of those that
-%% are closed because another neighbour is better. Another node can't be removed: it has to leave.
+%% Members are this node and its neighbours. `on_up', `on_down' and monitors tell of nodes: a connection that is closed because
+%% another neighbour is better is no news. Another node can't be removed: it has to leave.
 -module(partisan_hyparview_peer_service_manager).
 
 -export([members/0, members_for_orchestration/0, member/1, update_members/1, join/1]).

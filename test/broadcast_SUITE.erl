@@ -405,7 +405,7 @@ heartbeats(Config) ->
 views(Config, Count) ->
     Env = [
         {peer_service_manager, partisan_hyparview_peer_service_manager},
-        {hyparview, [{max_active_size, 5}, {shuffle_interval, 300}]}
+        {hyparview, [{max_active_size, 5}, {shuffle_interval, 300}, {xbot_enabled, true}, {xbot_interval, 500}]}
     ],
     Vms = [start(Name, #{env => Env}) || Name <- lists:sublist(?config(names, Config), Count)],
     _ = [

@@ -307,7 +307,8 @@ overlays() ->
         passive_walk => 3,
         active_shuffled => 3,
         passive_shuffled => 4,
-        shuffle_interval => 10000
+        shuffle_interval => 10000,
+        xbot => undefined
     },
     ?assertEqual(Default, Overlay()),
     %% Old names, new names, and what has no effect.
@@ -319,9 +320,10 @@ overlays() ->
     ),
     [
         ?assertError({invalid_config, hyparview, _, _}, partisan_config:set(hyparview, Wrong))
-     || Wrong <- [#{active_max_size => 1}, #{no_such => 1}, #{xbot_enabled => true}, #{arwl => 99}, 7]
+     || Wrong <- [#{active_max_size => 1}, #{no_such => 1}, #{xbot_enabled => yes}, #{xbot_interval => 0}, #{arwl => 99}, 7]
     ],
-    ok = partisan_config:set(hyparview, #{xbot_enabled => false}),
+    ok = init([{hyparview, #{xbot_enabled => true, xbot_interval => 700}}]),
+    ?assertEqual(Default#{xbot := 700}, Overlay()),
     ?assertError(
         {invalid_config, peer_service_manager, _, _},
         init([{peer_service_manager, partisan_no_such_peer_service_manager}])

@@ -11,6 +11,7 @@ use partisan::connection::receive::ReceiveLimits;
 use partisan::node::overlay::OverlayConfig;
 use partisan::node::runtime::Config;
 use partisan::overlay::client_server::{self, Tag};
+use partisan::overlay::hyparview::XBotConfig;
 use partisan::overlay::{MemberChannel, NodeSpec, hyparview};
 use partisan::wire::hello::ChannelSpec;
 use partisan::wire::term::{RefFormat, TermLimits};
@@ -99,6 +100,13 @@ fn overlay(term: Term<'_>) -> Result<OverlayConfig, String> {
         active_shuffled: get(term, "active_shuffled")?,
         passive_shuffled: get(term, "passive_shuffled")?,
         shuffle_interval: millis(term, "shuffle_interval")?,
+        xbot: match get::<Term<'_>>(term, "xbot")?.is_atom() {
+            true => None,
+            false => Some(XBotConfig {
+                interval: millis(term, "xbot")?,
+                ..XBotConfig::default()
+            }),
+        },
         ..hyparview::Config::default()
     }))
 }

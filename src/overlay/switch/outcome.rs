@@ -16,7 +16,7 @@ impl<P: Peer> Switch<P> {
         outcome
     }
 
-    /// Feeds the overlays until there is nothing left to tell them. An error is that of the last event that was refused.
+    /// Feeds the overlays until there is nothing left to tell them. An error is that of a message that was refused.
     pub(super) fn settle(
         &mut self,
         now: Duration,
@@ -25,8 +25,10 @@ impl<P: Peer> Switch<P> {
     ) -> Result<(), Error> {
         let mut outcome = Ok(());
         while let Some((side, event)) = self.events.pop_front() {
+            // What the user has asked is the current overlay's to refuse; see `ask`.
+            let from_peer = matches!(event, Event::Message { .. });
             if let Err(error) = self.feed(now, side, event, rng, effects)
-                && matches!(error, Error::Message(_))
+                && from_peer
             {
                 outcome = Err(error);
             }
