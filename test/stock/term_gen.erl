@@ -199,10 +199,14 @@ local() ->
     Term = pick([{self(), make_ref()}, [roll(1000), rand:bytes(9)], #{roll(9) => self()}, roll(256)]),
     try term_to_binary(Term, [local]) catch error:badarg -> term_to_binary(Term) end.
 
-%% A map with two keys that are nearly or quite the same one.
+%% A map with two keys that are nearly or quite the same one. Not two references in a large map before
+%% OTP 27, which ends by a segmentation fault if they differ but have one hash.
 twins() ->
-    More = pick([0, 0, 40]),
-    Make = pick([fun made_fun/0, fun made_reference/0]),
+    {Make, More} =
+        case roll(2) of
+            1 -> {fun made_fun/0, pick([0, 40])};
+            2 -> {fun made_reference/0, pick([0 | [40 || release() >= 27]])}
+        end,
     Pairs = [[Make(), 106], [Make(), 106] | [[<<98, (1000 + N):32>>, 106] || N <- lists:seq(1, More)]],
     <<131, 116, (More + 2):32, (iolist_to_binary(Pairs))/binary>>.
 
@@ -658,7 +662,11 @@ compare([Bytes | Questions], <<Code, Size:32, Answer:Size/binary, Rest/binary>>,
             _ -> {ok, Answer, [Kind || {Bit, Kind} <- [{2, record}, {4, local}], Code band Bit =/= 0]}
         end,
     %% A copy, as the BEAM writes into what it decodes: see `refused_by_us_alone/3'.
-    {Outcome, Detail} = judge(Bytes, Ours, decode(binary:copy(Bytes))),
+    {Outcome, Detail} =
+        case ends_the_vm(Ours) of
+            true -> {{explained, not_asked}, []};
+            false -> judge(Bytes, Ours, decode(binary:copy(Bytes)))
+        end,
     Tally1 = maps:update_with(Outcome, fun(N) -> N + 1 end, 1, Tally),
     case Outcome of
         {same, _} -> compare(Questions, Rest, Tally1, Differences);
@@ -669,6 +677,10 @@ compare([Bytes | Questions], <<Code, Size:32, Answer:Size/binary, Rest/binary>>,
             Added = [{Outcome, Bytes, Detail} || Known < 12],
             compare(Questions, Rest, Tally1, Added ++ Differences)
     end.
+
+%% An external fun of an arity over 255 ends OTP 27 by a segmentation fault if it is a key of a large map.
+ends_the_vm({refused, Reason}) -> binary:match(Reason, <<"its arity is not a small integer">>) =/= nomatch;
+ends_the_vm(_) -> false.
 
 %% As the distribution: nothing may follow the term.
 decode(Bytes) ->
@@ -739,8 +751,8 @@ difference(A, B) ->
 %% * a `FLOAT_EXT' without the zero at its end, over which the BEAM reads on;
 %% * its internal atom references (`ATOM_INTERNAL_REF2', 73, and 3, 75), which only `ets' may write;
 %% * a `LOCAL_EXT' within another one, which no node writes;
-%% * a fun whose creator is no pid, or whose arity, index or uniq stands in another encoding of an
-%%   integer, neither of which any node writes;
+%% * a fun whose creator is no pid, or whose arity (`ends_the_vm/1'), index or uniq stands in another
+%%   encoding of an integer, neither of which any node writes;
 %% * a bitstring of no bytes and no bits, which OTP 25 takes;
 %% * two references of one map that differ in zero words at the end, which are equal (`=:='), but have
 %%   another hash: the BEAM sees it only in maps of 32 keys and less.
@@ -764,7 +776,6 @@ meant_refusals() ->
         {<<"nested deeper">>, depth},
         {<<"a malformed fun: its size is">>, fun_size},
         {<<"a malformed fun: its creator is not a pid">>, fun_parts},
-        {<<"a malformed fun: its arity is not a small integer">>, fun_parts},
         {<<"a malformed fun: its index or uniq is not an integer">>, fun_parts},
         {<<"a malformed fun: its uniq is too large">>, fun_parts},
         {<<"cut off">>, cut_off},
