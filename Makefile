@@ -21,7 +21,7 @@ bench-quick:     ## Its points on loopback, in short runs: under 5 minutes
 	rebar3 compile
 	cargo run --release --locked -p partisan-bench -- quick
 
-bench-stock:     ## Messages per second of stock nodes, Rust nodes and erl_dist among each other: 8 minutes
+bench-stock:     ## Messages per second of stock nodes, Rust nodes, erl_dist and edp_client among each other: 8 minutes
 	@scripts/bootstrap.sh bench
 	cargo run --release --locked -p partisan-bench -- stock
 

@@ -48,6 +48,7 @@ test)
     application_from parsetools erlang-parsetools
     application_from runtime_tools erlang-runtime-tools
     application_from sasl erlang-base
+    application_from proper erlang-proper
     command_from mix elixir
     command_from ip iproute2
     # Stock OTP of other releases: scripts/otp.sh.

@@ -47,10 +47,19 @@ fn read_u32(bytes: &mut &[u8]) -> u32 {
 
 /// Answers until the report comes.
 fn answer_all(mut questions: ChildStdout, mut answers: ChildStdin) -> std::io::Result<String> {
+    let mut frame = Vec::new();
     loop {
         let mut size = [0; 4];
-        questions.read_exact(&mut size)?;
-        let mut frame = vec![0; u32::from_be_bytes(size) as usize];
+        if let Err(error) = questions.read_exact(&mut size) {
+            // What it asked last is what ended it.
+            let kept = stock::scratch().join("differential.last");
+            std::fs::write(&kept, &frame)?;
+            return Err(std::io::Error::other(format!(
+                "{error}; see {}",
+                kept.display()
+            )));
+        }
+        frame.resize(u32::from_be_bytes(size) as usize, 0);
         questions.read_exact(&mut frame)?;
         let mut rest = &frame[..];
         let count = read_u32(&mut rest);
@@ -108,8 +117,9 @@ fn decodes_as_binary_to_term() {
         let (done, report) = std::sync::mpsc::channel();
         std::thread::spawn(move || done.send(answer_all(questions, answers)));
         let report = report.recv_timeout(Duration::from_secs(seconds) + stock::PATIENCE);
+        // What has ended by itself keeps its status.
         let _ = child.kill();
-        let _ = child.wait();
+        let status = child.wait();
         match report {
             Ok(Ok(report)) => {
                 println!("{report}");
@@ -117,7 +127,7 @@ fn decodes_as_binary_to_term() {
                     failed.push(format!("OTP {}: differences", release.number));
                 }
             }
-            other => failed.push(format!("OTP {}: {other:?}", release.number)),
+            other => failed.push(format!("OTP {}: {other:?}, {status:?}", release.number)),
         }
     }
     assert!(failed.is_empty(), "{failed:?} (seed {seed})");

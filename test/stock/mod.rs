@@ -93,7 +93,8 @@ fn find(number: u32) -> Option<Release> {
     None
 }
 
-fn scratch() -> &'static Path {
+/// A folder for what tests leave behind.
+pub fn scratch() -> &'static Path {
     Path::new(env!("CARGO_TARGET_TMPDIR"))
 }
 

@@ -62,6 +62,11 @@ impl Words {
         length: 0,
     };
 
+    /// All that there may be, of which the missing ones are zero.
+    pub(super) fn padded(&self) -> &[u32; MAX_REFERENCE_WORDS] {
+        &self.words
+    }
+
     /// Appends a word; what there is no room for is lost.
     pub(crate) fn push(&mut self, word: u32) {
         if let Some(slot) = self.words.get_mut(usize::from(self.length)) {

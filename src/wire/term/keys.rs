@@ -228,9 +228,15 @@ fn feed(value: &Value, state: &RandomState, hasher: &mut impl Hasher) {
                 .hash(hasher);
         }
         Value::Pid(pid) => pid.hash(hasher),
-        Value::Reference(reference) => reference.hash(hasher),
+        Value::Reference(reference) => {
+            reference.node.hash(hasher);
+            reference.creation.hash(hasher);
+            // Words that are not there are zero.
+            reference.words.padded().hash(hasher);
+        }
         Value::Port(port) => port.hash(hasher),
-        Value::Fun(opaque) | Value::Local(opaque) => opaque.hash(hasher),
+        Value::Fun(fun) => fun.identity().hash(hasher),
+        Value::Local(opaque) => opaque.hash(hasher),
         Value::Record(record) => {
             record.module.hash(hasher);
             record.name.hash(hasher);

@@ -325,7 +325,34 @@ fn a_key_that_is_written_in_two_ways() {
     twice("4d00000001 04 ff", "4d00000001 04 f0");
     twice("6802 6101 6102", "690000000262000000016102");
     twice("7400000002 6101 6a 6102 6a", "7400000002 6102 6a 6101 6a");
+    // References that lack words of zero: [7] and [7, 0, 0] of made@up.
+    twice(
+        "5a0001 77076d616465407570 00000001 00000007",
+        "5a0003 77076d616465407570 00000001 00000007 0000000000000000",
+    );
     let apart = bytes("8374000000024600000000000000006a4680000000000000006102");
+    assert!(read(&apart, Start::Version, &[]).is_ok());
+}
+
+/// Two funs `m` of arity 1, uniq 77, index 3, environment [1], of which this is different: the end of
+/// the name of the process that made it, and the last byte of the index.
+fn fun_key(creator: &str, index: &str) -> String {
+    let uniq = format!("{}4d", "00".repeat(15));
+    format!(
+        "70 0000003f 01 {uniq} 000000{index} 00000001 77016d 6103 6205000000 \
+         58 77076d616465407570 000000{creator} 00000000 00000001 6101"
+    )
+}
+
+/// To the VM a fun is the same whoever made it (all of OTP 25, 27 and 29, in maps of any size).
+#[test]
+fn one_fun_made_by_two_processes_is_one_key() {
+    let map = |one: &str, other: &str| {
+        bytes(&format!("8374 00000002 {one} 6101 {other} 6102").replace(' ', ""))
+    };
+    let twice = map(&fun_key("01", "03"), &fun_key("02", "03"));
+    assert_eq!(refused(&twice), TermError::DuplicateKey);
+    let apart = map(&fun_key("01", "03"), &fun_key("01", "04"));
     assert!(read(&apart, Start::Version, &[]).is_ok());
 }
 

@@ -58,6 +58,21 @@ impl Opaque {
         self.0 = Bytes::copy_from_slice(&self.0);
     }
 
+    /// What two of them have in common if they are one key to the VM: all but, in a fun, the process
+    /// that made it (`FUN_SUBTAG` of `eq` in OTP's `utils.c`).
+    pub(super) fn identity(&self) -> [&[u8]; 2] {
+        let walker = Walker::within(&self.0, 0, &[], MAX_TERM_DEPTH);
+        let parts = match walker.and_then(|mut walker| walker.next()) {
+            // The creator's length is in the size as well.
+            Ok(Some(Token::Fun(fun))) => [
+                self.0.get(fun.size_at + 4..fun.creator.start),
+                self.0.get(fun.creator.end..),
+            ],
+            _ => [self.0.get(..), None],
+        };
+        parts.map(Option::unwrap_or_default)
+    }
+
     /// Its encoding without the version byte.
     #[must_use]
     pub fn as_bytes(&self) -> &Bytes {

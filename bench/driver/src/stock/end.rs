@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, mpsc};
 use anyhow::{Context, Result, bail};
 use bytes::Bytes;
 
-use super::{PATIENCE, node, raw, theirs};
+use super::{PATIENCE, edp, node, raw, theirs};
 use crate::process::{clock_ns, own_cpu_ns};
 
 /// The numbers of messages begin here, so that all have the same length on the wire.
@@ -188,6 +188,7 @@ pub(crate) fn run(kind: &str, name: &str, listen: SocketAddr, peers: &[String]) 
         "raw" => Box::new(raw::start(place)?),
         "erl_dist" => Box::new(theirs::start(place, false)?),
         "erl_dist-buffered" => Box::new(theirs::start(place, true)?),
+        "edp_client" => Box::new(edp::start(place)?),
         _ => bail!("no end is called {kind:?}"),
     };
     let mut payload = Bytes::new();

@@ -4,6 +4,7 @@
 //! Three groups, each against its first contestant: senders to one receiver on a BEAM node, senders to one
 //! [raw sink](raw), and receivers of one sender on a BEAM node. All run in turn, in one invocation.
 
+mod edp;
 mod end;
 mod node;
 mod raw;
@@ -30,15 +31,24 @@ const PATIENCE: Duration = Duration::from_secs(120);
 /// Messages of the first round, which tells how many make a run.
 const WARM_UP: u64 = 20_000;
 /// All ends; BEAM nodes first.
-const ENDS: [&str; 6] = ["a", "b", "ours", "raw", "erl_dist", "erl_dist-buffered"];
+const ENDS: [&str; 7] = [
+    "a",
+    "b",
+    "ours",
+    "raw",
+    "erl_dist",
+    "erl_dist-buffered",
+    "edp_client",
+];
 
 /// Contestants: group, name, sender, receiver.
-const ROUTES: [(&str, &str, &str, &str); 10] = [
+const ROUTES: [(&str, &str, &str, &str); 11] = [
     ("to-beam", "BEAM", "a", "b"),
     ("to-beam", "ours", "ours", "b"),
     ("to-beam", "erl_dist", "erl_dist", "b"),
     ("to-raw", "erl_dist", "erl_dist", "raw"),
     ("to-raw", "erl_dist-buffered", "erl_dist-buffered", "raw"),
+    ("to-raw", "edp_client", "edp_client", "raw"),
     ("to-raw", "ours", "ours", "raw"),
     ("from-beam", "erl_dist", "a", "erl_dist"),
     ("from-beam", "erl_dist-buffered", "a", "erl_dist-buffered"),
