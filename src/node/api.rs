@@ -46,6 +46,7 @@ pub(crate) struct Inner {
     pub(crate) allow: Allow,
     pub(crate) view: Arc<View>,
     pub(crate) limits: ReceiveLimits,
+    pub(crate) causal_labels: Vec<Arc<str>>,
     /// Whether nodes without a session are reached when they are sent to.
     pub(crate) reaches: bool,
     /// The process that handles without a mailbox send and call as.
@@ -63,6 +64,7 @@ impl Inner {
         registry: Arc<Registry>,
         view: Arc<View>,
         limits: ReceiveLimits,
+        causal_labels: Vec<Arc<str>>,
         reaches: bool,
         distribution: Option<&Distribution>,
     ) -> Self {
@@ -94,6 +96,7 @@ impl Inner {
             allow: distribution.map(|d| d.allow.clone()).unwrap_or_default(),
             view,
             limits,
+            causal_labels,
             reaches,
             own_process,
             scopes: Scopes::default(),

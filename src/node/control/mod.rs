@@ -39,9 +39,11 @@ use crate::wire::frame::Dest;
 use crate::wire::handshake::Verdict;
 
 use broadcast::Spread;
+use delivery::Deliveries;
 use relay::Relaying;
 
 mod broadcast;
+mod delivery;
 mod relay;
 mod setup;
 
@@ -108,6 +110,7 @@ pub(crate) struct Control<H: Host> {
     members: Vec<NodeSpec>,
     spread: Spread,
     relaying: Relaying,
+    deliveries: Deliveries,
     /// What a broadcast may hold when it is delivered here.
     receive: ReceiveLimits,
     /// What the host keeps for this thread, once it delivers.
@@ -186,10 +189,12 @@ impl<H: Host> Control<H> {
             jitter: config.connection_jitter,
             ..links::Config::new(config.name.clone(), local.instance)
         });
+        let own_id = (own.name.clone(), local.instance);
         let mut this = Self {
             members: vec![own.clone()],
             spread: Spread::new(config.broadcast.clone(), own.name.clone()),
             relaying: Relaying::new(&config, &contact),
+            deliveries: Deliveries::new(config.delivery.clone(), own_id.0, own_id.1),
             receive: config.io.limits.clone(),
             thread: None,
             local,
@@ -259,6 +264,7 @@ impl<H: Host> Control<H> {
             let overlay_tick = at(self.overlay.deadline());
             let broadcast_tick = at(self.spread.deadline());
             let relay_tick = at(self.relaying.deadline());
+            let delivery_tick = at(self.deliveries.deadline());
             tokio::select! {
                 command = commands.recv() => match command {
                     None | Some(Command::Stop) => break,
@@ -280,6 +286,7 @@ impl<H: Host> Control<H> {
                 () = overlay_tick => self.overlay(Input::Tick),
                 Some((to, packet)) = inputs.packets.recv() => self.relayed(to, packet),
                 () = relay_tick => self.relay_tick(),
+                () = delivery_tick => self.delivery_tick(),
                 () = broadcast_tick => self.spread_on(Event::Tick),
                 () = links_tick => self.work.push_back(Work::Links(links::Event::Tick)),
             }
@@ -386,8 +393,9 @@ impl<H: Host> Control<H> {
             Output::NeighborUp(name) => self.spread_on(Event::NeighborUp(name)),
             Output::NeighborDown(name) => self.spread_on(Event::NeighborDown(name)),
             Output::MembersChanged => {
-                self.members = self.overlay.members();
+                let before = std::mem::replace(&mut self.members, self.overlay.members());
                 self.observer.lock().members(&self.members);
+                self.delivery_members(&before);
             }
             Output::Persist(bytes) => {
                 if let Some(store) = &self.store
@@ -402,6 +410,7 @@ impl<H: Host> Control<H> {
                 for session in self.sessions.values() {
                     session.leave();
                 }
+                self.delivery_leave();
                 self.observer.lock().left();
                 for reply in self.leaving.drain(..) {
                     reply(Ok(()));
@@ -528,11 +537,13 @@ impl<H: Host> Control<H> {
         });
         self.overlay(Input::LinkUp(name));
         self.do_reach(news);
+        self.delivery_up(&session);
     }
 
     fn session_event(&mut self, event: SessionEvent) {
         let (session, ended) = match event {
             SessionEvent::Room(session) => return self.room(&session),
+            SessionEvent::Line(session, lane) => return self.line(&session, lane),
             SessionEvent::Alive(session) => (session, None),
             SessionEvent::Ended { session, reason } => (session, Some(reason)),
         };
@@ -554,6 +565,7 @@ impl<H: Host> Control<H> {
         if self.numbers.get(&name) == Some(&number) {
             self.numbers.remove(&name);
             self.forget_backlog(&name);
+            self.delivery_down(&name, session.has_left());
         }
         if matches!(reason, CloseReason::Protocol(_)) {
             tracing::warn!(peer = %name, "session has ended: {reason}");
@@ -599,6 +611,7 @@ impl<H: Host> Control<H> {
                 Subject::Membership => self.overlay(Input::Bytes(from, message.bytes)),
                 Subject::Broadcast => self.broadcast_message(&message.session, &message.bytes),
                 Subject::Relay => self.packet(&message.session, &message.bytes),
+                Subject::Delivery => self.delivery_message(&message.session, &message.bytes),
             }
         }
     }
@@ -647,6 +660,8 @@ impl<H: Host> Control<H> {
                 reply(self.ask_overlay(Input::UpdateMembers(specs)));
             }
             Command::Broadcast(name, term, reply) => reply(self.broadcast(&name, &term)),
+            Command::Deliver(sender) => self.accept(sender),
+            Command::Withdraw(ticket) => self.withdraw(ticket),
             Command::BroadcastView(root, reply) => reply(self.spread.view(&root)),
             Command::Members(reply) => reply(self.members.clone()),
             Command::Sessions(reply) => {
@@ -698,6 +713,7 @@ impl<H: Host> Control<H> {
     }
 
     async fn stop(&mut self, mut events: mpsc::UnboundedReceiver<SessionEvent>) {
+        self.delivery_stop();
         self.tasks.shutdown().await;
         self.setups.clear();
         for session in self.sessions.values() {
