@@ -654,7 +654,11 @@ impl<H: Host> Control<H> {
                 }
             }
             Command::Remove(name, reply) => {
-                reply(self.ask_overlay(Input::Remove(name)));
+                let outcome = self.ask_overlay(Input::Remove(name.clone()));
+                if outcome.is_ok() {
+                    self.delivery_left(name);
+                }
+                reply(outcome);
             }
             Command::Update(specs, reply) => {
                 reply(self.ask_overlay(Input::UpdateMembers(specs)));
