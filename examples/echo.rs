@@ -57,7 +57,8 @@ fn run() -> Result<(), Box<dyn Error>> {
         }
     }
 
-    let mut builder = Node::builder(name.ok_or("--name is missing")?).parallelism(parallelism)
+    let mut builder = Node::builder(name.ok_or("--name is missing")?)
+        .parallelism(parallelism)
         .causal_label("echo");
     if let Some(cookie) = cookie {
         builder = builder.cookie(cookie);

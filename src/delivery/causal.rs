@@ -352,9 +352,8 @@ impl Causal {
 
     /// Gives up incarnations whose messages have been waited for too long, and names them.
     pub fn tick(&mut self, now: Duration) -> Vec<Id> {
-        let late = |(id, since): (&Id, &Duration)| {
-            (*since + self.patience(id) <= now).then(|| id.clone())
-        };
+        let late =
+            |(id, since): (&Id, &Duration)| (*since + self.patience(id) <= now).then(|| id.clone());
         let late: Vec<Id> = self.awaited.iter().filter_map(late).collect();
         for id in &late {
             self.awaited.remove(id);

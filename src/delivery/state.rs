@@ -99,7 +99,9 @@ impl State {
 
     /// Whether a message may be sent to a node that has no session now: it has had one, and has not left.
     pub fn knows(&self, node: &str) -> bool {
-        self.acked.instance(node).is_some_and(|instance| instance != 0)
+        self.acked
+            .instance(node)
+            .is_some_and(|instance| instance != 0)
     }
 
     /// Nodes that something is kept for.
@@ -237,8 +239,11 @@ impl State {
         let before = self.acked.received(&from, &lane);
         // What becomes a head is examined when the causal part knows that it has come.
         let mut later = Vec::new();
-        self.acked
-            .handle(now, Stream::Message(from.clone(), message, prompt), &mut later)?;
+        self.acked.handle(
+            now,
+            Stream::Message(from.clone(), message, prompt),
+            &mut later,
+        )?;
         let received = self.acked.received(&from, &lane);
         if received != before {
             let instance = self.acked.instance(&from).unwrap_or_default();

@@ -325,7 +325,15 @@ impl Builder {
         let runtime = Runtime::start(host, identity, config, Box::new(Telling(view.clone())))?;
         let local = runtime.local().clone();
         let distributed = distribution.as_ref();
-        let inner = Inner::new(runtime, registry, view, limits, causal_labels, reaches, distributed);
+        let inner = Inner::new(
+            runtime,
+            registry,
+            view,
+            limits,
+            causal_labels,
+            reaches,
+            distributed,
+        );
         let inner = Arc::new(inner);
         if let (Some(config), Some(gate), Some(threads)) = (distribution, gate, threads) {
             let setup = stock::Setup {

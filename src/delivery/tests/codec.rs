@@ -16,10 +16,7 @@ fn text() -> impl Strategy<Value = Arc<str>> {
 }
 
 fn lane() -> impl Strategy<Value = Lane> {
-    prop_oneof![
-        text().prop_map(Lane::Channel),
-        text().prop_map(Lane::Label)
-    ]
+    prop_oneof![text().prop_map(Lane::Channel), text().prop_map(Lane::Label)]
 }
 
 fn bytes() -> impl Strategy<Value = Bytes> {

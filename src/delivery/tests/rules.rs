@@ -108,11 +108,7 @@ fn the_store_is_bounded() {
     }
     assert!(!room(&a, 1), "three messages");
     let effects = feed(&mut a, 0, Event::Left(name("b@h")));
-    assert!(effects.contains(&Effect::Lost(
-        name("b@h"),
-        3,
-        "it has left the cluster"
-    )));
+    assert!(effects.contains(&Effect::Lost(name("b@h"), 3, "it has left the cluster")));
     assert!(effects.contains(&Effect::Room));
     assert_eq!(a.outstanding(), (0, 0));
 }
@@ -245,14 +241,26 @@ fn triangle(patience: u64) -> Triangle {
             }
         }
     }
-    feed(&mut ann, 0, Event::Send(name("bob@h"), label(), parcel("first")));
-    feed(&mut ann, 0, Event::Send(name("cid@h"), label(), parcel("aside")));
+    feed(
+        &mut ann,
+        0,
+        Event::Send(name("bob@h"), label(), parcel("first")),
+    );
+    feed(
+        &mut ann,
+        0,
+        Event::Send(name("cid@h"), label(), parcel("aside")),
+    );
     let ann_to_bob = drain(&mut ann, 0, "bob@h", &label()).remove(0);
     let ann_to_cid = drain(&mut ann, 0, "cid@h", &label()).remove(0);
     let effects = feed(&mut cid, 0, Event::Message(name("ann@h"), ann_to_cid));
     assert_eq!(effects, [Effect::Deliver(name("ann@h"), label())]);
     feed(&mut cid, 0, Event::Delivered(name("ann@h"), label()));
-    feed(&mut cid, 0, Event::Send(name("bob@h"), label(), parcel("second")));
+    feed(
+        &mut cid,
+        0,
+        Event::Send(name("bob@h"), label(), parcel("second")),
+    );
     let cid_to_bob = drain(&mut cid, 0, "bob@h", &label()).remove(0);
     let effects = feed(&mut bob, 0, Event::Message(name("cid@h"), cid_to_bob));
     assert_eq!(effects, [], "Ann's comes first");

@@ -330,7 +330,11 @@ impl<H: Host> Control<H> {
     fn do_delivery(&mut self, effect: Effect) {
         match effect {
             Effect::Ready(to, lane) => {
-                if !self.deliveries.lines.contains_key(&(to.clone(), lane.clone())) {
+                if !self
+                    .deliveries
+                    .lines
+                    .contains_key(&(to.clone(), lane.clone()))
+                {
                     self.push_stream(&to, &lane, None);
                 }
             }
@@ -400,9 +404,10 @@ impl<H: Host> Control<H> {
             self.deliveries.stuck.insert((from, lane));
             return;
         };
-        let (Some(parcel), Some(outbox)) =
-            (self.deliveries.state.parcel(&from, &lane), session.outbox(0))
-        else {
+        let (Some(parcel), Some(outbox)) = (
+            self.deliveries.state.parcel(&from, &lane),
+            session.outbox(0),
+        ) else {
             return;
         };
         let delivered = deliver_aside(
