@@ -73,7 +73,8 @@
     | {via, module(), term()}.
 -type forward_opts() :: map() | [{atom(), term()} | atom()].
 %% `channel' (atom, default `undefined'), `partition_key' (non-negative integer), `timeout'
-%% (milliseconds or `infinity', the default), `nosuspend' (boolean), `channel_fallback' (boolean).
+%% (milliseconds or `infinity', the default), `nosuspend' (boolean), `channel_fallback' (boolean), `ack'
+%% (boolean), `causal_label' (one of the configuration key `causal_labels').
 
 -define(MANAGER, partisan_pluggable_peer_service_manager).
 -define(CONTROL_TIMEOUT, 5000).
@@ -118,8 +119,12 @@ forward_message(Dest, Msg) ->
 %% `not_yet_connected' (never since the start), `disconnected' (not now, or lost while waiting; on a partial
 %% overlay either says that the node could not be reached),
 %% `notalive' (Partisan doesn't run), `timeout' (no room within `timeout'), `busy' (no room and
-%% `nosuspend'), `{limit, What}' (a term over a limit), `{not_supported, Option}' (`ack'
-%% or `causal_label' asked for; they are not built yet).
+%% `nosuspend'), `{limit, What}' (a term over a limit), `{unknown_label, Label}' (none of
+%% `causal_labels').
+%%
+%% With `ack' the message is kept until the other node has delivered it: see guarantees.md. `ok' then means that it is kept,
+%% and a node that is not connected for the moment is no error. `causal_label' keeps the causal order of the label's
+%% messages as well, on the default channel.
 %%
 %% Error `badarg' for a name that isn't registered on this node, a bad destination or a bad
 %% option.

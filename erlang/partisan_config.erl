@@ -187,14 +187,14 @@ warn(Given) ->
     ],
     persistent_term:put(?KEY(?WARNED), lists:usort(Warnings ++ Warned)).
 
-warning({forward_options, Options}) ->
-    case partisan_config_schema:supported_forward_options(Options) of
-        ok ->
+warning({forward_options, #{causal_label := Label}}) when Label =/= undefined, Label =/= false ->
+    case lists:member(Label, get(causal_labels, [])) of
+        true ->
             [];
-        {error, {not_supported, Option}} ->
+        false ->
             [{forward_options,
-                "forward_options asks for ~p, which is not built yet: every message that is sent "
-                "with it is refused", [Option]}]
+                "forward_options has a causal_label, ~0tp, that is none of causal_labels: every message that "
+                "is sent with it is refused", [Label]}]
     end;
 warning({Key, Value}) ->
     case partisan_config_schema:status(Key) of
@@ -480,6 +480,9 @@ native(Owner, Cookie) ->
         relay_ttl => get(relay_ttl),
         relay_direct => get(relay_direct),
         announce_delay => get(lazy_tick_period),
+        ack_bytes => get(ack_bytes),
+        retransmit_interval => get(retransmit_interval),
+        causal_patience => get(causal_patience),
         data_dir => data_dir()
     }.
 

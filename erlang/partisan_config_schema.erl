@@ -4,7 +4,6 @@
 -include("partisan.hrl").
 
 -export([canonical/1, status/1, check/2, defaults/0, later_defaults/0]).
--export([supported_forward_options/1]).
 
 %% @doc The present name of a key: some have been renamed, and the old names still work.
 -spec canonical(atom()) -> atom().
@@ -73,6 +72,10 @@ type(hyparview) -> {fun hyparview/1, "a map or property list of options"};
 type(relay_ttl) -> integer(1, 255);
 type(switch_overlap) -> integer(1, ?MAX_INT_TIMEOUT);
 type(relay_direct) -> boolean();
+type(ack_bytes) -> integer(64 bsl 10, 1 bsl 40);
+type(retransmit_interval) -> integer(1, ?MAX_INT_TIMEOUT);
+type(causal_labels) -> {fun causal_labels/1, "a list of at most 64 atoms"};
+type(causal_patience) -> integer(1, ?MAX_INT_TIMEOUT);
 type(broadcast) -> boolean();
 type(broadcast_mods) -> {fun broadcast_mods/1, "a list of modules"};
 type(broadcast_start_exchange_limit) -> integer(0, 16#7fffffff);
@@ -140,6 +143,11 @@ is_channels(Channels) ->
 
 forward_options(Options) when is_map(Options) -> Options;
 forward_options(Options) when is_list(Options) -> proplists:to_map(Options).
+
+%% Labels that are in use; src/limits.rs.
+causal_labels(Labels) when length(Labels) =< 64 ->
+    [true = is_atom(Label) || Label <- Labels],
+    lists:usort(Labels).
 
 hyparview(Options) when is_list(Options) ->
     hyparview(proplists:to_map(Options));
@@ -241,6 +249,10 @@ defaults() ->
         relay_ttl => 32,
         switch_overlap => 20000,
         relay_direct => true,
+        ack_bytes => 64 bsl 20,
+        retransmit_interval => 1000,
+        causal_labels => ?CAUSAL_LABELS,
+        causal_patience => 60000,
         tag => undefined,
         server_links => 1,
         fanout => ?FANOUT,
@@ -283,7 +295,6 @@ later_defaults() ->
         membership_strategy_tracing => false,
         gossip => true,
         periodic_enabled => true,
-        retransmit_interval => 1000,
         disable_fast_forward => false,
         disable_fast_receive => false,
         egress_delay => 0,
@@ -291,7 +302,6 @@ later_defaults() ->
         binary_padding => false,
         register_pid_for_encoding => false,
         transmission_logging_mfa => undefined,
-        causal_labels => ?CAUSAL_LABELS,
         reservations => [],
         distance_enabled => false,
         peer_discovery => #{enabled => false},
@@ -322,16 +332,3 @@ later_unset() ->
         evaluation_timestamp,
         lasp_server
     ].
-
-%% @doc Options of `forward_message' that are set but not built yet.
--spec supported_forward_options(map()) -> ok | {error, {not_supported, atom()}}.
-supported_forward_options(Options) ->
-    Later = [
-        Key
-     || Key <- [ack, causal_label],
-        not lists:member(maps:get(Key, Options, false), [false, undefined])
-    ],
-    case Later of
-        [] -> ok;
-        [Key | _] -> {error, {not_supported, Key}}
-    end.

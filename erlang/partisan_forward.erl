@@ -14,6 +14,8 @@
 -define(FLAG_VERBATIM, 2).
 %% Bit 2, a node without a session is reached before it is given up, is in the defaults too.
 -define(FLAG_REACH, 4).
+%% Bit 3, the message is kept until it is acknowledged, is for `partisan_nif:payload/3' only.
+-define(FLAG_KEPT, 8).
 
 %% Why a message was not sent that could be if there were a session.
 -define(IS_UNLINKED(Why), (Why =:= disconnected orelse Why =:= not_yet_connected)).
@@ -241,18 +243,40 @@ options(_) ->
     error(badarg).
 
 with_options(Node, Dest, Msg, Opts, Flags0) ->
-    case partisan_config_schema:supported_forward_options(Opts) of
-        ok ->
-            Flags =
-                case maps:get(channel_fallback, Opts, default) of
-                    default -> Flags0;
-                    true -> Flags0 bor ?FLAG_FALLBACK;
-                    false -> Flags0 band (bnot ?FLAG_FALLBACK);
-                    _ -> error(badarg)
-                end,
-            transmit(Node, channel(Opts), key(Opts), Dest, Msg, Flags, patience(Opts));
-        {error, _} = Error ->
-            Error
+    Flags =
+        case maps:get(channel_fallback, Opts, default) of
+            default -> Flags0;
+            true -> Flags0 bor ?FLAG_FALLBACK;
+            false -> Flags0 band (bnot ?FLAG_FALLBACK);
+            _ -> error(badarg)
+        end,
+    {Channel, Key, Patience} = {channel(Opts), key(Opts), patience(Opts)},
+    case Opts of
+        #{causal_label := Label} when Label =/= undefined, Label =/= false ->
+            case lists:member(Label, partisan_config:get(causal_labels, [])) of
+                true -> keep(Node, {label, Label}, Dest, Msg, Flags, Patience);
+                false -> {error, {unknown_label, Label}}
+            end;
+        #{ack := true} ->
+            acknowledged(Node, Channel, Dest, Msg, Flags, Patience);
+        #{ack := Ack} when Ack =/= false, Ack =/= undefined ->
+            error(badarg);
+        _ ->
+            transmit(Node, Channel, Key, Dest, Msg, Flags, Patience)
+    end.
+
+%% A channel that the session lacks is found out here; while there is no session nobody knows.
+acknowledged(Node, Channel, Dest, Msg, Flags, Patience) ->
+    case Channel =:= ?DEFAULT_CHANNEL orelse not partisan_nif:is_connected(Node, ?DEFAULT_CHANNEL) of
+        true ->
+            keep(Node, {channel, Channel}, Dest, Msg, Flags, Patience);
+        false ->
+            case partisan_nif:is_connected(Node, Channel) of
+                true -> keep(Node, {channel, Channel}, Dest, Msg, Flags, Patience);
+                false when Flags band ?FLAG_FALLBACK =/= 0 ->
+                    keep(Node, {channel, ?DEFAULT_CHANNEL}, Dest, Msg, Flags, Patience);
+                false -> {error, disconnected}
+            end
     end.
 
 channel(#{channel := Channel}) when is_atom(Channel) -> Channel;
@@ -331,6 +355,66 @@ left(Timeout, Started) -> max(0, Timeout - (erlang:monotonic_time(millisecond) -
 full(_, nosuspend) -> {error, busy};
 full(_, 0) -> {error, timeout};
 full(Send, Timeout) -> wait(Send, Timeout).
+
+%% Gives the library a message that it keeps until it is acknowledged.
+keep(Node, Lane, Dest, Msg, Flags, Patience) ->
+    %% The VM's name may change while the term is encoded.
+    _ = partisan_nif:identity(),
+    Iov = term_to_iovec(Msg),
+    _ = partisan_nif:identity(),
+    case partisan_nif:payload(Dest, Iov, (Flags band ?FLAG_VERBATIM) bor ?FLAG_KEPT) of
+        {ok, Payload} ->
+            Keep = fun(Left) -> kept(Node, Lane, Payload, Left) end,
+            keep_on(Keep(Patience), Keep, Node, Flags, Patience);
+        {error, _} = Error ->
+            Error
+    end.
+
+keep_on({error, Why} = Error, _, Node, Flags, nosuspend) when
+    ?IS_UNLINKED(Why), Flags band ?FLAG_REACH =/= 0
+->
+    _ = partisan_nif:command(none, {reach, Node}),
+    Error;
+keep_on({error, Why} = Error, Keep, Node, Flags, Patience) when
+    ?IS_UNLINKED(Why), Flags band ?FLAG_REACH =/= 0
+->
+    Started = erlang:monotonic_time(millisecond),
+    case reach(Node, Patience) of
+        ok ->
+            Left = left(Patience, Started),
+            keep_on(Keep(Left), Keep, Node, Flags, Left);
+        {error, timeout} = Late ->
+            Late;
+        {error, _} ->
+            Error
+    end;
+keep_on(Result, _, _, _, _) ->
+    Result.
+
+%% The library always answers, also when it is stopped. Tickets go up, so that who waits longer is first.
+kept(Node, Lane, Payload, Patience) ->
+    Ticket = erlang:unique_integer([positive, monotonic]),
+    Ref = erlang:make_ref(),
+    Wait = Patience =/= nosuspend andalso Patience =/= 0,
+    Timeout =
+        case Wait of
+            true -> Patience;
+            false -> infinity
+        end,
+    case partisan_nif:command(Ref, {deliver, {Node, Lane, Payload, Ticket, Wait}}) of
+        ok ->
+            receive
+                {Ref, {error, busy}} when Patience =:= 0 -> {error, timeout};
+                {Ref, Result} -> Result
+            after Timeout ->
+                _ = partisan_nif:command(none, {withdraw, Ticket}),
+                receive
+                    {Ref, Result} -> Result
+                end
+            end;
+        {error, _} ->
+            {error, notalive}
+    end.
 
 %% The reference is made in the function that receives, so that the receive skips whatever was in
 %% the mailbox before, however long it is. The library sends no wake-up after `cancel/1' has

@@ -39,7 +39,7 @@
 %% Messages that have arrived together. The session ends if it is forgotten before `done'.
 
 -opaque payload() :: reference().
-%% A term that is ready to be broadcast.
+%% A term that is ready to be broadcast, or to be kept until it is acknowledged.
 
 -type wait() :: none | reference() | {granted, ticket()}.
 %% What to do when the queue is full: give up, wait under this reference, or use a grant.
@@ -57,6 +57,8 @@
     | {disconnect, node()}
     | {told, node()}
     | {broadcast, payload()}
+    | {deliver, {node(), {channel | label, atom()}, payload(), Ticket :: pos_integer(), Wait :: boolean()}}
+    | {withdraw, Ticket :: pos_integer()}
     | {broadcast_view, Root :: node()}
     | {reach, node()}
     | {watch, node(), boolean()}.
@@ -120,10 +122,11 @@ send_iov(_Node, _Channel, _Key, _Dest, _Iov, _Flags, _Wait) ->
     not_loaded({error, notalive}).
 
 %% @doc Makes a term that `term_to_iovec/1' has encoded ready to be broadcast to the processes that are
-%% registered under a name; for the command `broadcast'. `Flags': bit 1 leaves pids and references alone.
--spec payload(Name :: atom(), erlang:iovec(), non_neg_integer()) ->
+%% registered under a name, for the command `broadcast', or to be kept, for the command `deliver'. `Flags': bit 1
+%% leaves pids and references alone, bit 3 says that it is for `deliver'.
+-spec payload(destination(), erlang:iovec(), non_neg_integer()) ->
     {ok, payload()} | {error, term()}.
-payload(_Name, _Iov, _Flags) ->
+payload(_Dest, _Iov, _Flags) ->
     not_loaded({error, notalive}).
 
 %% @doc Withdraws a waiting send, or gives its grant back.
@@ -149,7 +152,7 @@ settle(_NetKernel) ->
     not_loaded(ok).
 
 %% @doc Asks the control plane for something; the answer comes as the message `{Ref, Result}'.
-%% `told' and `watch' have none, nor has what is asked with `none'. An error if the node is stopped.
+%% `told', `watch' and `withdraw' have none, nor has what is asked with `none'. An error if the node is stopped.
 -spec command(reference() | none, command()) -> ok | {error, notalive}.
 command(_Ref, _Command) ->
     not_loaded(ok).

@@ -3,6 +3,8 @@
 //! The mailbox `echo` takes `{Pid, Ref, Term}` and sends `{Ref, Term}` to `Pid`. The term is never
 //! decoded, and its large binaries go out from the memory that they were received into.
 //!
+//! The mailbox `echo_kept` does the same with acknowledgement, `echo_causal` in causal order under the label `echo`.
+//!
 //! What BEAM nodes broadcast for a handler (`partisan:broadcast/2`), it broadcasts back: the identifier `Id` becomes
 //! `{echo, Id}`.
 //!
@@ -15,7 +17,7 @@ use std::error::Error;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::process::ExitCode;
 
-use partisan::{Message, Node, SendOptions, Term, Value};
+use partisan::{Mailbox, Message, Node, SendOptions, Term, Value};
 
 /// Whoever takes part in the broadcasts of BEAM nodes has this name there.
 const BROADCASTS: &str = "partisan_plumtree_broadcast";
@@ -55,7 +57,9 @@ fn run() -> Result<(), Box<dyn Error>> {
         }
     }
 
-    let mut builder = Node::builder(name.ok_or("--name is missing")?).parallelism(parallelism);
+    let mut builder = Node::builder(name.ok_or("--name is missing")?)
+        .parallelism(parallelism)
+        .causal_label("echo");
     if let Some(cookie) = cookie {
         builder = builder.cookie(cookie);
     }
@@ -65,7 +69,9 @@ fn run() -> Result<(), Box<dyn Error>> {
     let node = builder.start()?;
     let spec = node.spec();
     tracing::info!(name = %spec.name, addrs = ?spec.listen_addrs, "ready");
-    let mut mailbox = node.register("echo")?;
+    let mailbox = node.register("echo")?;
+    let kept = node.register("echo_kept")?;
+    let causal = node.register("echo_causal")?;
     let mut broadcasts = node.register(BROADCASTS)?;
     let runtime = tokio::runtime::Builder::new_current_thread().build()?;
     runtime.block_on(async {
@@ -79,23 +85,30 @@ fn run() -> Result<(), Box<dyn Error>> {
                 }
             }
         });
+        tokio::spawn(serve(kept, options.clone().ack(true)));
+        tokio::spawn(serve(causal, options.clone().causal("echo")));
         for (name, addrs) in join {
             node.join((name.as_str(), addrs)).await?;
         }
-        while let Some(message) = mailbox.recv().await {
-            let Some((to, reply)) = answer(&message) else {
-                tracing::warn!(from = %message.from, "that was no {{Pid, Ref, Term}}");
-                continue;
-            };
-            let Value::Pid(to) = to.decode() else {
-                continue;
-            };
-            if let Err(e) = mailbox.send_with(&to, &reply, &options).await {
-                tracing::warn!(to = %to.node, "no echo: {e}");
-            }
-        }
+        serve(mailbox, options).await;
         Ok(())
     })
+}
+
+/// Sends back what a mailbox gets.
+async fn serve(mut mailbox: Mailbox, options: SendOptions) {
+    while let Some(message) = mailbox.recv().await {
+        let Some((to, reply)) = answer(&message) else {
+            tracing::warn!(from = %message.from, "that was no {{Pid, Ref, Term}}");
+            continue;
+        };
+        let Value::Pid(to) = to.decode() else {
+            continue;
+        };
+        if let Err(e) = mailbox.send_with(&to, &reply, &options).await {
+            tracing::warn!(to = %to.node, "no echo: {e}");
+        }
+    }
 }
 
 /// The asker's pid, still encoded, and what it is to get.

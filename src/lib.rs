@@ -24,6 +24,7 @@
 pub mod broadcast;
 pub mod channel;
 pub mod connection;
+pub mod delivery;
 pub mod distribution;
 pub mod limits;
 pub mod node;

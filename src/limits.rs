@@ -407,3 +407,52 @@ pub const MAX_SERVERS: usize = 64;
 
 /// Clients of one server, unless it is configured otherwise.
 pub const MAX_CLIENTS: usize = 4096;
+
+/// Largest acknowledged or causal message, in bytes.
+pub const MAX_DELIVERY_BYTES: usize = 8 << 20;
+
+/// Largest message of acknowledged delivery: the user's, and what is around it.
+pub const MAX_DELIVERY_MESSAGE_BYTES: usize = MAX_DELIVERY_BYTES + (512 << 10);
+
+/// Bytes that were sent with acknowledgement and are not acknowledged yet, of all peers (`ack_bytes`). One peer may
+/// have a quarter of it.
+pub const DELIVERY_STORE_BYTES: usize = 64 << 20;
+
+/// Messages that one peer has not acknowledged.
+pub const DELIVERY_PEER_MESSAGES: usize = 1 << 16;
+
+/// Senders that wait for room among those, and bytes of their messages.
+pub const MAX_DELIVERY_WAITING: (usize, usize) = (1 << 16, 64 << 20);
+
+/// Bytes of one stream of acknowledged messages that have come and wait to be delivered, beside the first.
+pub const DELIVERY_HOLD_BYTES: usize = 4 << 20;
+
+/// Such bytes of all streams. The first messages of streams may take as much four times.
+pub const DELIVERY_HELD_BYTES: usize = 64 << 20;
+
+/// Messages that are acknowledged at once.
+pub const DELIVERY_ACK_EVERY: u32 = 64;
+
+/// Longest time that an acknowledgement is put off.
+pub const DELIVERY_ACK_DELAY: Duration = Duration::from_millis(20);
+
+/// Longest pause between attempts to have a message acknowledged.
+pub const MAX_DELIVERY_PAUSE: Duration = Duration::from_secs(60);
+
+/// Streams of acknowledged messages that one peer may open: one for each channel and each label.
+pub const MAX_DELIVERY_LANES: usize = 128;
+
+/// Nodes that streams are kept for while there is no session with them.
+pub const MAX_DELIVERY_PEERS: usize = 1 << 14;
+
+/// Incarnations of nodes that one causal message tells of.
+pub const MAX_CAUSAL_NODES: usize = 1024;
+
+/// Pairs of nodes with messages under way that one causal message tells of.
+pub const MAX_CAUSAL_ENTRIES: usize = 8192;
+
+/// Labels of causal messages that a node keeps the order of.
+pub const MAX_CAUSAL_LABELS: usize = 64;
+
+/// Ended incarnations of one node that are kept in mind.
+pub const MAX_CAUSAL_ENDED: usize = 16;

@@ -239,6 +239,7 @@ options(Config) ->
             #{timeout => soon},
             #{nosuspend => 1},
             #{channel_fallback => maybe_},
+            #{ack => 1},
             neither_map_nor_list
         ],
         _ = [
@@ -246,9 +247,9 @@ options(Config) ->
          || O <- Bad
         ],
         _ = [
-            {error, {not_supported, Option}} =
-                partisan:forward_message(?B, probe, bad, #{Option => Value})
-         || {Option, Value} <- [{ack, true}, {causal_label, x}]
+            {error, {unknown_label, x}} =
+                partisan:forward_message(?B, probe, bad, #{causal_label => x, ack => Ack})
+         || Ack <- [true, false]
         ],
         ok = partisan:forward_message(?B, probe, last, #{ack => false, transitive => true})
     end),

@@ -181,8 +181,9 @@ warnings() ->
     %% What asks for nothing but the present behaviour.
     ?assertEqual([], warnings_of([{binary_padding, false}, {connect_disterl, false}, {gossip, true}])),
     ?assertEqual([], warnings_of([{pid_encoding, false}, {peer_port, 1}])),
-    ?assertMatch([_], warnings_of([{forward_options, #{ack => true}}])),
-    ?assertEqual([], warnings_of([{forward_options, #{ack => false}}])).
+    ?assertMatch([_], warnings_of([{forward_options, #{causal_label => red}}])),
+    ?assertEqual([], warnings_of([{causal_labels, [red]}, {forward_options, #{causal_label => red}}])),
+    ?assertEqual([], warnings_of([{forward_options, #{ack => true}}])).
 
 warned_once() ->
     ?assertMatch([_], warnings_of([{no_such_key, 1}])),

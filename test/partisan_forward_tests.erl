@@ -27,7 +27,7 @@ forward_test_() ->
             fun options/0,
             fun bad_options/0,
             fun default_options/0,
-            fun later_options/0,
+            fun kept_options/0,
             fun casts/0,
             fun sends/0,
             fun errors/0,
@@ -201,14 +201,16 @@ default_options() ->
     ok = partisan_config:set(channel_fallback, true),
     ok = partisan_config:set(forward_options, #{}).
 
-later_options() ->
-    [
-        ?assertEqual(
-            {error, {not_supported, Option}},
-            partisan:forward_message(?B, echo, hi, #{Option => true})
-        )
-     || Option <- [ack, causal_label]
-    ].
+kept_options() ->
+    Unknown = #{causal_label => red, ack => true},
+    ?assertEqual({error, {unknown_label, red}}, partisan:forward_message(?B, echo, hi, Unknown)),
+    ok = partisan_config:set(causal_labels, [red]),
+    ok = partisan:forward_message(?B, echo, hi, Unknown),
+    ok = partisan_config:set(causal_labels, []),
+    ok = partisan:forward_message(?B, echo, hi, #{ack => true}),
+    ?assertError(badarg, partisan:forward_message(?B, echo, hi, #{ack => 1})),
+    %% None of them goes the usual way.
+    ?assertEqual([], ?FAKE:sent()).
 
 casts() ->
     ok = partisan:cast_message(?B, echo, hi, #{channel => c}),

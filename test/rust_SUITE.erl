@@ -6,10 +6,10 @@
 -include_lib("stdlib/include/assert.hrl").
 
 -export([all/0, suite/0, init_per_suite/1, end_per_suite/1]).
--export([terms_come_home/1, large_terms_come_home/1, broadcasts_come_home/1, its_processes/1, it_leaves/1]).
+-export([terms_come_home/1, large_terms_come_home/1, broadcasts_come_home/1, kept_terms_come_home/1, its_processes/1, it_leaves/1]).
 -export([members_are_told/1, a_member_and_a_stock_node/1, both_links_with_one_node/1]).
 %% On the BEAM node.
--export([echo/2, broadcast/1, broadcast_data/1, merge/2, by_partisan/1, by_distribution/1, calls/1]).
+-export([echo/2, kept/2, broadcast/1, broadcast_data/1, merge/2, by_partisan/1, by_distribution/1, calls/1]).
 
 -define(RUST, 'rust@127.0.0.1').
 -define(BOTH, 'both@127.0.0.1').
@@ -21,6 +21,7 @@ all() ->
         terms_come_home,
         large_terms_come_home,
         broadcasts_come_home,
+        kept_terms_come_home,
         its_processes,
         it_leaves,
         members_are_told,
@@ -37,7 +38,9 @@ init_per_suite(Config) ->
             Text -> list_to_integer(Text)
         end,
     ct:pal("PARTISAN_SEED=~b", [Seed]),
-    A = partisan_ct:start('a@127.0.0.1', #{env => [{pid_encoding, false}, {ref_encoding, false}]}),
+    A = partisan_ct:start('a@127.0.0.1', #{
+        env => [{pid_encoding, false}, {ref_encoding, false}, {causal_labels, [echo]}]
+    }),
     Log = filename:join(proplists:get_value(priv_dir, Config), "echo.log"),
     Command = io_lib:format(
         "'~s' --name ~s --listen 127.0.0.1:0 --cookie '~s' --join a@127.0.0.1:~b >'~s' 2>&1 & echo $!",
@@ -68,6 +71,30 @@ broadcasts_come_home(Config) ->
     A = proplists:get_value(a, Config),
     ?assertEqual({ok, 304}, partisan_ct:call(A, ?MODULE, broadcast, [seed(Config)])),
     ?assertEqual({[?RUST], []}, partisan_ct:call(A, partisan_plumtree_broadcast, get_peers, ['a@127.0.0.1'])).
+
+%% Acknowledged and causal both ways, while sessions break.
+kept_terms_come_home(Config) ->
+    A = proplists:get_value(a, Config),
+    ?assertEqual(ok, partisan_ct:call(A, ?MODULE, kept, [echo_kept, #{ack => true}])),
+    ?assertEqual(ok, partisan_ct:call(A, ?MODULE, kept, [echo_causal, #{causal_label => echo}])).
+
+%% @private On the BEAM node.
+kept(Name, Options) ->
+    Ref = make_ref(),
+    Count = 1000,
+    _ = [
+        begin
+            _ = [partisan_nif:command(none, {disconnect, ?RUST}) || N rem 250 =:= 0],
+            ok = partisan:forward_message({Name, ?RUST}, {self(), Ref, N}, Options)
+        end
+     || N <- lists:seq(1, Count)
+    ],
+    Echoes = [receive {Ref, N} -> N after 10000 -> late end || _ <- lists:seq(1, Count)],
+    More = receive {Ref, N} -> N after 200 -> none end,
+    case {Echoes =:= lists:seq(1, Count), More} of
+        {true, none} -> ok;
+        _ -> {Echoes, More}
+    end.
 
 %% The echo's mailbox is the first process of its node.
 its_processes(Config) ->

@@ -12,7 +12,8 @@ use tokio::sync::mpsc;
 use crate::connection::outbox::Outbox;
 use crate::connection::session::Session;
 use crate::limits::{
-    INLET_BYTES, MAX_BROADCAST_MESSAGE_BYTES, MAX_CONTROL_BYTES, MAX_RELAYED_BYTES,
+    INLET_BYTES, MAX_BROADCAST_MESSAGE_BYTES, MAX_CONTROL_BYTES, MAX_DELIVERY_MESSAGE_BYTES,
+    MAX_RELAYED_BYTES,
 };
 
 /// What a message for the control plane is about.
@@ -24,6 +25,8 @@ pub enum Subject {
     Broadcast,
     /// A packet on its way to a node that has no link with its sender.
     Relay,
+    /// A message that is acknowledged, or an acknowledgement.
+    Delivery,
 }
 
 impl Subject {
@@ -33,6 +36,7 @@ impl Subject {
             Self::Membership => "partisan_membership",
             Self::Broadcast => "partisan_broadcast",
             Self::Relay => "partisan_relay",
+            Self::Delivery => "partisan_delivery",
         }
     }
 
@@ -42,15 +46,21 @@ impl Subject {
             Self::Membership => MAX_CONTROL_BYTES,
             Self::Broadcast => MAX_BROADCAST_MESSAGE_BYTES,
             Self::Relay => MAX_RELAYED_BYTES,
+            Self::Delivery => MAX_DELIVERY_MESSAGE_BYTES,
         }
     }
 }
 
 /// What messages to this name are about, if they are for the node itself and not for a process.
 pub fn subject(name: &str) -> Option<Subject> {
-    [Subject::Membership, Subject::Broadcast, Subject::Relay]
-        .into_iter()
-        .find(|subject| subject.name() == name)
+    [
+        Subject::Membership,
+        Subject::Broadcast,
+        Subject::Relay,
+        Subject::Delivery,
+    ]
+    .into_iter()
+    .find(|subject| subject.name() == name)
 }
 
 /// A message for another node's control plane as the term that frames carry, a binary, whose bytes

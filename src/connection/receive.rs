@@ -679,8 +679,19 @@ fn parse_head<B>(
     Ok((used.saturating_sub(before), Some(phase)))
 }
 
-/// Delivers a term that `session` has brought inside of another message to the process of this name.
-/// It is validated like every message; `origin` is the node that it is from.
+/// Why a message inside of another was not delivered.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Undelivered {
+    /// It may be tried again.
+    #[error("the mailbox is full")]
+    Full,
+    /// It never will be; the text says why.
+    #[error("{0}")]
+    Refused(String),
+}
+
+/// Delivers a term that `session` has brought inside of another message. It is validated like every
+/// message; `origin` is the node that it is from, if that is another.
 ///
 /// # Errors
 /// Why it was not delivered.
@@ -689,9 +700,10 @@ pub(crate) fn deliver_aside<H: Host>(
     thread: &mut H::Thread,
     (session, outbox): (&Arc<Session>, &Arc<Outbox>),
     limits: &ReceiveLimits,
-    origin: &Arc<str>,
-    (name, term): (&str, &[u8]),
-) -> Result<(), String> {
+    origin: Option<&Arc<str>>,
+    (dest, term): (Dest<'_>, &[u8]),
+) -> Result<(), Undelivered> {
+    let refused = |why: String| Undelivered::Refused(why);
     let mut ctx = Context {
         host,
         thread,
@@ -699,12 +711,12 @@ pub(crate) fn deliver_aside<H: Host>(
         outbox,
         limits,
     };
-    let facts =
-        scan(term, Form::Whole, &limits.term, &mut Gate(&mut ctx)).map_err(|e| e.to_string())?;
-    facts.common().map_err(|e| e.to_string())?;
+    let facts = scan(term, Form::Whole, &limits.term, &mut Gate(&mut ctx))
+        .map_err(|e| refused(e.to_string()))?;
+    facts.common().map_err(|e| refused(e.to_string()))?;
     let message = Incoming {
-        dest: Dest::Name(name),
-        origin: Some(origin),
+        dest,
+        origin,
         term,
         facts: &facts,
         blobs: &mut Vec::new(),
@@ -715,8 +727,8 @@ pub(crate) fn deliver_aside<H: Host>(
         Delivery::Done => Ok(()),
         // Who doesn't take part in a broadcast has nobody under its name.
         Delivery::NoProcess => Ok(()),
-        Delivery::Undecodable => Err("it can not be decoded here".into()),
-        Delivery::Full => Err("the mailbox is full".into()),
+        Delivery::Undecodable => Err(refused("it can not be decoded here".into())),
+        Delivery::Full => Err(Undelivered::Full),
     }
 }
 

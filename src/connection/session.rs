@@ -73,6 +73,8 @@ pub enum SessionEvent {
     Alive(Arc<Session>),
     /// A message of the control plane that waited for room has been granted it.
     Room(Arc<Session>),
+    /// The same of a stream of acknowledged messages.
+    Line(Arc<Session>, u64),
 }
 
 /// One connection of a session as `connections/0` shows it.

@@ -47,6 +47,7 @@ pub(crate) struct Inner {
     pub(crate) allow: Allow,
     pub(crate) view: Arc<View>,
     pub(crate) limits: ReceiveLimits,
+    pub(crate) causal_labels: Vec<Arc<str>>,
     /// The process that handles without a mailbox send and call as.
     pub(crate) own_process: Local,
     pub(crate) scopes: Scopes,
@@ -62,6 +63,7 @@ impl Inner {
         registry: Arc<Registry>,
         view: Arc<View>,
         limits: ReceiveLimits,
+        causal_labels: Vec<Arc<str>>,
         distribution: Option<&Distribution>,
     ) -> Self {
         let relations = distribution.map_or(0, |d| d.max_peer_relations);
@@ -92,6 +94,7 @@ impl Inner {
             allow: distribution.map(|d| d.allow.clone()).unwrap_or_default(),
             view,
             limits,
+            causal_labels,
             own_process,
             scopes: Scopes::default(),
             stock: OnceLock::new(),

@@ -31,6 +31,7 @@ pub struct Builder {
     mailbox_bytes: u64,
     event_backlog: usize,
     distribution: Option<Distribution>,
+    causal_labels: Vec<Arc<str>>,
 }
 
 fn plain(name: impl Into<Arc<str>>, parallelism: u16) -> ChannelSpec {
@@ -51,6 +52,7 @@ impl Builder {
             mailbox_bytes: MAILBOX_BYTES,
             event_backlog: EVENT_BACKLOG,
             distribution: None,
+            causal_labels: Vec::new(),
         }
     }
 
@@ -133,6 +135,34 @@ impl Builder {
     /// Default: 16 MiB.
     pub fn queue_bytes(mut self, bytes: u64) -> Self {
         self.config.io.queue_bytes = bytes;
+        self
+    }
+
+    /// Bytes that were sent [with acknowledgement](crate::SendOptions::ack) and are not acknowledged, of all nodes; one may have a
+    /// quarter. Then senders wait. Default: 64 MiB.
+    pub fn ack_bytes(mut self, bytes: usize) -> Self {
+        self.config.delivery.acked.bytes = bytes;
+        self
+    }
+
+    /// Pause before the first message that is not acknowledged is sent again over the same session; it doubles up to a
+    /// minute. Sessions lose nothing, so it hardly matters. Default: 1 s.
+    pub fn retransmit_interval(mut self, interval: Duration) -> Self {
+        self.config.delivery.acked.retransmit = interval.max(Duration::from_millis(1));
+        self
+    }
+
+    /// Adds a label of [causal messages](crate::SendOptions::causal) that this node may send. Messages of other nodes' labels are
+    /// received all the same.
+    pub fn causal_label(mut self, label: impl Into<Arc<str>>) -> Self {
+        self.causal_labels.push(label.into());
+        self
+    }
+
+    /// How long a causal message waits for one of a node without a session. Then that node is given up, and what comes of it
+    /// too late is dropped. A node that is known to have restarted or left is not waited for. Default: 60 s.
+    pub fn causal_patience(mut self, patience: Duration) -> Self {
+        self.config.delivery.causal.patience = patience;
         self
     }
 
@@ -271,6 +301,7 @@ impl Builder {
             mailbox_bytes,
             event_backlog,
             distribution,
+            causal_labels,
         } = self;
         if config.cookie.is_empty() {
             config.cookie = default_cookie().ok_or(StartError::NoCookie)?;
@@ -307,7 +338,7 @@ impl Builder {
         let runtime = Runtime::start(host, identity, config, Box::new(Telling(view.clone())))?;
         let local = runtime.local().clone();
         let distributed = distribution.as_ref();
-        let inner = Inner::new(runtime, registry, view, limits, distributed);
+        let inner = Inner::new(runtime, registry, view, limits, causal_labels, distributed);
         let inner = Arc::new(inner);
         if let (Some(config), Some(gate), Some(threads)) = (distribution, gate, threads) {
             let setup = stock::Setup {

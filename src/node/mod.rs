@@ -7,6 +7,7 @@ pub(crate) mod builder;
 pub(crate) mod call;
 mod complaints;
 mod control;
+mod deliver;
 pub(crate) mod events;
 pub(crate) mod functions;
 pub(crate) mod global;

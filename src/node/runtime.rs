@@ -27,6 +27,7 @@ use crate::connection::listen;
 use crate::connection::session::{CloseReason, Session};
 use crate::connection::stock::StockDesk;
 use crate::connection::tunnel::{Outlets, Tunnels};
+use crate::delivery::{self, Lane};
 use crate::distribution::epmd::EpmdError;
 use crate::distribution::manager::ConnectError;
 use crate::distribution::names::NameError;
@@ -83,6 +84,8 @@ pub struct Config {
     pub reach_idle: Duration,
     /// How broadcasts travel.
     pub broadcast: plumtree::Config,
+    /// Bounds and times of acknowledged and causal messages.
+    pub delivery: delivery::Config,
     /// Where the membership is kept; `None`: nowhere.
     pub data_dir: Option<PathBuf>,
     /// Who serves stock peers that dial; `None`: they are refused.
@@ -126,6 +129,7 @@ impl Config {
             reach_patience: Duration::from_secs(10),
             reach_idle: Duration::from_secs(60),
             broadcast: plumtree::Config::default(),
+            delivery: delivery::Config::default(),
             data_dir: None,
             stock: None,
         }
@@ -212,6 +216,38 @@ pub struct BroadcastView {
     pub lazy: Vec<Arc<str>>,
 }
 
+/// A message that is to be acknowledged.
+pub struct Delivering {
+    /// The node that it goes to.
+    pub to: Arc<str>,
+    /// The stream that it belongs to.
+    pub lane: Lane,
+    /// A [`Parcel`](delivery::Parcel), encoded.
+    pub parcel: Bytes,
+    /// Whether to wait for room.
+    pub wait: bool,
+    /// No other message of the node has it; of one sender's they go up.
+    pub ticket: u64,
+    /// Told when the message is taken, or refused.
+    pub reply: Reply<Result<(), Undeliverable>>,
+}
+
+/// Why a message that is to be acknowledged was not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Undeliverable {
+    /// There is no session with the node, and nothing says that it comes back. `known`: there was one once.
+    Unconnected {
+        /// Whether there has been a session with it.
+        known: bool,
+    },
+    /// There is no room.
+    Busy,
+    /// The sender has withdrawn it, see [`Command::Withdraw`].
+    Withdrawn,
+    /// The node stops.
+    Stopped,
+}
+
 /// Called with the answer to a [`Command`], on the control thread.
 pub type Reply<T> = Box<dyn FnOnce(T) + Send>;
 
@@ -228,6 +264,10 @@ pub enum Command {
     Update(Vec<NodeSpec>, Reply<Result<(), String>>),
     /// Broadcast an encoded term to the processes that are registered under a name, on all other nodes.
     Broadcast(Arc<str>, Bytes, Reply<Result<(), String>>),
+    /// Send a message, and again until it is acknowledged.
+    Deliver(Delivering),
+    /// Whoever waits with such a message under this ticket doesn't want to any longer; the reply says so if it is in time.
+    Withdraw(u64),
     /// To whom this node passes broadcasts of a root on.
     BroadcastView(Arc<str>, Reply<BroadcastView>),
     /// Have the cluster change to the overlay of this name.

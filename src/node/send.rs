@@ -67,7 +67,7 @@ impl<'a> From<&'a Reference> for Destination<'a> {
 }
 
 impl<'a> Destination<'a> {
-    fn node(&self) -> &'a str {
+    pub(crate) fn node(&self) -> &'a str {
         match self {
             Self::Name { node, .. } => node,
             Self::Pid(pid) => &pid.node,
@@ -76,7 +76,7 @@ impl<'a> Destination<'a> {
     }
 
     /// Within its node; `None` for an alias, which frames have no room for.
-    fn at_node(&self) -> Option<Dest<'a>> {
+    pub(crate) fn at_node(&self) -> Option<Dest<'a>> {
         match *self {
             Self::Name { name, .. } => Some(Dest::Name(name)),
             Self::Pid(pid) => Some(pid.into()),
@@ -103,6 +103,10 @@ pub struct SendOptions {
     pub fallback: bool,
     /// Send by the link of Distributed Erlang even if there is a Partisan session with the node.
     pub distribution: bool,
+    /// Keep the message until the other node has delivered it, and send it again over the next session if one breaks.
+    pub ack: bool,
+    /// Keep the causal order of the messages of this label, and their delivery as with `ack`.
+    pub causal: Option<Arc<str>>,
 }
 
 impl SendOptions {
@@ -148,6 +152,35 @@ impl SendOptions {
         self
     }
 
+    /// Has the message acknowledged: it is kept until the other node has delivered it, and sent again, in order, after a session
+    /// with that node has broken. It arrives exactly once if neither node restarts; if the other does, what it has not acknowledged goes to its
+    /// new incarnation, at least once. `Ok` says that the message is kept; the sender waits while
+    /// [`Builder::ack_bytes`](crate::Builder::ack_bytes) are not acknowledged. A node without a session is no error as long as it
+    /// is a member or has been connected.
+    ///
+    /// All such messages to a node by one channel are one stream, whoever sends them and whatever their partition key.
+    /// They keep no order with messages of that channel without acknowledgement.
+    #[must_use]
+    pub fn ack(mut self, ack: bool) -> Self {
+        self.ack = ack;
+        self
+    }
+
+    /// Sends in causal order: no node gets the message before one of the same label that its sender, or whoever had
+    /// a part in its coming about by messages of the label, knew to be on the way there. Acknowledged, too; not for the next
+    /// incarnation of a node that restarts. The label must be one of
+    /// [`Builder::causal_label`](crate::Builder::causal_label); the channel doesn't matter.
+    #[must_use]
+    pub fn causal(mut self, label: impl Into<Arc<str>>) -> Self {
+        self.causal = Some(label.into());
+        self
+    }
+
+    /// Whether the control plane has to see the message.
+    fn is_kept(&self) -> bool {
+        self.ack || self.causal.is_some()
+    }
+
     /// Uses the default channel if there is no channel of the wanted name.
     #[must_use]
     pub fn fallback(mut self) -> Self {
@@ -190,6 +223,9 @@ pub enum SendError {
     /// The message has a part that a peer of a Partisan session need not know.
     #[error("{0}")]
     Foreign(TermError),
+    /// The label of a causal message is not configured here.
+    #[error("{0:?} is no causal label of this node")]
+    UnknownLabel(Arc<str>),
     /// Aliases are no destinations of Partisan sessions.
     #[error("an alias cannot be sent to by a Partisan session")]
     Alias,
@@ -234,6 +270,9 @@ impl Node {
         options: &SendOptions,
     ) -> Result<(), SendError> {
         let to = to.into();
+        if options.is_kept() && *to.node() != *self.name() {
+            return self.deliver(to, term, options, !options.nosuspend).await;
+        }
         let mut attempt = match self.attempt(to, term, options) {
             Ok(Attempt::Done) => return Ok(()),
             Ok(_) if options.nosuspend => return Err(SendError::Busy),
@@ -316,7 +355,7 @@ impl Node {
     }
 
     /// Whether a node that could not be sent to for this reason may yet be reached.
-    fn may_reach(&self, error: &SendError) -> bool {
+    pub(crate) fn may_reach(&self, error: &SendError) -> bool {
         let unlinked = matches!(error, SendError::NotYetConnected | SendError::Disconnected);
         unlinked && self.inner().view.reaches()
     }
@@ -341,7 +380,8 @@ impl Node {
         block_on(self.send_with(to, term, options))
     }
 
-    /// Sends if there is room now, without waiting, whatever the options say.
+    /// Sends if there is room now, without waiting, whatever the options say. An acknowledged message takes the time that the
+    /// control plane needs to answer.
     ///
     /// # Errors
     /// See [`SendError`]; nothing has been sent.
@@ -352,6 +392,9 @@ impl Node {
         options: &SendOptions,
     ) -> Result<(), SendError> {
         let to = to.into();
+        if options.is_kept() && *to.node() != *self.name() {
+            return block_on(self.deliver(to, term, options, false));
+        }
         match self.attempt(to, term, options) {
             Ok(Attempt::Done) => Ok(()),
             Ok(Attempt::NoLink(node)) => {
@@ -483,25 +526,32 @@ impl Node {
         }
     }
 
+    /// Whether the message may go at all.
+    pub(crate) fn sendable(&self, to: Destination<'_>, term: &Term) -> Result<(), SendError> {
+        self.alive()?;
+        let limits = &self.inner().limits;
+        if let Destination::Name { name, .. } = to
+            && !is_free_name(name)
+        {
+            return Err(SendError::BadDestination(name.into()));
+        }
+        if term.skeleton().len() > limits.term.bytes {
+            return Err(SendError::Limit("max_term_bytes"));
+        }
+        if term.len() as u64 > limits.message_bytes {
+            return Err(SendError::Limit("max_message_bytes"));
+        }
+        Ok(())
+    }
+
     fn attempt(
         &self,
         to: Destination<'_>,
         term: &Term,
         options: &SendOptions,
     ) -> Result<Attempt, SendError> {
-        self.alive()?;
+        self.sendable(to, term)?;
         let inner = self.inner();
-        if let Destination::Name { name, .. } = to
-            && !is_free_name(name)
-        {
-            return Err(SendError::BadDestination(name.into()));
-        }
-        if term.skeleton().len() > inner.limits.term.bytes {
-            return Err(SendError::Limit("max_term_bytes"));
-        }
-        if term.len() as u64 > inner.limits.message_bytes {
-            return Err(SendError::Limit("max_message_bytes"));
-        }
         if *to.node() == *inner.processes.registry.identity.node {
             return Ok(self.attempt_here(to, term));
         }

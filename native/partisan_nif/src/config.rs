@@ -142,6 +142,9 @@ impl Start {
         node.switch_overlap = millis(map, "switch_overlap")?;
         node.relay_ttl = get(map, "relay_ttl")?;
         node.relay_direct = get(map, "relay_direct")?;
+        node.delivery.acked.bytes = get(map, "ack_bytes")?;
+        node.delivery.acked.retransmit = millis(map, "retransmit_interval")?;
+        node.delivery.causal.patience = millis(map, "causal_patience")?;
         node.broadcast.announce_delay = millis(map, "announce_delay")?;
         let data_dir: Term<'_> = get(map, "data_dir")?;
         node.data_dir = data_dir

@@ -13,9 +13,10 @@ use std::time::UNIX_EPOCH;
 use partisan::connection::inlet::subject;
 use partisan::connection::outbox::Pressure;
 use partisan::connection::session::Session;
-use partisan::node::runtime::{BroadcastView, Command};
+use partisan::delivery::Lane;
+use partisan::node::runtime::{BroadcastView, Command, Delivering, Undeliverable};
 use partisan::overlay::NodeSpec;
-use partisan::wire::frame::Dest;
+use partisan::wire::frame::{Dest, DestBuf};
 use rustler::{Encoder, Env, LocalPid, NifResult, OwnedEnv, ResourceArc, Term};
 
 mod blob;
@@ -52,6 +53,7 @@ mod atoms {
         any, none, done, more, heavy, undefined, connections, leave, join, update_members, disconnect,
         partisan_control, partisan_parcel, reach, watch, told, joined, broadcast, broadcast_view,
         switch, overlay,
+        deliver, withdraw, timeout, disconnected, not_yet_connected, channel, label,
     }
 }
 
@@ -130,6 +132,21 @@ impl DestTerm {
             serial: word(4),
             creation: word(8),
         })
+    }
+
+    fn into_buf(self) -> DestBuf {
+        match self {
+            Self::Name(name) => DestBuf::Name((*name).into()),
+            Self::Pid {
+                id,
+                serial,
+                creation,
+            } => DestBuf::Pid {
+                id,
+                serial,
+                creation,
+            },
+        }
     }
 
     fn as_dest(&self) -> Dest<'_> {
@@ -287,15 +304,18 @@ fn send_iov<'a>(
     )
 }
 
-/// Makes a term that `erlang:term_to_iovec/1` has encoded ready to be broadcast; see
+/// Makes a term that `erlang:term_to_iovec/1` has encoded ready to be broadcast or kept; see
 /// `partisan_nif:payload/3`.
 #[rustler::nif(schedule = "DirtyCpu")]
 fn payload<'a>(env: Env<'a>, to: Term<'a>, parts: Vec<Term<'a>>, flags: u32) -> Term<'a> {
-    let Ok(name) = config::name(to) else {
+    let Some(dest) = DestTerm::decode(to).map(DestTerm::into_buf) else {
         return (atoms::error(), atoms::badarg()).encode(env);
     };
+    if matches!(&dest, DestBuf::Name(name) if subject(name).is_some()) {
+        return (atoms::error(), atoms::badarg()).encode(env);
+    }
     let parts: Vec<_> = parts.iter().map(|p| p.as_c_arg()).collect();
-    let made = node::with(|running| Payload::new(running, name, &parts, flags));
+    let made = node::with(|running| Payload::new(running, dest, &parts, flags));
     match made.unwrap_or(Err(Outcome::Error("notalive"))) {
         Ok(payload) => (atoms::ok(), ResourceArc::new(payload)).encode(env),
         Err(outcome) => refusal(env, &outcome),
@@ -386,6 +406,66 @@ impl Answer {
     }
 }
 
+/// Answers a sender, whatever becomes of its message.
+struct Kept(Option<Answer>);
+
+impl Kept {
+    fn tell(&mut self, outcome: Result<(), Undeliverable>) {
+        let Some(answer) = self.0.take() else {
+            return;
+        };
+        let why = match outcome {
+            Ok(()) => return answer.send(|env| atoms::ok().encode(env)),
+            Err(Undeliverable::Unconnected { known: true }) => atoms::disconnected(),
+            Err(Undeliverable::Unconnected { known: false }) => atoms::not_yet_connected(),
+            Err(Undeliverable::Busy) => atoms::busy(),
+            Err(Undeliverable::Withdrawn) => atoms::timeout(),
+            Err(Undeliverable::Stopped) => atoms::notalive(),
+        };
+        answer.send(|env| (atoms::error(), why).encode(env));
+    }
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        if let Some(answer) = self.0.take() {
+            // This may be a scheduler, from which nothing can be sent in this way.
+            std::thread::spawn(|| Kept(Some(answer)).tell(Err(Undeliverable::Stopped)));
+        }
+    }
+}
+
+/// `{Node, {channel | label, Name}, Payload, Ticket, Wait}`
+fn delivering(argument: Term<'_>, answer: Answer) -> Result<Delivering, String> {
+    let mut kept = Kept(Some(answer));
+    let (node, (kind, name), payload, ticket, wait) = argument
+        .decode::<(
+            Term<'_>,
+            (rustler::Atom, Term<'_>),
+            ResourceArc<Payload>,
+            u64,
+            bool,
+        )>()
+        .map_err(|_| "a message to deliver is wanted".to_string())?;
+    let name = config::name(name)?;
+    let lane = match kind == atoms::label() {
+        true => Lane::Label(name),
+        false => Lane::Channel(name),
+    };
+    let dest = payload.dest.as_dest();
+    let term = &payload.term;
+    let mut parcel = Vec::with_capacity(term.len() + 300);
+    partisan::delivery::Parcel { dest, term }.encode(&mut parcel);
+    Ok(Delivering {
+        to: config::name(node)?,
+        lane,
+        parcel: parcel.into(),
+        wait,
+        ticket,
+        reply: Box::new(move |outcome| kept.tell(outcome)),
+    })
+}
+
 /// Asks the control thread for something; see `partisan_nif:command/2`.
 #[rustler::nif]
 fn command<'a>(env: Env<'a>, reference: Term<'a>, request: Term<'a>) -> NifResult<Term<'a>> {
@@ -468,11 +548,19 @@ fn parse_command(request: Term<'_>, answer: Answer) -> Result<Command, String> {
         let payload: ResourceArc<Payload> = argument
             .decode()
             .map_err(|_| "what payload/3 has made is wanted".to_string())?;
+        let DestBuf::Name(name) = payload.dest.clone() else {
+            return Err("broadcasts are for names".into());
+        };
         Ok(Command::Broadcast(
-            payload.name.clone(),
+            name,
             payload.term.clone(),
             Box::new(|outcome| answer.outcome(outcome)),
         ))
+    } else if verb == atoms::deliver() {
+        delivering(argument, answer).map(Command::Deliver)
+    } else if verb == atoms::withdraw() {
+        let ticket = argument.decode();
+        Ok(Command::Withdraw(ticket.map_err(|_| "a ticket is wanted")?))
     } else if verb == atoms::broadcast_view() {
         let root = config::name(argument)?;
         Ok(Command::BroadcastView(

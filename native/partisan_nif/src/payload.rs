@@ -1,21 +1,20 @@
-//! What a broadcast carries: a whole term, mapped to the wire's identity once, at its root.
+//! What a broadcast or an acknowledged message carries: a whole term, mapped to the wire's identity once, at its root.
 //!
-//! Every node on the way passes it on as it is, so nothing in it stands out of band.
-
-use std::sync::Arc;
+//! The library keeps it, or passes it on, as it is, so nothing in it stands out of band.
 
 use bytes::Bytes;
-use partisan::limits::MAX_BROADCAST_BYTES;
+use partisan::limits::{MAX_BROADCAST_BYTES, MAX_DELIVERY_BYTES};
+use partisan::wire::frame::DestBuf;
 use partisan::wire::term::{Form, map_out, scan};
 use rustler::sys::ErlNifTerm;
 
 use crate::node::Running;
 use crate::raw;
-use crate::send::{Outcome, PLAIN, refused};
+use crate::send::{KEPT, Outcome, PLAIN, refused};
 
-/// A term for the processes of a name.
+/// A term for a process, or the processes of a name.
 pub(crate) struct Payload {
-    pub(crate) name: Arc<str>,
+    pub(crate) dest: DestBuf,
     pub(crate) term: Bytes,
 }
 
@@ -27,13 +26,21 @@ impl Payload {
     /// take as long as the term is. The caller has had the VM's name read before and after it encoded.
     pub(crate) fn new(
         running: &Running,
-        name: Arc<str>,
+        dest: DestBuf,
         parts: &[ErlNifTerm],
         flags: u32,
     ) -> Result<Self, Outcome> {
         let parts = raw::pin(parts).ok_or(Outcome::Error("badarg"))?;
-        let room = MAX_BROADCAST_BYTES.saturating_sub(2 + name.len());
-        let too_large = || Outcome::Limit("max_broadcast_bytes");
+        let (most, limit) = match flags & KEPT == 0 {
+            true => (MAX_BROADCAST_BYTES, "max_broadcast_bytes"),
+            false => (MAX_DELIVERY_BYTES, "max_delivery_bytes"),
+        };
+        let name = match &dest {
+            DestBuf::Name(name) => name.len(),
+            DestBuf::Pid { .. } => 0,
+        };
+        let room = most.saturating_sub(2 + name);
+        let too_large = || Outcome::Limit(limit);
         if parts.iter().map(Bytes::len).sum::<usize>() > room {
             return Err(too_large());
         }
@@ -55,6 +62,6 @@ impl Payload {
             }
         }
         let term = Bytes::from(term);
-        Ok(Self { name, term })
+        Ok(Self { dest, term })
     }
 }

@@ -22,6 +22,9 @@ pub(crate) const FALLBACK: u32 = 1;
 /// Leave pids and references as they are, whatever the configuration says.
 pub(crate) const PLAIN: u32 = 2;
 
+/// The message is acknowledged; only for payloads.
+pub(crate) const KEPT: u32 = 8;
+
 /// More heap than any term of one walk takes at the receiver.
 const MOST_HEAP: u64 = 4 << 20;
 

@@ -169,8 +169,8 @@ impl<H: Host> Control<H> {
                 .get_or_insert_with(|| self.io.host().thread(ThreadKind::Ordinary)),
             (session, outbox),
             &self.receive,
-            root,
-            (name, reader.rest()),
+            Some(root),
+            (Dest::Name(name), reader.rest()),
         );
         if let Err(why) = delivered
             && self.complaints.is_new(root)

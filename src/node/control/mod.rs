@@ -39,9 +39,11 @@ use crate::overlay::{Contact, Down, MemberChannel, NodeSpec};
 use crate::wire::handshake::Verdict;
 
 use broadcast::Spread;
+use delivery::Deliveries;
 use relay::Relaying;
 
 mod broadcast;
+mod delivery;
 mod overlay;
 mod relay;
 mod setup;
@@ -111,6 +113,7 @@ pub(crate) struct Control<H: Host> {
     members: Vec<NodeSpec>,
     spread: Spread,
     relaying: Relaying,
+    deliveries: Deliveries,
     /// What a broadcast may hold when it is delivered here.
     receive: ReceiveLimits,
     /// What the host keeps for this thread, once it delivers.
@@ -189,10 +192,12 @@ impl<H: Host> Control<H> {
             jitter: config.connection_jitter,
             ..links::Config::new(config.name.clone(), local.instance)
         });
+        let own_id = (own.name.clone(), local.instance);
         let mut this = Self {
             members: vec![own.clone()],
             spread: Spread::new(config.broadcast.clone(), own.name.clone()),
             relaying: Relaying::new(&config, &contact),
+            deliveries: Deliveries::new(config.delivery.clone(), own_id.0, own_id.1),
             receive: config.io.limits.clone(),
             thread: None,
             local,
@@ -263,6 +268,7 @@ impl<H: Host> Control<H> {
             let overlay_tick = at(self.overlay.deadline());
             let broadcast_tick = at(self.spread.deadline());
             let relay_tick = at(self.relaying.deadline());
+            let delivery_tick = at(self.deliveries.deadline());
             tokio::select! {
                 command = commands.recv() => match command {
                     None | Some(Command::Stop) => break,
@@ -284,6 +290,7 @@ impl<H: Host> Control<H> {
                 () = overlay_tick => self.overlay(Input::Tick),
                 Some((to, packet)) = inputs.packets.recv() => self.relayed(to, packet),
                 () = relay_tick => self.relay_tick(),
+                () = delivery_tick => self.delivery_tick(),
                 () = broadcast_tick => self.spread_on(Event::Tick),
                 () = links_tick => self.work.push_back(Work::Links(links::Event::Tick)),
             }
@@ -446,11 +453,13 @@ impl<H: Host> Control<H> {
         });
         self.overlay(Input::LinkUp(name));
         self.do_reach(news);
+        self.delivery_up(&session);
     }
 
     fn session_event(&mut self, event: SessionEvent) {
         let (session, ended) = match event {
             SessionEvent::Room(session) => return self.room(&session),
+            SessionEvent::Line(session, number) => return self.line(&session, number),
             SessionEvent::Alive(session) => (session, None),
             SessionEvent::Ended { session, reason } => (session, Some(reason)),
         };
@@ -472,6 +481,7 @@ impl<H: Host> Control<H> {
         if self.numbers.get(&name) == Some(&number) {
             self.numbers.remove(&name);
             self.forget_backlog(&name);
+            self.delivery_down(&name, session.has_left());
         }
         if matches!(reason, CloseReason::Protocol(_)) {
             tracing::warn!(peer = %name, "session has ended: {reason}");
@@ -517,6 +527,7 @@ impl<H: Host> Control<H> {
                 Subject::Membership => self.overlay(Input::Bytes(from, message.bytes)),
                 Subject::Broadcast => self.broadcast_message(&message.session, &message.bytes),
                 Subject::Relay => self.packet(&message.session, &message.bytes),
+                Subject::Delivery => self.delivery_message(&message.session, &message.bytes),
             }
         }
     }
@@ -544,7 +555,11 @@ impl<H: Host> Control<H> {
                 }
             }
             Command::Remove(name, reply) => {
-                reply(self.ask_overlay(Input::Remove(name)));
+                let outcome = self.ask_overlay(Input::Remove(name.clone()));
+                if outcome.is_ok() {
+                    self.delivery_left(name);
+                }
+                reply(outcome);
             }
             Command::Update(specs, reply) => {
                 reply(self.ask_overlay(Input::UpdateMembers(specs)));
@@ -552,6 +567,8 @@ impl<H: Host> Control<H> {
             Command::Switch(name, reply) => reply(self.ask_overlay(Input::Switch(name))),
             Command::Overlay(reply) => reply(self.overlay.status()),
             Command::Broadcast(name, term, reply) => reply(self.broadcast(&name, &term)),
+            Command::Deliver(sender) => self.accept(sender),
+            Command::Withdraw(ticket) => self.withdraw(ticket),
             Command::BroadcastView(root, reply) => reply(self.spread.view(&root)),
             Command::Members(reply) => reply(self.members.clone()),
             Command::Sessions(reply) => {
@@ -578,6 +595,7 @@ impl<H: Host> Control<H> {
     }
 
     async fn stop(&mut self, mut events: mpsc::UnboundedReceiver<SessionEvent>) {
+        self.delivery_stop();
         self.tasks.shutdown().await;
         self.setups.clear();
         for session in self.sessions.values() {

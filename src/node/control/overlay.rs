@@ -48,6 +48,11 @@ impl<H: Host> Control<H> {
         Ok(())
     }
 
+    /// Whether all nodes are linked with each other, and no other overlay ran until just now.
+    pub(super) fn is_whole(&self) -> bool {
+        matches!(self.shown, Some((_, false))) && self.overlay.is_whole()
+    }
+
     /// Whoever has to know which overlay runs is told if it is another one now.
     fn tell_overlay(&mut self) {
         let now = (self.overlay.status(), !self.overlay.is_whole());
@@ -93,8 +98,9 @@ impl<H: Host> Control<H> {
             Output::NeighborUp(name) => self.spread_on(Event::NeighborUp(name)),
             Output::NeighborDown(name) => self.spread_on(Event::NeighborDown(name)),
             Output::MembersChanged => {
-                self.members = self.overlay.members();
+                let before = std::mem::replace(&mut self.members, self.overlay.members());
                 self.observer.lock().members(&self.members);
+                self.delivery_members(&before);
             }
             Output::Persist(bytes) => {
                 if let Some(store) = &self.store
@@ -109,6 +115,7 @@ impl<H: Host> Control<H> {
                 for session in self.sessions.values() {
                     session.leave();
                 }
+                self.delivery_leave();
                 self.observer.lock().left();
                 for reply in self.leaving.drain(..) {
                     reply(Ok(()));

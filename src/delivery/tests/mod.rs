@@ -1,0 +1,3 @@
+mod codec;
+mod net;
+mod rules;
