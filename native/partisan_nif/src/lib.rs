@@ -452,14 +452,13 @@ fn delivering(argument: Term<'_>, answer: Answer) -> Result<Delivering, String> 
         true => Lane::Label(name),
         false => Lane::Channel(name),
     };
-    let dest = payload.dest.as_dest();
-    let term = &payload.term;
-    let mut parcel = Vec::with_capacity(term.len() + 300);
-    partisan::delivery::Parcel { dest, term }.encode(&mut parcel);
+    let Payload::Kept(parcel) = &*payload else {
+        return Err("it was made to be broadcast".into());
+    };
     Ok(Delivering {
         to: config::name(node)?,
         lane,
-        parcel: parcel.into(),
+        parcel: parcel.clone(),
         wait,
         ticket,
         reply: Box::new(move |outcome| kept.tell(outcome)),
@@ -548,12 +547,12 @@ fn parse_command(request: Term<'_>, answer: Answer) -> Result<Command, String> {
         let payload: ResourceArc<Payload> = argument
             .decode()
             .map_err(|_| "what payload/3 has made is wanted".to_string())?;
-        let DestBuf::Name(name) = payload.dest.clone() else {
-            return Err("broadcasts are for names".into());
+        let Payload::Broadcast(name, term) = &*payload else {
+            return Err("it was made to be kept".into());
         };
         Ok(Command::Broadcast(
-            name,
-            payload.term.clone(),
+            name.clone(),
+            term.clone(),
             Box::new(|outcome| answer.outcome(outcome)),
         ))
     } else if verb == atoms::deliver() {

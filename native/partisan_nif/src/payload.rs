@@ -2,7 +2,10 @@
 //!
 //! The library keeps it, or passes it on, as it is, so nothing in it stands out of band.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
+use partisan::delivery::Parcel;
 use partisan::limits::{MAX_BROADCAST_BYTES, MAX_DELIVERY_BYTES};
 use partisan::wire::frame::DestBuf;
 use partisan::wire::term::{Form, map_out, scan};
@@ -12,10 +15,12 @@ use crate::node::Running;
 use crate::raw;
 use crate::send::{KEPT, Outcome, PLAIN, refused};
 
-/// A term for a process, or the processes of a name.
-pub(crate) struct Payload {
-    pub(crate) dest: DestBuf,
-    pub(crate) term: Bytes,
+/// What a scheduler can hand over without a pass over its bytes.
+pub(crate) enum Payload {
+    /// A term for the processes of a name.
+    Broadcast(Arc<str>, Bytes),
+    /// An encoded [`Parcel`].
+    Kept(Bytes),
 }
 
 #[rustler::resource_impl]
@@ -61,7 +66,15 @@ impl Payload {
                 term = mapped;
             }
         }
-        let term = Bytes::from(term);
-        Ok(Self { dest, term })
+        if flags & KEPT == 0 {
+            return match dest {
+                DestBuf::Name(name) => Ok(Self::Broadcast(name, term.into())),
+                DestBuf::Pid { .. } => Err(Outcome::Error("badarg")),
+            };
+        }
+        let mut parcel = Vec::with_capacity(term.len() + name + 32);
+        let (dest, term) = (dest.as_dest(), &term);
+        Parcel { dest, term }.encode(&mut parcel);
+        Ok(Self::Kept(parcel.into()))
     }
 }
