@@ -141,13 +141,15 @@ fn way<'a>(session: &'a Session, lane: &Lane) -> Option<&'a Arc<Outbox>> {
 }
 
 impl<H: Host> Control<H> {
+    /// Whether the overlay is a full mesh: whoever is a member has a session, or gets one again.
+    fn is_whole(&self) -> bool {
+        self.local.tunnels.is_none()
+    }
+
     /// A user sends a message.
     pub(super) fn accept(&mut self, sender: Delivering) {
         let lasting = self.deliveries.state.knows(&sender.to);
-        let member = || {
-            let whole = self.local.tunnels.is_none();
-            whole && self.members.iter().any(|m| m.name == sender.to)
-        };
+        let member = || self.is_whole() && self.members.iter().any(|m| m.name == sender.to);
         // An order of messages is one of incarnations, and of this node none is known.
         if !lasting && (sender.lane.label().is_some() || !member()) {
             let known = self.new_atoms.contains_key(&sender.to);
@@ -212,7 +214,7 @@ impl<H: Host> Control<H> {
 
     /// Members that are none any longer have left. Only on a full mesh: elsewhere members are neighbours.
     pub(super) fn delivery_members(&mut self, before: &[crate::overlay::NodeSpec]) {
-        if self.local.tunnels.is_some() {
+        if !self.is_whole() {
             return;
         }
         let is_member = |name: &Arc<str>| self.members.iter().any(|m| m.name == *name);
@@ -340,7 +342,7 @@ impl<H: Host> Control<H> {
             }
             Effect::Deliver(from, lane) => self.hand_over(from, lane),
             Effect::Reach(node) => {
-                if self.local.tunnels.is_some() {
+                if !self.is_whole() {
                     self.ask(node, Box::new(|_| ()));
                 }
             }
