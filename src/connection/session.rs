@@ -17,7 +17,6 @@ use tokio::sync::mpsc;
 use crate::connection::inlet::Inlet;
 use crate::connection::outbox::{Outbox, Wake};
 use crate::connection::sync::{AtomicBool, AtomicUsize, Ordering};
-use crate::delivery::Lane;
 use crate::limits;
 use crate::wire::frame;
 use crate::wire::handshake::SessionId;
@@ -74,8 +73,8 @@ pub enum SessionEvent {
     Alive(Arc<Session>),
     /// A message of the control plane that waited for room has been granted it.
     Room(Arc<Session>),
-    /// The same of a stream of acknowledged messages.
-    Line(Arc<Session>, Lane),
+    /// The same of a stream of acknowledged messages, whose wait has this number.
+    Line(Arc<Session>, u64),
 }
 
 /// One connection of a session as `connections/0` shows it.

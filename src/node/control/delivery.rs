@@ -39,8 +39,9 @@ pub(super) struct Deliveries {
     waiting: BTreeMap<u64, Delivering>,
     waiting_bytes: usize,
     waiting_for: HashMap<Arc<str>, usize>,
-    /// Places in the queues of connections.
-    lines: BTreeMap<(Arc<str>, Lane), Ticket>,
+    /// Places in the queues of connections, numbered.
+    lines: BTreeMap<(Arc<str>, Lane), (u64, Ticket)>,
+    waits: u64,
     /// Streams whose first message could not be delivered.
     stuck: BTreeSet<(Arc<str>, Lane)>,
     again: Option<Duration>,
@@ -50,16 +51,16 @@ pub(super) struct Deliveries {
 /// Tells the control plane that a connection has room for a stream.
 struct Line {
     session: Arc<Session>,
-    lane: Lane,
+    number: u64,
     events: mpsc::UnboundedSender<SessionEvent>,
 }
 
 impl Waiter for Line {
     fn wake(&self, why: Wake) {
         if why == Wake::Granted {
-            let (session, lane) = (self.session.clone(), self.lane.clone());
+            let event = SessionEvent::Line(self.session.clone(), self.number);
             // The receiver is gone only when the node has stopped.
-            let _ = self.events.send(SessionEvent::Line(session, lane));
+            let _ = self.events.send(event);
         }
     }
 }
@@ -73,6 +74,7 @@ impl Deliveries {
             waiting_bytes: 0,
             waiting_for: HashMap::new(),
             lines: BTreeMap::new(),
+            waits: 0,
             stuck: BTreeSet::new(),
             again: None,
             room: false,
@@ -267,12 +269,17 @@ impl<H: Host> Control<H> {
     }
 
     /// A connection has room for the next message of a stream.
-    pub(super) fn line(&mut self, session: &Arc<Session>, lane: Lane) {
-        let to = session.peer.node.clone();
-        if !self.session(&to).is_some_and(|s| Arc::ptr_eq(s, session)) {
+    pub(super) fn line(&mut self, session: &Arc<Session>, number: u64) {
+        let to = &session.peer.node;
+        if !self.session(to).is_some_and(|s| Arc::ptr_eq(s, session)) {
             return;
         }
-        if let Some(ticket) = self.deliveries.lines.remove(&(to.clone(), lane.clone())) {
+        let mut lines = self.deliveries.lines.iter();
+        let Some((key, _)) = lines.find(|(_, (n, _))| *n == number) else {
+            return;
+        };
+        let (to, lane) = key.clone();
+        if let Some((_, ticket)) = self.deliveries.lines.remove(&(to.clone(), lane.clone())) {
             self.push_stream(&to, &lane, Some(ticket));
             self.deliver_on();
         }
@@ -371,11 +378,13 @@ impl<H: Host> Control<H> {
             let term = binary_term(|out| message.encode(out));
             let dest = Dest::Name(Subject::Delivery.name());
             let outgoing = Outgoing::of(dest, &term, &[], false);
+            self.deliveries.waits += 1;
+            let number = self.deliveries.waits;
             let pressure = match granted.take() {
                 Some(ticket) => Pressure::Granted(ticket),
                 None => Pressure::Wait(Arc::new(Line {
                     session: session.clone(),
-                    lane: lane.clone(),
+                    number,
                     events: self.events.clone(),
                 })),
             };
@@ -388,7 +397,7 @@ impl<H: Host> Control<H> {
                 }
                 Sent::Waiting(ticket) => {
                     let key = (to.clone(), lane.clone());
-                    self.deliveries.lines.insert(key, ticket);
+                    self.deliveries.lines.insert(key, (number, ticket));
                     return;
                 }
                 // The session ends, and what is not acknowledged goes by the next one.

@@ -543,7 +543,7 @@ impl<H: Host> Control<H> {
     fn session_event(&mut self, event: SessionEvent) {
         let (session, ended) = match event {
             SessionEvent::Room(session) => return self.room(&session),
-            SessionEvent::Line(session, lane) => return self.line(&session, lane),
+            SessionEvent::Line(session, number) => return self.line(&session, number),
             SessionEvent::Alive(session) => (session, None),
             SessionEvent::Ended { session, reason } => (session, Some(reason)),
         };
