@@ -7,7 +7,7 @@
 //! | node | [`node`] | tie the rest together |
 //! | simulator | `sim` (a feature) | run the sans-I/O modules in virtual time |
 //! | runtime | [`connection`], [`distribution`] | sockets, clocks, threads |
-//! | sans-I/O | [`overlay`], [`broadcast`], [`channel`], [`signals`], [`pg`] | nothing but compute |
+//! | sans-I/O | [`overlay`], [`broadcast`], [`delivery`], [`relay`], [`channel`], [`signals`], [`pg`] | nothing but compute |
 //! | wire | [`wire`] | nothing but compute |
 //!
 //! Everything below the runtime takes bytes, time and randomness as arguments and returns what
