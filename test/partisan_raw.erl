@@ -200,16 +200,20 @@ elided(Name, Term, Blobs) ->
 members(Kind, Entries) ->
     membership([<<2, Kind, (length(Entries)):32>> | [entry(E) || E <- lists:sort(Entries)]]).
 
-%% @doc A frame that carries a message of the full mesh, whatever it is.
+%% @doc A frame that carries a message of the full mesh with which a cluster begins, whatever it is.
 -spec membership(iodata()) -> iodata().
 membership(Body) ->
-    control([1, Body]).
+    control([1, 3, <<0:64, 0:64>>, Body]).
 
-%% @doc The frame that comes before the first of them: this node runs a full mesh.
+%% @doc The frames that come before the first of them: who this node is, that its cluster runs the full mesh, and the link.
 -spec greeting(raw()) -> iodata().
 greeting(#{name := Name}) ->
     Overlay = <<"full_mesh">>,
-    control(<<0, 1, (byte_size(Overlay)):16, Overlay/binary, (byte_size(Name)):16, Name/binary, 0, 0>>).
+    [
+        control(<<0, 2, (byte_size(Name)):16, Name/binary, 0, 0>>),
+        control(<<1, 0, 0:64, 0:64, (byte_size(Overlay)):16, Overlay/binary, 0>>),
+        control(<<1, 1, 0:64, 0:64, 1:32>>)
+    ].
 
 control(Body) ->
     Binary = iolist_to_binary(Body),
