@@ -324,7 +324,7 @@ impl<H: Host> Runtime<H> {
             std::thread::Builder::new()
                 .name("partisan-control".into())
                 .spawn(move || {
-                    run(local, io, config, observer, inbox, &started, Some(outlets));
+                    run(local, io, config, observer, inbox, &started, outlets);
                 })
         };
         let failed = |e: StartError| {
@@ -439,7 +439,7 @@ fn run<H: Host>(
     observer: Box<dyn Observer>,
     inbox: mpsc::UnboundedReceiver<Command>,
     started: &Started,
-    outlets: Option<Outlets>,
+    outlets: Outlets,
 ) {
     let runtime = match tokio::runtime::Builder::new_current_thread()
         .enable_all()

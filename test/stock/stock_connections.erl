@@ -38,7 +38,14 @@ reconnect(Node) ->
         Trap =:= ok orelse error(Trap),
         lists:foreach(
             fun(_) ->
-                Linked = spawn(fun() -> link(Puppet), receive after infinity -> ok end end),
+                Self = self(),
+                Linked = spawn(fun() ->
+                    link(Puppet),
+                    Self ! {linked, self()},
+                    receive after infinity -> ok end
+                end),
+                %% The order goes the same way after the link: when it is answered, the link is there.
+                ?await({linked, Linked}, linked),
                 Monitor = order(Puppet, {monitor, Linked}),
                 true = is_reference(Monitor),
                 true = erlang:disconnect_node(Node),

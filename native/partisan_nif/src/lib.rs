@@ -134,21 +134,6 @@ impl DestTerm {
         })
     }
 
-    fn into_buf(self) -> DestBuf {
-        match self {
-            Self::Name(name) => DestBuf::Name((*name).into()),
-            Self::Pid {
-                id,
-                serial,
-                creation,
-            } => DestBuf::Pid {
-                id,
-                serial,
-                creation,
-            },
-        }
-    }
-
     fn as_dest(&self) -> Dest<'_> {
         match self {
             Self::Name(name) => Dest::Name(name),
@@ -308,7 +293,7 @@ fn send_iov<'a>(
 /// `partisan_nif:payload/3`.
 #[rustler::nif(schedule = "DirtyCpu")]
 fn payload<'a>(env: Env<'a>, to: Term<'a>, parts: Vec<Term<'a>>, flags: u32) -> Term<'a> {
-    let Some(dest) = DestTerm::decode(to).map(DestTerm::into_buf) else {
+    let Some(dest) = DestTerm::decode(to).map(|dest| DestBuf::from(dest.as_dest())) else {
         return (atoms::error(), atoms::badarg()).encode(env);
     };
     if matches!(&dest, DestBuf::Name(name) if subject(name).is_some()) {

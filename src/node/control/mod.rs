@@ -148,7 +148,7 @@ impl<H: Host> Control<H> {
         config: Config,
         observer: Arc<Mutex<Box<dyn Observer>>>,
         listeners: Vec<TcpListener>,
-        outlets: Option<Outlets>,
+        outlets: Outlets,
     ) -> Result<Self, StartError> {
         let own = own_spec(&config, &listeners)?;
         let refuse = |what| StartError::Overlay(format!("own specification: bad {what}"));
@@ -180,13 +180,10 @@ impl<H: Host> Control<H> {
         for listener in listeners {
             tasks.spawn(reception.clone().serve(listener));
         }
-        // Without tunnels nothing ever comes out.
-        let mut packets = mpsc::unbounded_channel().1;
-        if let (Some(tunnels), Some(outlets)) = (&local.tunnels, outlets) {
+        if let Some(tunnels) = &local.tunnels {
             tasks.spawn(tunnels.clone().run());
-            tasks.spawn(reception.serve_relayed(outlets.inbound));
-            packets = outlets.packets;
         }
+        tasks.spawn(reception.serve_relayed(outlets.inbound));
         let links = links::State::new(links::Config {
             interval: config.connection_interval,
             jitter: config.connection_jitter,
@@ -237,7 +234,7 @@ impl<H: Host> Control<H> {
                 arrivals,
                 dialled,
                 control,
-                packets,
+                packets: outlets.packets,
                 events,
             }),
         };

@@ -19,7 +19,7 @@
 //! protocol is of our own making.
 
 use std::cmp::Ordering;
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
 use rand::{Rng, RngExt};
@@ -466,11 +466,10 @@ impl<P: Peer> Overlay for Switch<P> {
     }
 
     fn members(&self) -> Vec<P> {
-        let mut members: BTreeMap<P, ()> = BTreeMap::new();
-        let live = [self.old.as_ref().map(|(old, _)| old), Some(&self.current)];
-        for live in live.into_iter().flatten() {
-            members.extend(live.overlay.members().into_iter().map(|p| (p, ())));
-        }
-        members.into_keys().collect()
+        let old = self.old.iter().map(|(old, _)| old);
+        let live = old.chain([&self.current]);
+        let mut members = BTreeSet::new();
+        live.for_each(|live| members.extend(live.overlay.members()));
+        members.into_iter().collect()
     }
 }
