@@ -15,7 +15,7 @@
 -export([listen_addrs/0, channels/0, channel_opts/1, parallelism/0]).
 -export([default_channel/0, default_channel_opts/0]).
 -export([seed/0, seed/1, trace/2]).
--export([overlay/0, overlay/2, overlay_name/1]).
+-export([overlay/0, overlay/2, overlay_name/1, strategy/0, is_steered/0, is_whole/0]).
 -export([send_defaults/0, reaches/0, native/1, bound/1, unbound/0, format_error/1]).
 
 -compile({no_auto_import, [get/1]}).
@@ -33,9 +33,9 @@
 -define(GENERATED, '$generated').
 -define(WARNED, '$warned').
 
-%% Managers and their overlays' names in the native library.
+%% Managers that have an overlay of one kind, with its name in the native library. That of
+%% `partisan_pluggable_peer_service_manager' follows from the membership strategy.
 -define(OVERLAYS, [
-    {partisan_pluggable_peer_service_manager, <<"full_mesh">>},
     {partisan_hyparview_peer_service_manager, <<"hyparview">>},
     {partisan_client_server_peer_service_manager, <<"client_server">>},
     {partisan_static_peer_service_manager, <<"static">>}
@@ -294,30 +294,59 @@ overlay() ->
     case persistent_term:get(?OVERLAY, undefined) of
         undefined ->
             Manager = get(peer_service_manager, ?DEFAULT_PEER_SERVICE_MANAGER),
-            {Manager, Manager =/= ?DEFAULT_PEER_SERVICE_MANAGER};
-        Overlay ->
-            Overlay
+            {Manager, overlay_name(Manager) =/= {ok, <<"full_mesh">>}};
+        {Name, Reaches} ->
+            case lists:keyfind(Name, 2, ?OVERLAYS) of
+                {Manager, _} -> {Manager, Reaches};
+                %% A strategy's, or one that only Rust nodes can be configured with.
+                false -> {?DEFAULT_PEER_SERVICE_MANAGER, Reaches}
+            end
     end.
 
 %% @doc Notes which overlay runs, by its name in the native library.
 -spec overlay(binary(), boolean()) -> ok.
 overlay(Name, Reaches) ->
-    Manager =
-        case lists:keyfind(Name, 2, ?OVERLAYS) of
-            {Known, _} -> Known;
-            %% One that only Rust nodes can be configured with.
-            false -> ?DEFAULT_PEER_SERVICE_MANAGER
-        end,
-    persistent_term:put(?OVERLAY, {Manager, Reaches}),
+    persistent_term:put(?OVERLAY, {Name, Reaches}),
     refresh().
 
 %% @doc The name of a manager's overlay in the native library.
 -spec overlay_name(module()) -> {ok, binary()} | error.
+overlay_name(?DEFAULT_PEER_SERVICE_MANAGER) ->
+    case native_overlay(?DEFAULT_PEER_SERVICE_MANAGER) of
+        full_mesh -> {ok, <<"full_mesh">>};
+        {scamp, _} -> {ok, <<"scamp">>};
+        {steered, Name} -> {ok, Name}
+    end;
 overlay_name(Manager) ->
     case lists:keyfind(Manager, 1, ?OVERLAYS) of
         {_, Name} -> {ok, Name};
         false -> error
     end.
+
+%% @doc The user's membership strategy; `undefined' if one is configured that the native library has itself.
+-spec strategy() -> module() | undefined.
+strategy() ->
+    case get(membership_strategy, ?DEFAULT_MEMBERSHIP_STRATEGY) of
+        partisan_full_membership_strategy -> undefined;
+        partisan_scamp_v1_membership_strategy -> undefined;
+        partisan_scamp_v2_membership_strategy -> undefined;
+        Strategy -> Strategy
+    end.
+
+%% @doc Whether the overlay that runs is that of the user's membership strategy.
+-spec is_steered() -> boolean().
+is_steered() ->
+    Own = overlay_name(?DEFAULT_PEER_SERVICE_MANAGER),
+    strategy() =/= undefined andalso
+        case persistent_term:get(?OVERLAY, undefined) of
+            undefined -> get(peer_service_manager) =:= ?DEFAULT_PEER_SERVICE_MANAGER;
+            {Name, _} -> {ok, Name} =:= Own
+        end.
+
+%% @doc Whether the configured overlay links all nodes with each other.
+-spec is_whole() -> boolean().
+is_whole() ->
+    overlay_name(get(peer_service_manager)) =:= {ok, <<"full_mesh">>}.
 
 %% @doc Own name, default flags and default options of a send; `undefined' before `init/0'.
 -spec send_defaults() -> send_defaults() | undefined.
@@ -414,6 +443,7 @@ bound(Addrs) ->
 -spec unbound() -> ok.
 unbound() ->
     _ = persistent_term:erase(?KEY(?BOUND)),
+    _ = persistent_term:erase(?OVERLAY),
     ok.
 
 %% @doc The configuration in the native library's form. `Owner' gets the node's events.
@@ -474,8 +504,8 @@ native(Owner, Cookie) ->
         max_new_atoms => get(max_new_atoms),
         periodic_interval => get(periodic_interval),
         fanout => get(fanout),
-        overlay => overlay(get(peer_service_manager)),
-        other_overlays => [overlay(Manager) || {Manager, _} <- ?OVERLAYS, Manager =/= get(peer_service_manager)],
+        overlay => native_overlay(get(peer_service_manager)),
+        other_overlays => [native_overlay(Other) || Other <- managers() -- [get(peer_service_manager)]],
         switch_overlap => get(switch_overlap),
         relay_ttl => get(relay_ttl),
         relay_direct => get(relay_direct),
@@ -486,13 +516,21 @@ native(Owner, Cookie) ->
         data_dir => data_dir()
     }.
 
-overlay(partisan_pluggable_peer_service_manager) ->
-    full_mesh;
-overlay(partisan_static_peer_service_manager) ->
+managers() ->
+    [?DEFAULT_PEER_SERVICE_MANAGER | [Manager || {Manager, _} <- ?OVERLAYS]].
+
+native_overlay(partisan_pluggable_peer_service_manager) ->
+    case get(membership_strategy, ?DEFAULT_MEMBERSHIP_STRATEGY) of
+        partisan_full_membership_strategy -> full_mesh;
+        partisan_scamp_v1_membership_strategy -> {scamp, get(scamp_c)};
+        partisan_scamp_v2_membership_strategy -> {scamp, get(scamp_c)};
+        Strategy -> {steered, <<"strategy:", (atom_to_binary(Strategy))/binary>>}
+    end;
+native_overlay(partisan_static_peer_service_manager) ->
     static;
-overlay(partisan_client_server_peer_service_manager) ->
+native_overlay(partisan_client_server_peer_service_manager) ->
     {client_server, get(tag), get(server_links)};
-overlay(partisan_hyparview_peer_service_manager) ->
+native_overlay(partisan_hyparview_peer_service_manager) ->
     Options = get(hyparview),
     #{
         %% The native library's view has only others in it.

@@ -65,6 +65,11 @@ type(peer_service_manager) -> one_of([
     partisan_client_server_peer_service_manager,
     partisan_static_peer_service_manager
 ]);
+type(membership_strategy) -> {fun strategy/1, "a module that has the callbacks of partisan_membership_strategy"};
+type(membership_strategy_tracing) -> boolean();
+type(periodic_enabled) -> boolean();
+%% src/limits.rs.
+type(scamp_c) -> integer(0, 16);
 type(tag) -> one_of([undefined, client, server]);
 type(server_links) -> integer(1, 64);
 type(fanout) -> integer(1, 1000);
@@ -140,6 +145,18 @@ is_listen_addrs([_ | _] = Addrs) ->
 is_channels(Channels) ->
     _ = partisan_util:channels(Channels, ?PARALLELISM),
     Channels.
+
+%% Built in, by the names that lasp-lang/partisan gave them, or the user's.
+strategy(Strategy) when
+    Strategy =:= partisan_full_membership_strategy;
+    Strategy =:= partisan_scamp_v1_membership_strategy;
+    Strategy =:= partisan_scamp_v2_membership_strategy
+->
+    Strategy;
+strategy(Strategy) when is_atom(Strategy) ->
+    {module, Strategy} = code:ensure_loaded(Strategy),
+    [true = erlang:function_exported(Strategy, F, A) || {F, A} <- partisan_membership_strategy:required()],
+    Strategy.
 
 forward_options(Options) when is_map(Options) -> Options;
 forward_options(Options) when is_list(Options) -> proplists:to_map(Options).
@@ -245,6 +262,10 @@ defaults() ->
         connection_ping => ping_defaults(),
         periodic_interval => ?PERIODIC_INTERVAL,
         peer_service_manager => ?DEFAULT_PEER_SERVICE_MANAGER,
+        membership_strategy => ?DEFAULT_MEMBERSHIP_STRATEGY,
+        membership_strategy_tracing => false,
+        periodic_enabled => true,
+        scamp_c => 4,
         hyparview => hyparview_defaults(),
         relay_ttl => 32,
         switch_overlap => 20000,
@@ -290,11 +311,8 @@ defaults() ->
 -spec later_defaults() -> #{atom() => term()}.
 later_defaults() ->
     #{
-        membership_strategy => ?DEFAULT_MEMBERSHIP_STRATEGY,
         membership_binary_compression => true,
-        membership_strategy_tracing => false,
         gossip => true,
-        periodic_enabled => true,
         disable_fast_forward => false,
         disable_fast_receive => false,
         egress_delay => 0,
@@ -319,7 +337,6 @@ later_unset() ->
         remote_ref_as_uri,
         tree_refresh,
         redelivery_interval,
-        scamp_c,
         distance_interval,
         acceptor_pool_size,
         persist_state,

@@ -61,7 +61,11 @@
     | {withdraw, Ticket :: pos_integer()}
     | {broadcast_view, Root :: node()}
     | {reach, node()}
-    | {watch, node(), boolean()}.
+    | {remember, spec()}
+    | {watch, node(), boolean()}
+    | {switch, Overlay :: binary()}
+    | {steer, Overlay :: binary(), [spec()]}
+    | overlay.
 
 %% @doc Loads the library from the application's `priv' directory. Does nothing if it is loaded.
 -spec load() -> ok | {error, Reason :: binary()}.
@@ -152,7 +156,7 @@ settle(_NetKernel) ->
     not_loaded(ok).
 
 %% @doc Asks the control plane for something; the answer comes as the message `{Ref, Result}'.
-%% `told', `watch' and `withdraw' have none, nor has what is asked with `none'. An error if the node is stopped.
+%% `told', `watch', `remember' and `withdraw' have none, nor has what is asked with `none'. An error if the node is stopped.
 -spec command(reference() | none, command()) -> ok | {error, notalive}.
 command(_Ref, _Command) ->
     not_loaded(ok).

@@ -18,6 +18,7 @@
 -export([cast_message/2, cast_message/3, cast_message/4]).
 -export([broadcast/1, broadcast_peers/1]).
 -export([switch/1, overlay/0]).
+-export([attach_strategy/1, steer/1, left_by_strategy/0]).
 -export([reserve/1, partitions/0, inject_partition/2, resolve_partition/1]).
 -export([init/1, handle_call/3, handle_cast/2, handle_info/2, terminate/2]).
 
@@ -48,7 +49,9 @@
     %% Nodes among them that have granted the join.
     granted = #{} :: #{node() => true},
     %% Whether the members are those of the whole cluster, and not only neighbours.
-    whole = true :: boolean()
+    whole = true :: boolean(),
+    %% The process that runs the user's membership strategy, if there is one.
+    strategy :: undefined | pid()
 }).
 
 -type answer() :: pass | names | specs | connections | peers | {member, node()} | {sync_join, node()}.
@@ -75,6 +78,28 @@ switch(Manager) ->
 overlay() ->
     {Overlay, Epoch, Old} = call({command, overlay, pass}),
     {ok, #{overlay => Overlay, epoch => Epoch, until_switched => Old}}.
+
+%% @private The process that runs the membership strategy hears of nodes from now on. Whether its overlay runs.
+-spec attach_strategy(pid()) -> boolean().
+attach_strategy(Pid) ->
+    call({attach_strategy, Pid}).
+
+%% @private The members that the membership strategy wants.
+-spec steer([partisan:node_spec()]) -> ok | {error, term()}.
+steer(Members) ->
+    {ok, Name} = partisan_config:overlay_name(?MODULE),
+    call({command, {steer, Name, lists:map(fun partisan_util:to_native/1, with_own(Members))}, pass}).
+
+%% An empty list would mean nothing.
+with_own(Members) ->
+    #{name := Own} = Spec = partisan:node_spec(),
+    [Spec | [Member || #{name := Name} = Member <- Members, Name =/= Own]].
+
+%% @private The membership strategy has found out that the others have removed this node.
+-spec left_by_strategy() -> ok.
+left_by_strategy() ->
+    _ = call({command, leave, pass}),
+    ok.
 
 %% @doc The names of the members, this node among them, sorted.
 -spec members() -> {ok, [node()]}.
@@ -103,8 +128,15 @@ update_members(Specs) when is_list(Specs) ->
      || Spec <- lists:map(fun partisan_util:node_spec/1, Specs),
         maps:get(name, Spec) =/= maps:get(name, Own)
     ],
-    Native = lists:map(fun partisan_util:to_native/1, [Own | Others]),
-    call({command, {update_members, Native}, pass}).
+    case partisan_config:is_steered() of
+        true ->
+            Joining = partisan_membership_strategy_host:update_members([Own | Others]),
+            Results = [join(Spec) || Spec <- Joining],
+            hd([Error || {error, _} = Error <- Results] ++ [ok]);
+        false ->
+            Native = lists:map(fun partisan_util:to_native/1, [Own | Others]),
+            call({command, {update_members, Native}, pass})
+    end.
 
 %% @doc See `partisan_peer_service:join/1'.
 -spec join(map()) -> ok | {error, term()}.
@@ -126,6 +158,7 @@ join(Given, Answer) ->
 %% @doc See `partisan_peer_service:leave/0'.
 -spec leave() -> ok | {error, term()}.
 leave() ->
+    _ = partisan_config:is_steered() andalso partisan_membership_strategy_host:leave(),
     call({command, leave, pass}).
 
 %% @doc See `partisan_peer_service:leave/1'.
@@ -133,9 +166,10 @@ leave() ->
 leave(#{name := Node}) ->
     leave(Node);
 leave(Node) when is_atom(Node) ->
-    case partisan:node() of
-        Node -> leave();
-        _ -> call({command, {leave, Node}, pass})
+    case {partisan:node(), partisan_config:is_steered()} of
+        {Node, _} -> leave();
+        {_, true} -> partisan_membership_strategy_host:leave(Node);
+        {_, false} -> call({command, {leave, Node}, pass})
     end.
 
 %% @doc See `partisan_peer_service:connections/0'.
@@ -330,8 +364,7 @@ init([]) ->
             ok = partisan_config:bound(
                 lists:usort([#{ip => Ip, port => Port} || {Ip, Port} <- Addrs])
             ),
-            Whole = partisan_config:get(peer_service_manager, ?MODULE) =:= ?MODULE,
-            {ok, #state{members = [partisan:node_spec()], whole = Whole}};
+            {ok, #state{members = [partisan:node_spec()], whole = partisan_config:is_whole()}};
         {error, Reason} ->
             Text = partisan_config:format_error(Reason),
             logger:error("partisan does not start: ~ts", [Text], #{application => partisan}),
@@ -355,6 +388,8 @@ handle_call({callback, Callback}, _, #state{callbacks = Callbacks} = State) ->
     Changed = State#state{callbacks = Callbacks ++ [Callback]},
     watch(Callback#callback.node, Changed),
     {reply, ok, Changed};
+handle_call({attach_strategy, Pid}, _, State) ->
+    {reply, partisan_config:is_steered(), State#state{strategy = Pid}};
 handle_call({spec_of, Node}, _, #state{up = Up, members = Members} = State) ->
     Known = [Spec || #{name := Name} = Spec <- Members, Name =:= Node],
     Reply =
@@ -411,6 +446,11 @@ handle_info({partisan_log, Level, Text}, State) ->
 handle_info({Ref, Result}, #state{commands = Commands} = State) when is_map_key(Ref, Commands) ->
     {{From, Answer}, Rest} = maps:take(Ref, Commands),
     {noreply, answer(Answer, Result, From, State#state{commands = Rest})};
+handle_info({strategy_joined, Node, ok}, State) ->
+    {noreply, joined_partial(Node, State)};
+handle_info({strategy_joined, Node, {error, _} = Error}, #state{joining = Joining} = State) ->
+    joined(maps:get(Node, Joining, []), Error),
+    {noreply, State#state{joining = maps:remove(Node, Joining)}};
 handle_info({'DOWN', _, process, Pid, _}, #state{monitors = Monitors} = State) ->
     Changed = State#state{monitors = partisan_node_monitors:gone(Pid, Monitors)},
     Watched = partisan_node_monitors:nodes(Monitors),
@@ -441,6 +481,7 @@ event({up, Node, Native}, #state{up = Up, monitors = Monitors} = State) ->
     Spec = partisan_util:from_native(Native),
     run_callbacks(up, Spec, State),
     watch(Node, State),
+    tell_strategy({up, Spec}, State),
     settle_joins(State#state{
         up = Up#{Node => Spec}, monitors = partisan_node_monitors:up(Node, Monitors)
     });
@@ -451,18 +492,22 @@ event({down, Node, _Reason}, State) ->
     Told;
 event({overlay, Name, _Epoch, Old, Reaches}, State) ->
     ok = partisan_config:overlay(Name, Reaches),
+    tell_strategy({overlay, partisan_config:is_steered()}, State),
     State#state{whole = Name =:= <<"full_mesh">> andalso Old =:= undefined};
 event({members, Natives}, #state{whole = false, up = Up} = State) ->
     %% Who is no neighbour any longer, or not yet, is none the less joined.
     Members = lists:sort([partisan_util:from_native(Native) || Native <- Natives]),
     Members =:= State#state.members orelse partisan_peer_service_events:update(Members),
     State#state{members = Members, up = refresh(Members, Up)};
-event({joined, Node}, #state{whole = false, joining = Joining, granted = Granted} = State) ->
-    joined(maps:get(Node, Joining, []), ok),
-    %% One that was a neighbour already is joined before the command is answered.
-    Asked = lists:any(fun({_, Answer}) -> Answer =:= {sync_join, Node} end, maps:values(State#state.commands)),
-    Early = maps:from_list([{Node, true} || Asked]),
-    State#state{joining = maps:remove(Node, Joining), granted = maps:merge(Granted, Early)};
+event({joined, Node}, #state{whole = false} = State) ->
+    case State#state.strategy =/= undefined andalso partisan_config:is_steered() of
+        true ->
+            %% It is joined when the strategy has heard of it.
+            tell_strategy({joined, Node}, State),
+            State;
+        false ->
+            joined_partial(Node, State)
+    end;
 event({members, Natives}, #state{members = Before, joining = Joining} = State) ->
     case lists:sort([partisan_util:from_native(Native) || Native <- Natives]) of
         Before ->
@@ -485,6 +530,7 @@ event({joined, Node}, #state{joining = Joining, granted = Granted} = State) when
 ->
     settle_joins(State#state{granted = Granted#{Node => true}});
 event(left, #state{joining = Joining} = State) ->
+    tell_strategy(left, State),
     joined(lists:append(maps:values(Joining)), {error, left}),
     State#state{joining = #{}, granted = #{}};
 event({failed, Why}, _State) ->
@@ -492,9 +538,24 @@ event({failed, Why}, _State) ->
 event(_, State) ->
     State.
 
+%% On a partial overlay a join ends with the link.
+joined_partial(Node, #state{joining = Joining, granted = Granted} = State) ->
+    joined(maps:get(Node, Joining, []), ok),
+    %% One that was a neighbour already is joined before the command is answered.
+    Asked = lists:any(fun({_, Answer}) -> Answer =:= {sync_join, Node} end, maps:values(State#state.commands)),
+    Early = maps:from_list([{Node, true} || Asked]),
+    State#state{joining = maps:remove(Node, Joining), granted = maps:merge(Granted, Early)}.
+
+tell_strategy(_, #state{strategy = undefined}) ->
+    ok;
+tell_strategy(Event, #state{strategy = Pid}) ->
+    Pid ! {partisan_strategy_event, Event},
+    ok.
+
 tell_down(Node, #state{up = Up, monitors = Monitors} = State) ->
     case maps:take(Node, Up) of
         {Spec, Rest} ->
+            tell_strategy({down, Node}, State),
             run_callbacks(down, Spec, State),
             State#state{up = Rest, monitors = partisan_node_monitors:down(Node, Monitors)};
         error ->

@@ -26,7 +26,7 @@ init([]) ->
     ] ++ [inbox(Name) || Name <- partisan_inbox:names()] ++ [
         %% Closing connections in order takes its time.
         (worker(partisan_pluggable_peer_service_manager))#{shutdown => 30000}
-    ],
+    ] ++ [worker(partisan_membership_strategy_host) || partisan_config:strategy() =/= undefined],
     {ok, {Flags, Children}}.
 
 inbox(Name) ->

@@ -412,6 +412,23 @@ impl Node {
         self.change(|reply| Command::Switch(name, reply)).await
     }
 
+    /// Says whom this node is to keep links with, on an overlay that is [steered](crate::OverlayConfig::Steered) under
+    /// this name; others are not touched. Nodes that steer by another node's list keep their links with this one.
+    /// `members` replaces what was said before; one without addresses is reached over other nodes, or waits.
+    ///
+    /// A node that has [joined](Self::join) another keeps the link until this is called after [`NodeEvent::Up`].
+    ///
+    /// # Errors
+    /// If a specification is none that other nodes would accept, there are too many, or the node has stopped.
+    pub async fn steer(&self, overlay: &str, members: Vec<NodeSpec>) -> Result<(), ClusterError> {
+        let overlay = overlay.to_owned();
+        // An empty list would mean nothing; the own node in it does no harm.
+        let mut members = members;
+        members.push(self.spec().clone());
+        self.change(|reply| Command::Steer(overlay, members, reply))
+            .await
+    }
+
     /// Which overlay runs here.
     ///
     /// # Errors

@@ -9,6 +9,7 @@ use crate::overlay::hyparview::{self, HyParView};
 use crate::overlay::membership::Membership;
 use crate::overlay::scamp::{self, Scamp};
 use crate::overlay::static_topology::Static;
+use crate::overlay::steered::Steered;
 use crate::overlay::switch::{self, Choice, Opaque, Switch};
 use crate::overlay::{Contact, Overlay, full_mesh};
 
@@ -32,6 +33,9 @@ pub enum OverlayConfig {
     /// Links with exactly those nodes that one end has joined; see
     /// [`static_topology`](crate::overlay::static_topology).
     Static,
+    /// Links with exactly those nodes that a policy lists, which runs elsewhere and has this name; see
+    /// [`steered`](crate::overlay::steered). Nodes whose policies have different names refuse each other.
+    Steered(&'static str),
     /// One of the user's own; see [`OverlayConfig::custom`].
     #[doc(hidden)]
     Custom(&'static str, Arc<Make>),
@@ -64,7 +68,7 @@ impl OverlayConfig {
             Self::Scamp(_) => "scamp",
             Self::ClientServer(_) => "client_server",
             Self::Static => "static",
-            Self::Custom(name, _) => name,
+            Self::Steered(name) | Self::Custom(name, _) => name,
         }
     }
 
@@ -93,6 +97,7 @@ impl OverlayConfig {
                 Box::new(move |own| Box::new(ClientServer::new(config.clone(), own)))
             }
             Self::Static => Box::new(|own| Box::new(Static::new(own))),
+            Self::Steered(_) => Box::new(|own| Box::new(Steered::new(own))),
             Self::Custom(_, make) => Box::new(move |own| make(own)),
         };
         Choice {

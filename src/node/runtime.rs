@@ -262,6 +262,8 @@ pub enum Command {
     Remove(Arc<str>, Reply<Result<(), String>>),
     /// Have exactly these members.
     Update(Vec<NodeSpec>, Reply<Result<(), String>>),
+    /// What the policy of a steered overlay, which has this name, wants.
+    Steer(String, Vec<NodeSpec>, Reply<Result<(), String>>),
     /// Broadcast an encoded term to the processes that are registered under a name, on all other nodes.
     Broadcast(Arc<str>, Bytes, Reply<Result<(), String>>),
     /// Send a message, and again until it is acknowledged.
@@ -282,6 +284,8 @@ pub enum Command {
     Disconnect(Arc<str>, Reply<bool>),
     /// On a partial overlay: get a session with this node; whether there is one now.
     Reach(Arc<str>, Reply<bool>),
+    /// Where a node listens, for when it is to be reached.
+    Remember(NodeSpec),
     /// On a partial overlay: keep a session with this node until it is down, or no longer.
     Watch(Arc<str>, bool),
     /// Everybody has been told that the session with this node is down; see

@@ -52,6 +52,8 @@ pub enum Input {
     Loaded(Vec<u8>),
     /// See [`Switch::switch`].
     Switch(String),
+    /// See [`Switch::steer`].
+    Steer(String, Vec<NodeSpec>),
 }
 
 /// What the runtime is to do, in order.
@@ -122,6 +124,10 @@ impl Membership {
         let mut effects = Vec::new();
         let outcome = match input {
             Input::Switch(name) => self.switch.switch(now, &name, rng, &mut effects),
+            Input::Steer(name, specs) => {
+                let peers = contacts(specs)?;
+                self.switch.steer(now, &name, peers, rng, &mut effects)
+            }
             input => match self.event(input, outputs)? {
                 Some(event) => self.switch.handle(now, event, rng, &mut effects),
                 None => Ok(()),
@@ -213,19 +219,11 @@ impl Membership {
     }
 
     fn event(&mut self, input: Input, outputs: &mut Vec<Output>) -> Result<Option<Happens>, Error> {
-        let contact = |spec: NodeSpec| {
-            let name = spec.name.clone();
-            let refused = |what| Error::Refused(contract::Error::Spec { name, what });
-            Contact::new(spec).map_err(refused)
-        };
         Ok(Some(match input {
             Input::Join(spec) => Event::Join(contact(spec)?),
             Input::Leave => Event::Leave,
             Input::Remove(name) => Event::Remove(Contact::named(name)),
-            Input::UpdateMembers(specs) => {
-                let contacts: Result<Vec<_>, _> = specs.into_iter().map(contact).collect();
-                Event::UpdateMembers(contacts?)
-            }
+            Input::UpdateMembers(specs) => Event::UpdateMembers(contacts(specs)?),
             Input::LinkUp(name) => {
                 outputs.push(Output::Send(name.clone(), self.hello()));
                 self.linked.insert(name, None);
@@ -241,9 +239,19 @@ impl Membership {
             Input::Bytes(from, bytes) => return self.read(&from, &bytes),
             Input::Tick => Event::Tick,
             Input::Loaded(bytes) => Event::Loaded(bytes),
-            Input::Switch(_) => return Ok(None),
+            Input::Switch(_) | Input::Steer(..) => return Ok(None),
         }))
     }
+}
+
+fn contact(spec: NodeSpec) -> Result<Contact, Error> {
+    let name = spec.name.clone();
+    let refused = |what| Error::Refused(contract::Error::Spec { name, what });
+    Contact::new(spec).map_err(refused)
+}
+
+fn contacts(specs: Vec<NodeSpec>) -> Result<Vec<Contact>, Error> {
+    specs.into_iter().map(contact).collect()
 }
 
 fn read_hello(reader: &mut Reader<'_>) -> Result<Contact, DecodeError> {

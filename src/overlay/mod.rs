@@ -16,6 +16,7 @@ pub mod hyparview;
 pub mod membership;
 pub mod scamp;
 pub mod static_topology;
+pub mod steered;
 pub mod switch;
 
 pub use contact::{Contact, MAX_ADDRS};

@@ -1,18 +1,19 @@
 //! The configuration that Erlang hands over, already validated there; see `partisan_config`.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use partisan::connection::io::{self, Liveness};
 use partisan::connection::receive::ReceiveLimits;
 use partisan::node::overlay::OverlayConfig;
 use partisan::node::runtime::Config;
 use partisan::overlay::client_server::{self, Tag};
 use partisan::overlay::hyparview::XBotConfig;
-use partisan::overlay::{MemberChannel, NodeSpec, hyparview};
+use partisan::overlay::{MemberChannel, NodeSpec, hyparview, scamp};
 use partisan::wire::hello::ChannelSpec;
 use partisan::wire::term::{RefFormat, TermLimits};
 use rustler::{Atom, Binary, Decoder, Env, LocalPid, NifResult, Term};
@@ -72,7 +73,20 @@ fn channels(terms: Vec<ChannelTerm<'_>>) -> Result<Vec<ChannelSpec>, String> {
         .collect()
 }
 
-/// `full_mesh`, `static`, `{client_server, Tag, Links}`, or the settings of HyParView.
+/// One copy of each name of a policy. There are as many as the user has configured.
+fn interned(name: &str) -> &'static str {
+    static NAMES: Mutex<BTreeSet<&'static str>> = Mutex::new(BTreeSet::new());
+    let mut names = NAMES.lock();
+    if let Some(known) = names.get(name) {
+        return known;
+    }
+    let kept: &'static str = Box::leak(name.into());
+    names.insert(kept);
+    kept
+}
+
+/// `full_mesh`, `static`, `{scamp, Copies}`, `{steered, Name}`, `{client_server, Tag, Links}`, or the settings of
+/// HyParView.
 fn overlay(term: Term<'_>) -> Result<OverlayConfig, String> {
     if term.is_atom() {
         return match term.atom_to_string().unwrap_or_default().as_str() {
@@ -80,6 +94,15 @@ fn overlay(term: Term<'_>) -> Result<OverlayConfig, String> {
             "static" => Ok(OverlayConfig::Static),
             other => Err(format!("there is no overlay {other}")),
         };
+    }
+    if let Ok((_, copies)) = term.decode::<(Atom, usize)>() {
+        return Ok(OverlayConfig::Scamp(scamp::Config {
+            copies,
+            ..scamp::Config::default()
+        }));
+    }
+    if let Ok((_, name)) = term.decode::<(Atom, &str)>() {
+        return Ok(OverlayConfig::Steered(interned(name)));
     }
     if let Ok((_, tag, links)) = term.decode::<(Atom, Term<'_>, usize)>() {
         return Ok(OverlayConfig::ClientServer(client_server::Config {

@@ -52,7 +52,7 @@ mod atoms {
         listen_addrs, members, name, notalive, ok, partisan_event, slow, true_ = "true", up, wait,
         any, none, done, more, heavy, undefined, connections, leave, join, update_members, disconnect,
         partisan_control, partisan_parcel, reach, watch, told, joined, broadcast, broadcast_view,
-        switch, overlay,
+        switch, steer, remember, overlay,
         deliver, withdraw, timeout, disconnected, not_yet_connected, channel, label,
     }
 }
@@ -501,6 +501,15 @@ fn parse_command(request: Term<'_>, answer: Answer) -> Result<Command, String> {
     {
         return Ok(Command::Watch(config::name(node)?, on));
     }
+    if let Ok((verb, name, terms)) = request.decode::<(rustler::Atom, String, Vec<Term<'_>>)>()
+        && verb == atoms::steer()
+    {
+        return Ok(Command::Steer(
+            name,
+            decode_specs(terms)?,
+            Box::new(|outcome| answer.outcome(outcome)),
+        ));
+    }
     let (verb, argument) = request
         .decode::<(rustler::Atom, Term<'_>)>()
         .map_err(|_| "unknown command".to_string())?;
@@ -520,12 +529,8 @@ fn parse_command(request: Term<'_>, answer: Answer) -> Result<Command, String> {
         let terms: Vec<Term<'_>> = argument
             .decode()
             .map_err(|_| "a list of specifications is wanted".to_string())?;
-        let specs = terms
-            .into_iter()
-            .map(decode_spec)
-            .collect::<Result<_, _>>()?;
         Ok(Command::Update(
-            specs,
+            decode_specs(terms)?,
             Box::new(|outcome| answer.outcome(outcome)),
         ))
     } else if verb == atoms::broadcast() {
@@ -572,6 +577,8 @@ fn parse_command(request: Term<'_>, answer: Answer) -> Result<Command, String> {
             name,
             Box::new(|up: bool| answer.send(|env| up.encode(env))),
         ))
+    } else if verb == atoms::remember() {
+        Ok(Command::Remember(decode_spec(argument)?))
     } else if verb == atoms::told() {
         Ok(Command::Told(config::name(argument)?))
     } else if verb == atoms::disconnect() {
@@ -583,6 +590,10 @@ fn parse_command(request: Term<'_>, answer: Answer) -> Result<Command, String> {
     } else {
         Err("unknown command".into())
     }
+}
+
+fn decode_specs(terms: Vec<Term<'_>>) -> Result<Vec<NodeSpec>, String> {
+    terms.into_iter().map(decode_spec).collect()
 }
 
 /// `{Node, Channel, Index, Ip, Port, Nanoseconds}` for each connection.

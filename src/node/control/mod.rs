@@ -561,6 +561,9 @@ impl<H: Host> Control<H> {
             Command::Update(specs, reply) => {
                 reply(self.ask_overlay(Input::UpdateMembers(specs)));
             }
+            Command::Steer(name, specs, reply) => {
+                reply(self.ask_overlay(Input::Steer(name, specs)));
+            }
             Command::Switch(name, reply) => reply(self.ask_overlay(Input::Switch(name))),
             Command::Overlay(reply) => reply(self.overlay.status()),
             Command::Broadcast(name, term, reply) => reply(self.broadcast(&name, &term)),
@@ -585,6 +588,7 @@ impl<H: Host> Control<H> {
                 reply(session.is_some());
             }
             Command::Reach(name, reply) => self.ask(name, reply),
+            Command::Remember(spec) => self.remember(&spec),
             Command::Watch(name, on) => self.reach(reach::Event::Watch(name, on)),
             Command::Told(name) => self.told(name),
             Command::Stop => {}

@@ -186,6 +186,30 @@ impl<P: Peer> Switch<P> {
         self.settle(now, rng, effects)
     }
 
+    /// Tells one overlay whose members a policy decides ([`steered`](crate::overlay::steered)) whom that wants. Nothing
+    /// happens unless it runs: the others know their members themselves.
+    ///
+    /// # Errors
+    /// Those of [`Event::UpdateMembers`].
+    pub fn steer(
+        &mut self,
+        now: Duration,
+        name: &str,
+        peers: Vec<P>,
+        rng: &mut dyn Rng,
+        effects: &mut Effects<Self>,
+    ) -> Result<(), Error> {
+        let status = self.status();
+        if status.until_switched == Some(name) {
+            let update = Event::UpdateMembers(peers.clone());
+            self.events.push_back((Side::Old, update));
+        }
+        match status.overlay == name {
+            true => self.ask(now, Event::UpdateMembers(peers), rng, effects),
+            false => self.settle(now, rng, effects),
+        }
+    }
+
     fn choice(&self, name: &str) -> Result<usize, Error> {
         let found = self.choices.iter().position(|c| c.name == name);
         found.ok_or_else(|| Error::UnknownOverlay {

@@ -3,6 +3,7 @@
 mod client_server;
 mod links;
 mod mutants;
+mod steered;
 mod switch;
 
 use super::report::{Settings, run};

@@ -16,11 +16,11 @@ use crate::overlay::hyparview::{self, HyParView};
 use crate::overlay::switch::{Choice, Config, Message, Opaque, Switch};
 use crate::overlay::{Contact, Effect, Effects, Error, Event, NodeSpec, Overlay};
 
-const NODES: u32 = 14;
+pub(super) const NODES: u32 = 14;
 const SERVERS: u32 = 3;
 const OVERLAP: u64 = 15;
 
-fn contact(node: u32) -> Contact {
+pub(super) fn contact(node: u32) -> Contact {
     Contact::new(NodeSpec {
         name: format!("n{node}@host").into(),
         listen_addrs: vec![format!("10.0.0.{}:1", node + 1).parse().unwrap()],
@@ -29,7 +29,7 @@ fn contact(node: u32) -> Contact {
     .unwrap()
 }
 
-fn number(contact: &Contact) -> u32 {
+pub(super) fn number(contact: &Contact) -> u32 {
     let digits = contact.name().trim_start_matches('n');
     digits.trim_end_matches("@host").parse().unwrap()
 }
@@ -90,6 +90,14 @@ impl Opaque<Contact> for Watched {
     }
 }
 
+pub(super) fn watched(overlay: Box<dyn Opaque<Contact>>) -> Box<dyn Opaque<Contact>> {
+    Box::new(Watched {
+        overlay,
+        up: BTreeSet::new(),
+        neighbors: BTreeSet::new(),
+    })
+}
+
 fn choices(node: u32) -> Vec<Choice<Contact>> {
     let tag = match node < SERVERS {
         true => Tag::Server,
@@ -99,13 +107,7 @@ fn choices(node: u32) -> Vec<Choice<Contact>> {
         name,
         is_whole: name == "full_mesh",
         is_entry,
-        make: Box::new(move |own| {
-            Box::new(Watched {
-                overlay: make(own, tag),
-                up: BTreeSet::new(),
-                neighbors: BTreeSet::new(),
-            })
-        }),
+        make: Box::new(move |own| watched(make(own, tag))),
     };
     vec![
         choice("full_mesh", true, |own, _| {
@@ -122,15 +124,14 @@ fn choices(node: u32) -> Vec<Choice<Contact>> {
     ]
 }
 
-struct Node {
-    switch: Switch<Contact>,
-    neighbors: BTreeSet<Contact>,
+pub(super) struct Node {
+    pub(super) switch: Switch<Contact>,
+    pub(super) neighbors: BTreeSet<Contact>,
     wanted: BTreeSet<Contact>,
 }
 
 impl Node {
-    fn new(node: u32) -> Self {
-        let mut others = choices(node);
+    fn new(node: u32, mut others: Vec<Choice<Contact>>) -> Self {
         let first = others.remove(0);
         let config = Config {
             overlap: Duration::from_secs(OVERLAP),
@@ -145,14 +146,16 @@ impl Node {
 
 type Told = Message<Contact>;
 
-struct Cluster {
-    net: Network<Told>,
-    nodes: BTreeMap<u32, Node>,
-    rng: SmallRng,
+pub(super) struct Cluster {
+    pub(super) net: Network<Told>,
+    pub(super) nodes: BTreeMap<u32, Node>,
+    pub(super) rng: SmallRng,
+    /// The overlays of a node.
+    choices: fn(u32) -> Vec<Choice<Contact>>,
 }
 
 impl Cluster {
-    fn new(seed: u64) -> Self {
+    pub(super) fn new(seed: u64, choices: fn(u32) -> Vec<Choice<Contact>>) -> Self {
         let config = NetworkConfig {
             latency: Latency::Uniform {
                 min_ms: 1.0,
@@ -168,22 +171,24 @@ impl Cluster {
             net: Network::new(config, NODES as usize, seed),
             nodes: BTreeMap::new(),
             rng: SmallRng::seed_from_u64(seed),
+            choices,
         }
     }
 
-    fn start(&mut self, node: u32) {
+    pub(super) fn start(&mut self, node: u32) {
         self.net.start(node);
-        self.nodes.insert(node, Node::new(node));
+        let fresh = Node::new(node, (self.choices)(node));
+        self.nodes.insert(node, fresh);
         self.tell(node, Event::Tick);
     }
 
-    fn crash(&mut self, node: u32) {
+    pub(super) fn crash(&mut self, node: u32) {
         let silent = self.rng.random();
         self.net.crash(node, silent);
         self.nodes.remove(&node);
     }
 
-    fn tell(&mut self, node: u32, event: Event<Contact, Told>) {
+    pub(super) fn tell(&mut self, node: u32, event: Event<Contact, Told>) {
         let now = Duration::from_nanos(self.net.now);
         let Some(host) = self.nodes.get_mut(&node) else {
             return;
@@ -200,6 +205,17 @@ impl Cluster {
         let host = self.nodes.get_mut(&node).unwrap();
         let mut effects = Vec::new();
         let outcome = (host.switch).switch(now, overlay, &mut self.rng, &mut effects);
+        outcome.unwrap();
+        self.carry_out(node, effects);
+    }
+
+    /// The policy of a node says whom it wants.
+    pub(super) fn steer(&mut self, node: u32, overlay: &str, wanted: &BTreeSet<u32>) {
+        let now = Duration::from_nanos(self.net.now);
+        let peers = wanted.iter().chain([&node]).map(|n| contact(*n)).collect();
+        let host = self.nodes.get_mut(&node).unwrap();
+        let mut effects = Vec::new();
+        let outcome = (host.switch).steer(now, overlay, peers, &mut self.rng, &mut effects);
         outcome.unwrap();
         self.carry_out(node, effects);
     }
@@ -242,7 +258,7 @@ impl Cluster {
         }
     }
 
-    fn run(&mut self, seconds: u64) {
+    pub(super) fn run(&mut self, seconds: u64) {
         let until = self.net.now + seconds * SECOND;
         let mut upcalls = Vec::new();
         while self.net.step(until, &mut upcalls) {
@@ -305,7 +321,7 @@ impl Cluster {
 
 fn switches(seed: u64) {
     let what = format!("seed {seed}");
-    let mut cluster = Cluster::new(seed);
+    let mut cluster = Cluster::new(seed, choices);
     cluster.start(0);
     for node in 1..NODES {
         cluster.start(node);
