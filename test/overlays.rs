@@ -330,6 +330,48 @@ async fn static_links_are_those_that_were_named() {
     .await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn links_are_those_that_a_policy_wants() {
+    const POLICY: &str = "test policy";
+    let mut nodes: Vec<(Node, Mailbox)> = (0..4)
+        .map(|n| member(&format!("steered_{n}"), OverlayConfig::Steered(POLICY)))
+        .collect();
+    let specs: Vec<_> = nodes.iter().map(|(node, _)| node.spec().clone()).collect();
+    let steer = async |of: usize, to: &[usize]| {
+        let wanted = to.iter().map(|n| specs[*n].clone()).collect();
+        nodes[of].0.steer(POLICY, wanted).await.unwrap();
+    };
+    // A star, wanted at its middle; then one of the others wants a further link.
+    steer(0, &[1, 2, 3]).await;
+    steer(1, &[2]).await;
+    nodes[3].0.steer("another", specs.clone()).await.unwrap();
+    let connected = |names: &[usize]| names.iter().map(|n| specs[*n].name.to_string()).collect();
+    let expected: [BTreeSet<String>; 4] = [
+        connected(&[1, 2, 3]),
+        connected(&[0, 2]),
+        connected(&[0, 1]),
+        connected(&[0]),
+    ];
+    until("a star and one more", async || {
+        nodes.iter().zip(&expected).all(|((node, _), expected)| {
+            let names = node.nodes().into_iter().map(|name| name.to_string());
+            names.collect::<BTreeSet<_>>() == *expected
+        })
+    })
+    .await;
+    assert_eq!(links(&nodes[0].0).await.len(), 3);
+    assert!(links(&nodes[3].0).await.is_empty());
+    // It drops one, and joins it again: that lasts until it is steered anew.
+    steer(0, &[1, 2]).await;
+    until("dropped", async || nodes[3].0.nodes().is_empty()).await;
+    nodes[0].0.join(&specs[3]).await.unwrap();
+    until("joined", async || !nodes[3].0.nodes().is_empty()).await;
+    let (root, _) = nodes.remove(0);
+    reach(&root, &mut nodes, 1).await;
+    root.steer(POLICY, specs[1..3].to_vec()).await.unwrap();
+    until("dropped again", async || nodes[2].0.nodes().is_empty()).await;
+}
+
 #[tokio::test]
 async fn nodes_whose_tags_do_not_fit_part_and_say_why() {
     let overlay = |tag| {

@@ -57,7 +57,11 @@ fn run(seed: u64) {
                 let side = (0..NODES).map(|n| n == node).collect();
                 let until = cluster.net.now + cluster.rng.random_range(1..30) * SECOND;
                 let one_way = cluster.rng.random();
-                let partition = Partition { until, side, one_way };
+                let partition = Partition {
+                    until,
+                    side,
+                    one_way,
+                };
                 cluster.net.divide(partition);
             }
             _ => {}
@@ -81,12 +85,19 @@ fn check(cluster: &Cluster, wanted: &BTreeMap<u32, BTreeSet<u32>>, what: &str) {
             .collect();
         let neighbors: BTreeSet<u32> = node.neighbors.iter().map(number).collect();
         assert_eq!(neighbors, expected, "{what}, n{name}");
-        assert!(neighbors.iter().all(|n| cluster.net.is_linked(*name, *n)), "{what}, n{name}");
+        assert!(
+            neighbors.iter().all(|n| cluster.net.is_linked(*name, *n)),
+            "{what}, n{name}"
+        );
         let own = contact(*name);
         let members = crate::overlay::Overlay::members(&node.switch);
         let listed = wanted.get(name).into_iter().flatten().map(|n| contact(*n));
         let listed: BTreeSet<Contact> = listed.chain([own]).collect();
-        assert_eq!(members.into_iter().collect::<BTreeSet<_>>(), listed, "{what}, n{name}");
+        assert_eq!(
+            members.into_iter().collect::<BTreeSet<_>>(),
+            listed,
+            "{what}, n{name}"
+        );
     }
 }
 
