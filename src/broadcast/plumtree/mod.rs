@@ -23,6 +23,8 @@
 //! * A node knows from which neighbour it expects the broadcasts of a root. If there is none, or
 //!   the link is not eager or gone, announcements of this root are answered by GRAFT at once: the
 //!   timer is for what can't be known.
+//! * Of each tree a node remembers a neighbour that had the newest broadcast too. When the one goes from which they
+//!   are expected, it says GRAFT to the other at once, before a broadcast is missing: most are not late then.
 //! * So a new neighbour begins lazy in trees that exist already (eager in that of the own node and
 //!   in those begun later). It can do no harm to them, and whoever needs the link grafts it on the
 //!   first announcement. With eager beginnings every change of the overlay costs two needless payloads

@@ -123,6 +123,9 @@ impl<P: Peer> Plumtree<P> {
         let Some(slot) = self.links.remove(peer) else {
             return;
         };
+        let via = |key| self.seen.find(key).and_then(|at| self.seen.via(at));
+        let cut = self.trees.keys().filter(|(key, _)| via(*key) == Some(slot));
+        let cut: Vec<(u64, Of<P>)> = cut.map(|(key, of)| (key, of.clone())).collect();
         self.trees.clear_slot(slot);
         self.seen.forget_via(slot);
         self.missing.forget(slot, now);
@@ -134,6 +137,33 @@ impl<P: Peer> Plumtree<P> {
             .collect();
         for at in orphans {
             self.ask(at, now, grafts);
+        }
+        for (key, of) in cut {
+            self.mend(key, of, grafts);
+        }
+    }
+
+    /// The neighbour is gone from which the broadcasts of this root came: one that had the newest as well is to send the
+    /// next one. It may have lost its own way too, or its way may lead over here: so nothing is expected from it until
+    /// something has come, and if somebody else announces the next one first that one is asked at once.
+    fn mend(&mut self, key: u64, of: Of<P>, grafts: &mut Grafts<P>) {
+        let Some(row) = self.trees.find(key, false) else {
+            return;
+        };
+        let lost = self
+            .seen
+            .find(key)
+            .is_some_and(|at| self.seen.via(at).is_none());
+        if lost && let Some(spare) = self.trees.take_spare(row) {
+            self.trees.set(row, spare, true);
+            let (eager, first, count) = (true, 0, 0);
+            let wants = grafts.entry(spare).or_default();
+            wants.push(Want {
+                of,
+                eager,
+                first,
+                count,
+            });
         }
     }
 
@@ -234,6 +264,9 @@ impl<P: Peer> Plumtree<P> {
             }
         };
         self.trees.touch(row);
+        if newest {
+            self.trees.renew(row, item.hops);
+        }
         if common && self.shaper.renews(key, now) {
             self.trees.set_all(row, self.links.present());
         }
@@ -248,6 +281,12 @@ impl<P: Peer> Plumtree<P> {
             self.seen.set_via(at, slot);
             None
         };
+        if newest {
+            let via = self.seen.via(at);
+            for announcer in have.iter().filter(|a| Some(a.slot) != via) {
+                self.trees.note_spare(row, announcer.slot, announcer.hops);
+            }
+        }
         let spared = Spared {
             from: Some(slot),
             have,
@@ -324,6 +363,10 @@ impl<P: Peer> Plumtree<P> {
             let expected = at.and_then(|at| self.seen.via(at)) == Some(slot);
             if expected && self.trees.is_eager(row, slot) {
                 return;
+            }
+            if at.is_some_and(|at| self.seen.top(at) == item.sequence) {
+                self.trees
+                    .note_spare(row, slot, item.hops.saturating_sub(1));
             }
             self.trees.set(row, slot, false);
         }
@@ -403,7 +446,13 @@ impl<P: Peer> Plumtree<P> {
                 hops: have.hops,
             };
             for sequence in have.first..have.first + u64::from(have.count) {
-                if known.is_some_and(|at| self.seen.has(at, sequence)) {
+                if let Some(at) = known.filter(|at| self.seen.has(*at, sequence)) {
+                    if sequence == self.seen.top(at)
+                        && self.seen.via(at) != Some(slot)
+                        && let Some(row) = self.trees.find(key, have.of.common)
+                    {
+                        self.trees.note_spare(row, slot, have.hops);
+                    }
                     continue;
                 }
                 if let Some(at) = self.missing.find(key, sequence) {
@@ -666,7 +715,7 @@ impl<P: Peer> Broadcast for Plumtree<P> {
             while !wants.is_empty() {
                 let mut ids = 0;
                 let fits = |want: &&Want<P>| {
-                    ids += usize::from(want.count);
+                    ids += usize::from(want.count.max(1));
                     ids <= MAX_BROADCAST_IDS
                 };
                 let n = wants.iter().take_while(fits).count().max(1);

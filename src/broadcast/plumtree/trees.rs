@@ -1,4 +1,5 @@
-//! The eager links of each tree: one bit for each neighbour slot.
+//! The eager links of each tree: one bit for each neighbour slot. And from which neighbour a tree's broadcasts are
+//! to come if they can't come from the present one any longer.
 
 use crate::broadcast::seen::KeyMap;
 
@@ -35,6 +36,10 @@ struct Tree<P> {
     key: u64,
     of: Of<P>,
     used: u64,
+    /// Links between this node and the root, when the newest broadcast came.
+    hops: u16,
+    /// A neighbour that has it too, and whether it is nearer to the root.
+    spare: Option<(u16, bool)>,
 }
 
 /// A tree in the table, until the next [`Trees::create`].
@@ -92,6 +97,8 @@ impl<P> Trees<P> {
                 key,
                 of,
                 used: self.clock,
+                hops: 0,
+                spare: None,
             });
             let end = (self.trees.len() + 1) * self.stride;
             self.bits.resize(end, 0);
@@ -126,6 +133,34 @@ impl<P> Trees<P> {
         }
     }
 
+    /// A new broadcast has come over so many links.
+    pub(super) fn renew(&mut self, row: Row, hops: u16) {
+        if let Some(tree) = row.0.checked_sub(1).and_then(|at| self.trees.get_mut(at)) {
+            tree.hops = hops;
+            tree.spare = None;
+        }
+    }
+
+    /// A neighbour at so many links from the root has the newest broadcast too. The first is kept, or the first that is
+    /// nearer than this node: its way can't lead over here.
+    pub(super) fn note_spare(&mut self, row: Row, slot: u16, hops: u16) {
+        if let Some(tree) = row.0.checked_sub(1).and_then(|at| self.trees.get_mut(at)) {
+            let nearer = hops < tree.hops;
+            if tree
+                .spare
+                .is_none_or(|(_, was_nearer)| nearer && !was_nearer)
+            {
+                tree.spare = Some((slot, nearer));
+            }
+        }
+    }
+
+    /// Takes the spare neighbour of a tree.
+    pub(super) fn take_spare(&mut self, row: Row) -> Option<u16> {
+        let tree = self.trees.get_mut(row.0.checked_sub(1)?)?;
+        tree.spare.take().map(|(slot, _)| slot)
+    }
+
     /// Whether there is room for one more tree, or another is disused: so many broadcasts have come
     /// since its last one.
     pub(super) fn has_room(&self, disuse: u64) -> bool {
@@ -156,6 +191,9 @@ impl<P> Trees<P> {
 
     /// The slot has another neighbour or none: it is in no tree.
     pub(super) fn clear_slot(&mut self, slot: u16) {
+        for tree in &mut self.trees {
+            tree.spare.take_if(|(spare, _)| *spare == slot);
+        }
         if self.stride > 0 {
             for row in self.bits.chunks_mut(self.stride) {
                 set_bit(row, slot, false);
@@ -184,6 +222,11 @@ impl<P> Trees<P> {
     /// Roots that have a tree of their own.
     pub(super) fn roots(&self) -> impl Iterator<Item = &Of<P>> {
         self.trees.iter().map(|t| &t.of)
+    }
+
+    /// Those trees, by their roots' keys.
+    pub(super) fn keys(&self) -> impl Iterator<Item = (u64, &Of<P>)> {
+        self.trees.iter().map(|t| (t.key, &t.of))
     }
 
     pub(super) fn bytes(&self) -> usize {

@@ -205,6 +205,36 @@ fn a_lost_parent_is_replaced_at_once() {
     assert_eq!(one.node.neighbors(), [N(2)]);
 }
 
+/// Nothing is missing yet, but the next one would be.
+#[test]
+fn who_has_the_same_takes_the_place_of_a_lost_parent_before_it_is_missed() {
+    let eager = want(0, 0, true);
+    let mut one = settled();
+    assert_eq!(one.event(Event::NeighborDown(N(1))), [to(3, eager.clone())]);
+    assert_eq!(one.node.eager(Some(&N(9))), [N(2), N(3)]);
+    // It comes from there, and is expected from there from now on.
+    assert_eq!(one.payload(3, 2, 6)[1..], [to(2, gossip(2, 7))]);
+    assert_eq!(one.gets(2, have(3, 1, 8)), []);
+    // Somebody else announces it first: it is asked at once.
+    let mut one = settled();
+    one.event(Event::NeighborDown(N(1)));
+    assert_eq!(one.gets(2, have(2, 1, 7)), [to(2, want(2, 1, true))]);
+    // An announcement will do as well as a duplicate, and one that is nearer to the root does better.
+    let mut one = settled();
+    one.event(Event::NeighborUp(N(4)));
+    one.payload(1, 2, 4);
+    one.gets(3, have(2, 1, 4));
+    one.gets(4, have(2, 1, 3));
+    assert_eq!(one.event(Event::NeighborDown(N(1))), [to(4, eager.clone())]);
+    // Nobody has had it; or who had it has gone too.
+    let mut one = settled();
+    one.payload(1, 2, 4);
+    assert_eq!(one.event(Event::NeighborDown(N(1))), []);
+    let mut one = settled();
+    one.event(Event::NeighborDown(N(3)));
+    assert_eq!(one.event(Event::NeighborDown(N(1))), []);
+}
+
 #[test]
 fn an_old_one_that_is_missing_does_not_change_the_tree() {
     let mut one = settled();
