@@ -45,6 +45,11 @@ fn terms() {
 }
 
 #[test]
+fn delivery() {
+    replay("delivery", bodies::delivery::run);
+}
+
+#[test]
 fn membership() {
     replay("membership", bodies::membership::run);
 }

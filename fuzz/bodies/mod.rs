@@ -1,6 +1,7 @@
 //! What each fuzz target does with its bytes. Shared with `test/corpus.rs`, which replays the
 //! corpora, so that what fuzzing has found stays found.
 
+pub mod delivery;
 pub mod dist;
 pub mod external;
 pub mod frames;
