@@ -107,7 +107,7 @@ fn decodes_as_binary_to_term() {
             .arg("-pa")
             .arg(stock::beams(release))
             .arg("-eval")
-            .arg(format!("term_gen:differential({seconds}, {seed})"))
+            .arg(format!("term_difference:differential({seconds}, {seed})"))
             .env("ERL_CRASH_DUMP_SECONDS", "0")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
