@@ -75,6 +75,14 @@ fn box_of(runs: &[Run], point: &str, contestant: &str) -> Option<Box5> {
     Some(quantiles)
 }
 
+/// Without decimals where there are none.
+fn short(value: f64) -> String {
+    match value.fract() == 0.0 {
+        true => format!("{value:.0}"),
+        false => value.to_string(),
+    }
+}
+
 /// Draws all that the runs allow; returns the files' names.
 pub(crate) fn draw(runs: &[Run], dir: &Path) -> Result<Vec<String>> {
     let mut files = Vec::new();
@@ -205,7 +213,8 @@ fn latency(runs: &[Run], at: &[&Point], size: &str, rtt: u32, path: &Path) -> Re
         .x_labels(2 * actors.len() + 1)
         .x_label_formatter(&label)
         .x_desc("actors")
-        .y_desc("milliseconds")
+        .y_label_formatter(&|ms| short(*ms))
+        .y_desc("milliseconds, logarithmic")
         .draw()
         .map_err(failed)?;
     let width = 0.8 / CONFIGURATIONS.len() as f64;
@@ -310,6 +319,8 @@ fn connections(runs: &[Run], point: &Point, path: &Path) -> Result<()> {
         .map_err(failed)?;
     chart
         .configure_mesh()
+        .x_label_formatter(&|n| short(*n))
+        .y_label_formatter(&|y| short(*y))
         .x_desc("connections of the channel")
         .y_desc(metric.name())
         .draw()
@@ -371,7 +382,8 @@ fn bars(runs: &[Run], at: &[&Point], title: &str, metric: Metric, path: &Path) -
         .x_labels(2 * at.len() + 1)
         .x_label_formatter(&label)
         .x_desc("payload × actors (w: 32 MB of tcp_wmem)")
-        .y_desc(metric.name())
+        .y_label_formatter(&|y| short(*y))
+        .y_desc(format!("{}, logarithmic", metric.name()))
         .draw()
         .map_err(failed)?;
     let bar = 0.8 / CONFIGURATIONS.len() as f64;
