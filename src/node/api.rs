@@ -413,7 +413,7 @@ impl Node {
     }
 
     /// Says whom this node is to keep links with, on an overlay that is [steered](crate::OverlayConfig::Steered) under
-    /// this name; others are not touched. Nodes that steer by another node's list keep their links with this one.
+    /// this name; others are not touched. Nodes whose own policies list this one keep their links with it.
     /// `members` replaces what was said before; one without addresses is reached over other nodes, or waits.
     ///
     /// A node that has [joined](Self::join) another keeps the link until this is called after [`NodeEvent::Up`].
