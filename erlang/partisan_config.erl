@@ -326,11 +326,9 @@ overlay_name(Manager) ->
 %% @doc The user's membership strategy; `undefined' if one is configured that the native library has itself.
 -spec strategy() -> module() | undefined.
 strategy() ->
-    case get(membership_strategy, ?DEFAULT_MEMBERSHIP_STRATEGY) of
-        partisan_full_membership_strategy -> undefined;
-        partisan_scamp_v1_membership_strategy -> undefined;
-        partisan_scamp_v2_membership_strategy -> undefined;
-        Strategy -> Strategy
+    case native_overlay(?DEFAULT_PEER_SERVICE_MANAGER) of
+        {steered, _} -> get(membership_strategy);
+        _ -> undefined
     end.
 
 %% @doc Whether the overlay that runs is that of the user's membership strategy.

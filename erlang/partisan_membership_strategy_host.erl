@@ -170,7 +170,7 @@ heard({message, Message}, State) ->
         end,
     call(handle_message, [Content], State);
 heard({ask, Node}, #state{inner = Inner} = State) ->
-    send([{Node, {state, partisan:node_spec(), Inner}}], fun(What) -> What end, State);
+    send_to(Node, {state, partisan:node_spec(), Inner}, State);
 heard({state, #{name := Node} = Spec, PeerState}, #state{asked = Asked} = State) when is_map_key(Node, Asked) ->
     settled(Node, ok, call(join, [Spec, PeerState], State));
 heard(_, State) ->
@@ -206,7 +206,7 @@ ask(Node, Left, #state{asked = Asked} = State) ->
     _ = [erlang:cancel_timer(Old) || {N, {Old, _}} <- maps:to_list(Asked), N =:= Node],
     Timer = erlang:send_after(?ANSWER_TIMEOUT, self(), {silent, Node}),
     Waits = State#state{asked = Asked#{Node => {Timer, Left}}},
-    send([{Node, {ask, partisan:node()}}], fun(What) -> What end, Waits).
+    send_to(Node, {ask, partisan:node()}, Waits).
 
 %% A join has come to its end.
 settled(Node, Result, #state{asked = Asked} = State) ->
@@ -277,10 +277,7 @@ tick() ->
 %%%-------------------------------------------------------------------------------------------
 
 send(Outgoing, State) ->
-    send(Outgoing, fun(Message) -> {message, Message} end, State).
-
-send(Outgoing, Wrap, State) ->
-    lists:foldl(fun({To, Message}, Acc) -> send_to(To, Wrap(Message), Acc) end, State, Outgoing).
+    lists:foldl(fun({To, Message}, Acc) -> send_to(To, {message, Message}, Acc) end, State, Outgoing).
 
 %% One that waits is not overtaken by the next.
 send_to(#{name := Node} = Spec, Message, State) ->

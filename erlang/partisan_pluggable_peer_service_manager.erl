@@ -90,7 +90,7 @@ steer(Members) ->
     {ok, Name} = partisan_config:overlay_name(?MODULE),
     call({command, {steer, Name, lists:map(fun partisan_util:to_native/1, with_own(Members))}, pass}).
 
-%% An empty list would mean nothing.
+%% This node stays, whether it is named or not, and as it is. An empty list would mean nothing.
 with_own(Members) ->
     #{name := Own} = Spec = partisan:node_spec(),
     [Spec | [Member || #{name := Name} = Member <- Members, Name =/= Own]].
@@ -121,21 +121,14 @@ member(Node) when is_atom(Node) -> call({command, members, {member, Node}}).
 update_members([]) ->
     ok;
 update_members(Specs) when is_list(Specs) ->
-    Own = partisan:node_spec(),
-    %% This node stays, whether it is named or not, and as it is.
-    Others = [
-        Spec
-     || Spec <- lists:map(fun partisan_util:node_spec/1, Specs),
-        maps:get(name, Spec) =/= maps:get(name, Own)
-    ],
+    Members = with_own(lists:map(fun partisan_util:node_spec/1, Specs)),
     case partisan_config:is_steered() of
         true ->
-            Joining = partisan_membership_strategy_host:update_members([Own | Others]),
+            Joining = partisan_membership_strategy_host:update_members(Members),
             Results = [join(Spec) || Spec <- Joining],
             hd([Error || {error, _} = Error <- Results] ++ [ok]);
         false ->
-            Native = lists:map(fun partisan_util:to_native/1, [Own | Others]),
-            call({command, {update_members, Native}, pass})
+            call({command, {update_members, lists:map(fun partisan_util:to_native/1, Members)}, pass})
     end.
 
 %% @doc See `partisan_peer_service:join/1'.

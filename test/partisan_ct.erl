@@ -4,7 +4,7 @@
 
 -export([start/1, start/2, stop/1, kill/1, call/4, run/2, name/1, spec/1, os_pid/1]).
 -export([start_owned/2, stop_owned/0, with/2, pair/3, fresh_pair/2]).
--export([join/2, in_parallel/1, wait/1, wait/2, port/0, cookie/0, program/2]).
+-export([join/2, sync_join/2, in_parallel/1, wait/1, wait/2, port/0, cookie/0, program/2]).
 -export([probe/2, fresh_probe/2, seen/2, forget/2, inside/3, await/3]).
 -export([keep_log/1, lines/2, await_line/2]).
 -export([start_probe/1, ask_probe/2, log/2]).
@@ -141,12 +141,17 @@ spec(#{name := Name, port := Port}) ->
 %% @doc Joins the first node to the second and waits until both see each other.
 -spec join(vm(), vm()) -> ok.
 join(Vm, Other) ->
-    ok = call(Vm, partisan_peer_service, sync_join, [spec(Other)]),
+    ok = sync_join(Vm, Other),
     wait(fun() ->
         {ok, Members} = call(Other, partisan_peer_service, members, []),
         lists:member(name(Vm), Members) andalso
             call(Other, partisan, is_connected, [name(Vm)])
     end).
+
+%% @doc Joins the first node to the second, as a user would.
+-spec sync_join(vm(), vm()) -> ok | {error, term()}.
+sync_join(Vm, Other) ->
+    call(Vm, partisan_peer_service, sync_join, [spec(Other)]).
 
 %% @doc Runs the funs, each in a process of its own, until all have returned.
 -spec in_parallel([fun(() -> term())]) -> ok.

@@ -9,7 +9,7 @@
 
 -compile(export_all).
 
--import(partisan_ct, [call/4, run/2, seen/2, wait/1, wait/2, name/1, spec/1]).
+-import(partisan_ct, [call/4, run/2, seen/2, wait/1, wait/2, name/1, spec/1, sync_join/2]).
 
 -define(HOST, partisan_membership_strategy_host).
 
@@ -46,9 +46,6 @@ ring_of(Config, Count) ->
 ring_env() ->
     Ping = #{idle_timeout => 1000, timeout => 500, max_attempts => 3},
     [{membership_strategy, ring_strategy}, {connection_ping, Ping}].
-
-sync_join(Vm, Other) ->
-    call(Vm, partisan_peer_service, sync_join, [spec(Other)]).
 
 members(Vm) ->
     {ok, Members} = call(Vm, partisan_peer_service, members, []),

@@ -6,7 +6,7 @@
 
 -compile(export_all).
 
--import(partisan_ct, [call/4, run/2, await/3, wait/1, wait/2, name/1, spec/1]).
+-import(partisan_ct, [call/4, run/2, await/3, wait/1, wait/2, name/1, spec/1, sync_join/2]).
 
 suite() ->
     [{timetrap, {seconds, 120}}].
@@ -40,9 +40,6 @@ servers_and_clients(Config, Count) ->
     Clients = [start(Config, lists:concat([c, N]), tagged(client)) || N <- lists:seq(1, Count)],
     _ = [ok = sync_join(Client, A) || Client <- Clients],
     {Servers, Clients}.
-
-sync_join(Vm, Other) ->
-    call(Vm, partisan_peer_service, sync_join, [spec(Other)]).
 
 %% Those it has links with.
 links(Vm) ->

@@ -14,8 +14,9 @@ use crate::overlay::contract::{Effect, Peer};
 const PROBE_TRIES: u8 = 8;
 
 /// Steps of a probe of a node that has little reason for it: it has heard of many others, and of its last walk ends a
-/// single pair are equal, which chance makes in any large component. Over six steps three of four such probes of 10,000 nodes meet nobody who knows one of
-/// the twenty names in it, and each costs two links their places; over so many steps each tenth.
+/// single pair are equal, which chance makes in any large component. Over six steps three of four such probes of
+/// 10,000 nodes meet nobody who knows one of the twenty names in it, and each costs two links their places; over so
+/// many steps each tenth.
 const PROBE_WALK: u8 = 48;
 const MANY_KNOWN: usize = 200;
 

@@ -9,6 +9,19 @@ mod switch;
 use super::report::{Settings, run};
 use super::scenario::Scenario;
 
+/// Runs a test with some seeds from a random one on; `PARTISAN_SEED` and `PARTISAN_SEEDS` say which and how many.
+fn with_seeds(count: u64, test: fn(u64)) {
+    let first: u64 = match std::env::var("PARTISAN_SEED") {
+        Ok(seed) => seed.parse().expect("PARTISAN_SEED is a number"),
+        Err(_) => rand::random_range(0..1 << 40),
+    };
+    let seeds = std::env::var("PARTISAN_SEEDS").map_or(count, |n| n.parse().expect("a number"));
+    for seed in first..first + seeds {
+        println!("PARTISAN_SEED={seed}");
+        test(seed);
+    }
+}
+
 fn settings() -> Settings<'static> {
     Settings {
         seed: 5,

@@ -8,6 +8,7 @@ use rand::{Rng, RngExt};
 use super::super::network::Partition;
 use super::super::world::SECOND;
 use super::switch::{Cluster, NODES, contact, number, watched};
+use super::with_seeds;
 use crate::overlay::Contact;
 use crate::overlay::steered::Steered;
 use crate::overlay::switch::Choice;
@@ -103,13 +104,5 @@ fn check(cluster: &Cluster, wanted: &BTreeMap<u32, BTreeSet<u32>>, what: &str) {
 
 #[test]
 fn links_are_as_the_policies_want_them() {
-    let first: u64 = match std::env::var("PARTISAN_SEED") {
-        Ok(seed) => seed.parse().expect("PARTISAN_SEED is a number"),
-        Err(_) => rand::rng().random_range(0..1 << 40),
-    };
-    let seeds = std::env::var("PARTISAN_SEEDS").map_or(10, |n| n.parse().expect("a number"));
-    for seed in first..first + seeds {
-        println!("PARTISAN_SEED={seed}");
-        run(seed);
-    }
+    with_seeds(10, run);
 }

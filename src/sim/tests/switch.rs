@@ -10,6 +10,7 @@ use rand::{Rng, RngExt, SeedableRng};
 use super::super::latency::{Latency, NetworkConfig};
 use super::super::network::{Frame, Network, Partition, Upcall};
 use super::super::world::SECOND;
+use super::with_seeds;
 use crate::overlay::client_server::{self, ClientServer, Tag};
 use crate::overlay::full_mesh;
 use crate::overlay::hyparview::{self, HyParView};
@@ -373,13 +374,5 @@ fn switches(seed: u64) {
 
 #[test]
 fn clusters_change_their_overlay_whatever_happens_meanwhile() {
-    let first: u64 = match std::env::var("PARTISAN_SEED") {
-        Ok(seed) => seed.parse().expect("PARTISAN_SEED is a number"),
-        Err(_) => rand::rng().random_range(0..1 << 40),
-    };
-    let seeds = std::env::var("PARTISAN_SEEDS").map_or(6, |n| n.parse().expect("a number"));
-    for seed in first..first + seeds {
-        println!("PARTISAN_SEED={seed}");
-        switches(seed);
-    }
+    with_seeds(6, switches);
 }
