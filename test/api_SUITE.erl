@@ -16,7 +16,7 @@
 -import(partisan_ct, [call/4, run/2, probe/2, inside/3, await/3, seen/2, forget/2, with/2]).
 
 suite() ->
-    [{timetrap, {seconds, 30}}].
+    [{timetrap, {seconds, 180}}].
 
 all() ->
     [
@@ -150,8 +150,7 @@ bounce(Config) ->
     _ = await(A, bounce, is({nodeup, ?B})),
     [{nodedown, ?B}, {nodeup, ?B}] = seen(A, bounce),
     ok = partisan_ct:wait(fun() -> call(B, partisan, is_connected, [?A]) end),
-    true = run(A, fun() -> exit(whereis(bounce), kill) end),
-    ok = partisan_ct:wait(fun() -> call(A, erlang, whereis, [bounce]) =:= undefined end).
+    ok = partisan_ct:kill_process(A, bounce).
 
 monitor_node(Config) ->
     A = ?config(a, Config),

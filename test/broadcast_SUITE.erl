@@ -15,7 +15,7 @@
 -define(BROADCAST, partisan_plumtree_broadcast).
 
 suite() ->
-    [{timetrap, {seconds, 60}}].
+    [{timetrap, {seconds, 180}}].
 
 all() ->
     [
@@ -257,21 +257,14 @@ manager_restart(Config) ->
     [_, B, _] = Vms = cluster(Config, 3),
     ok = reaches(Vms, before),
     Old = call(B, erlang, whereis, [?BROADCAST]),
-    true = run(B, fun() ->
-        Pid = whereis(partisan_pluggable_peer_service_manager),
-        Ref = monitor(process, Pid),
-        true = exit(Pid, kill),
-        receive
-            {'DOWN', Ref, process, Pid, killed} -> true
-        end
-    end),
+    ok = partisan_ct:kill_process(B, partisan_pluggable_peer_service_manager),
     ok = wait(fun() -> call(B, partisan, is_alive, []) end),
     ok = connected(Vms),
     ok = reaches(Vms, later),
     ?assertEqual(Old, call(B, erlang, whereis, [?BROADCAST])),
     %% The broadcast server itself may end, too.
-    true = run(B, fun() -> exit(whereis(?BROADCAST), kill) end),
-    ok = wait(fun() -> not lists:member(call(B, erlang, whereis, [?BROADCAST]), [undefined, Old]) end),
+    ok = partisan_ct:kill_process(B, ?BROADCAST),
+    ok = wait(fun() -> call(B, erlang, whereis, [?BROADCAST]) =/= undefined end),
     ok = reaches(Vms, at_last).
 
 crash_and_return(Config) ->

@@ -12,7 +12,7 @@
 -import(partisan_ct, [call/4, run/2, probe/2, seen/2, with/2, wait/1]).
 
 suite() ->
-    [{timetrap, {seconds, 60}}].
+    [{timetrap, {seconds, 180}}].
 
 all() ->
     [

@@ -17,7 +17,7 @@
 -import(partisan_ct, [call/4, run/2, probe/2, inside/3, await/3, seen/2, forget/2, with/2]).
 
 suite() ->
-    [{timetrap, {seconds, 30}}].
+    [{timetrap, {seconds, 180}}].
 
 all() ->
     [
@@ -125,7 +125,7 @@ got(Wanted, Result, Message) ->
     Wanted = Result,
     receive
         Message -> ok
-    after 1000 -> error({missing, Message})
+    after 60000 -> error({missing, Message})
     end.
 
 bad_destinations(Config) ->
@@ -481,7 +481,7 @@ native_pids(_) ->
             Echo =
                 receive
                     {From, {Ref, Port, Fun}} -> From
-                after 5000 -> error(no_echo)
+                after 60000 -> error(no_echo)
                 end,
             true = is_pid(Echo),
             'p2@127.0.0.1' = node(Echo),
@@ -492,7 +492,7 @@ native_pids(_) ->
                     ok = Send(),
                     receive
                         {Echo, N} -> ok
-                    after 5000 -> error({no_echo, N})
+                    after 60000 -> error({no_echo, N})
                     end
                 end
              || {N, Send} <- [

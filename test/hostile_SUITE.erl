@@ -13,7 +13,7 @@
 %% Memory that the node may have more after a case than before the first, in bytes.
 -define(SLACK, 200 bsl 20).
 
-suite() -> [{timetrap, {seconds, 60}}].
+suite() -> [{timetrap, {seconds, 180}}].
 
 all() ->
     [
@@ -395,7 +395,7 @@ ping_flood(Config) ->
         _ = [ok = gen_tcp:send(Socket, Pings) || _ <- lists:seq(1, 100)],
         Self ! {self(), done}
     end),
-    receive {Flooder, done} -> ok after 20000 -> error(stuck) end,
+    receive {Flooder, done} -> ok after 60000 -> error(stuck) end,
     exchange(Config),
     %% Still a session, once its answers are read.
     ok = partisan_raw:send(Up, partisan_raw:message(hostile_inbox, term_to_binary(after_pings))),
@@ -647,7 +647,7 @@ lines(Config) ->
     partisan_ct:call(?config(a, Config), ?MODULE, lines, []).
 
 one_line(Config, Contains) ->
-    partisan_ct:wait(fun() -> lines(Config) =/= [] end, 3000),
+    partisan_ct:wait(fun() -> lines(Config) =/= [] end, 60000),
     timer:sleep(50),
     Lines = lines(Config),
     ct:pal("log: ~p", [Lines]),
@@ -717,7 +717,7 @@ inbox() ->
     {list_to_integer(Id), list_to_integer(Serial), Creation}.
 
 await(Term) ->
-    partisan_ct:wait(fun() -> ets:match_object(hostile_inbox, {'_', Term}) =/= [] end, 10000).
+    partisan_ct:wait(fun() -> ets:match_object(hostile_inbox, {'_', Term}) =/= [] end, 60000).
 
 %% @doc Sends 1 MiB binaries until there is no room, or it is plain that nothing stops us.
 fill(Name) ->

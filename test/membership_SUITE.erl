@@ -9,7 +9,7 @@
 -import(partisan_ct, [call/4, inside/3, probe/2, seen/2, await/3, wait/1, name/1, spec/1]).
 
 suite() ->
-    [{timetrap, {seconds, 40}}].
+    [{timetrap, {seconds, 180}}].
 
 all() ->
     [

@@ -22,7 +22,7 @@
 
 -define(CHANNELS, [{wide, #{parallelism => 16}}, {one, #{parallelism => 1}}]).
 
-suite() -> [{timetrap, {seconds, 60}}].
+suite() -> [{timetrap, {seconds, 180}}].
 
 all() ->
     [
@@ -273,7 +273,7 @@ ask(Total) ->
     sink ! {ask, Total, self()},
     receive
         {sunk, Result, Order} -> {Result, Order}
-    after 25000 ->
+    after 60000 ->
         {lost, process_info(whereis(sink), [message_queue_len])}
     end.
 

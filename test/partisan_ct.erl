@@ -4,6 +4,7 @@
 
 -export([start/1, start/2, stop/1, kill/1, call/4, run/2, name/1, spec/1, os_pid/1]).
 -export([start_owned/2, stop_owned/0, with/2, pair/3, fresh_pair/2]).
+-export([kill_process/2]).
 -export([join/2, sync_join/2, in_parallel/1, wait/1, wait/2, port/0, cookie/0, program/2]).
 -export([probe/2, fresh_probe/2, seen/2, forget/2, inside/3, await/3]).
 -export([keep_log/1, lines/2, await_line/2]).
@@ -113,6 +114,19 @@ kill(#{peer := Peer} = Vm) ->
     _ = (catch peer:stop(Peer)),
     ok.
 
+%% @doc Kills the process of this name on a node; returns when it is dead, since what is asked before
+%% that is answered by the one that dies.
+-spec kill_process(vm(), atom()) -> ok.
+kill_process(Vm, Name) ->
+    run(Vm, fun() ->
+        Pid = whereis(Name),
+        Monitor = monitor(process, Pid),
+        true = exit(Pid, kill),
+        receive
+            {'DOWN', Monitor, process, Pid, killed} -> ok
+        end
+    end).
+
 %% @doc The VM's process id in the operating system.
 -spec os_pid(vm()) -> string().
 os_pid(#{os_pid := OsPid}) ->
@@ -170,7 +184,7 @@ in_parallel(Funs) ->
 %% @doc Waits until the fun returns true; at most 15 s.
 -spec wait(fun(() -> boolean())) -> ok.
 wait(Fun) ->
-    wait(Fun, 15000).
+    wait(Fun, 60000).
 
 %% @doc Waits until the fun returns true; at most that many milliseconds.
 -spec wait(fun(() -> boolean()), pos_integer()) -> ok.

@@ -10,7 +10,7 @@
 
 -define(B, 'b@127.0.0.1').
 
-suite() -> [{timetrap, {seconds, 60}}].
+suite() -> [{timetrap, {seconds, 180}}].
 
 all() -> [every_size, without_pool, dropped_binaries_are_collected, a_binary_outlives_the_node].
 

@@ -24,7 +24,7 @@
 
 -define(BUDGET, (1 bsl 20)).
 
-suite() -> [{timetrap, {seconds, 60}}].
+suite() -> [{timetrap, {seconds, 180}}].
 
 all() ->
     [

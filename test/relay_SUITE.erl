@@ -11,7 +11,7 @@
 
 -import(partisan_ct, [call/4, run/2, wait/1, name/1, spec/1]).
 
-suite() -> [{timetrap, {seconds, 120}}].
+suite() -> [{timetrap, {seconds, 240}}].
 
 all() -> [over_other_nodes, on_demand, monitored, unreachable].
 
@@ -49,7 +49,7 @@ monitored(_) ->
 
 %% A session over other nodes takes 15 s to be given up, and so long may the way to that be.
 told(Vm, What) ->
-    partisan_ct:wait(fun() -> lists:member(What, partisan_ct:seen(Vm, watch)) end, 40000).
+    partisan_ct:wait(fun() -> lists:member(What, partisan_ct:seen(Vm, watch)) end, 60000).
 
 unreachable(_) ->
     [A, B, _] = nodes(unreachable, 3, []),
@@ -143,7 +143,7 @@ sunk() ->
     receive
         {'DOWN', Ref, process, _, Reason} when Reason =:= normal; Reason =:= noproc -> ok;
         {'DOWN', Ref, process, _, Reason} -> {error, Reason}
-    after 40000 -> {error, {missing, element(2, process_info(whereis(sink), dictionary)), partisan:nodes()}}
+    after 60000 -> {error, {missing, element(2, process_info(whereis(sink), dictionary)), partisan:nodes()}}
     end.
 
 take(Next, _) when map_size(Next) =:= 0 ->

@@ -14,7 +14,7 @@
 -define(RUST, 'rust@127.0.0.1').
 -define(BOTH, 'both@127.0.0.1').
 
-suite() -> [{timetrap, {seconds, 60}}].
+suite() -> [{timetrap, {seconds, 180}}].
 
 all() ->
     [
@@ -89,7 +89,7 @@ kept(Name, Options) ->
         end
      || N <- lists:seq(1, Count)
     ],
-    Echoes = [receive {Ref, N} -> N after 10000 -> late end || _ <- lists:seq(1, Count)],
+    Echoes = [receive {Ref, N} -> N after 60000 -> late end || _ <- lists:seq(1, Count)],
     More = receive {Ref, N} -> N after 200 -> none end,
     case {Echoes =:= lists:seq(1, Count), More} of
         {true, none} -> ok;
@@ -251,7 +251,7 @@ by_partisan(Node) ->
         fun(Options) ->
             Ref = make_ref(),
             ok = partisan:forward_message(Node, echo, {self(), Ref, Options}, Options),
-            receive {Ref, Options} -> ok after 5000 -> error({lost, Options}) end
+            receive {Ref, Options} -> ok after 60000 -> error({lost, Options}) end
         end,
         [#{}, #{channel => bulk}] ++ [#{channel => bulk, partition_key => Key} || Key <- lists:seq(0, 5)]
     ).
@@ -263,7 +263,7 @@ by_distribution(Node) ->
     %% The answer comes by Partisan's connections where there are some.
     Ref = make_ref(),
     {echo, Node} ! {self(), Ref, term},
-    receive {Ref, term} -> ok after 5000 -> error(lost) end.
+    receive {Ref, term} -> ok after 60000 -> error(lost) end.
 
 %% @doc A ping and a call, answered by Erlang's own link.
 -spec calls(node()) -> ok.
@@ -294,7 +294,7 @@ come_home(Term) ->
     receive
         {Ref, Term} -> ok;
         {Ref, Other} -> error({changed, Term, Other})
-    after 20000 -> error({lost, Term})
+    after 60000 -> error({lost, Term})
     end.
 
 %% @doc Broadcasts terms, and compares what the Rust node broadcasts back.
@@ -314,7 +314,7 @@ broadcast_home({Id, Term} = Sent) ->
     receive
         {{echo, Id}, Term} -> ok;
         {{echo, Id}, Other} -> error({changed, Term, Other})
-    after 20000 -> error({lost, Term})
+    after 60000 -> error({lost, Term})
     end.
 
 %% @private

@@ -14,7 +14,7 @@
 -import(partisan_ct, [call/4, run/2, inside/3, probe/2, seen/2, await/3, wait/1, wait/2, spec/1]).
 
 suite() ->
-    [{timetrap, {seconds, 60}}].
+    [{timetrap, {seconds, 180}}].
 
 all() ->
     [
@@ -474,7 +474,7 @@ manager_killed(_) ->
         begin
             Count = call(B, ?MODULE, sink_count, []),
             ok = wait(fun() -> call(B, ?MODULE, sink_count, []) > Count end),
-            true = run(Vm, fun() -> exit(whereis(?MANAGER), kill) end),
+            ok = partisan_ct:kill_process(Vm, ?MANAGER),
             ok = wait(fun() -> call(Vm, partisan, is_alive, []) end),
             ok = wait_connected(A, B)
         end
@@ -483,8 +483,10 @@ manager_killed(_) ->
     Count = call(B, ?MODULE, sink_count, []),
     ok = wait(fun() -> call(B, ?MODULE, sink_count, []) > Count end),
     _ = run(A, fun stop_senders/0),
-    ?assertEqual(Threads, [threads(Vm) || Vm <- Both]),
-    [{ok, [?A, ?B]} = call(Vm, partisan_peer_service, members, []) || Vm <- Both].
+    ok = wait(fun() -> Threads =:= [threads(Vm) || Vm <- Both] end),
+    ok = wait(fun() ->
+        lists:all(fun(Vm) -> {ok, [?A, ?B]} =:= call(Vm, partisan_peer_service, members, []) end, Both)
+    end).
 
 nothing_is_left(_) ->
     A = start(?A, with_env(quick())),
@@ -574,7 +576,7 @@ exit_status(Process) ->
             exit_status(Process);
         {Process, {exit_status, Status}} ->
             Status
-    after 20000 -> error(no_end)
+    after 60000 -> error(no_end)
     end.
 
 halt_main([Port, How]) ->

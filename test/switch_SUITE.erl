@@ -121,7 +121,7 @@ taken(Vm, Sent) ->
         {{To, Channel}, Count} <- maps:to_list(Counts),
         To =:= name(Vm)
     ]),
-    _ = (catch wait(fun() -> maps:get(counts, call(Vm, ?MODULE, sink, [])) =:= Wanted end, 30000)),
+    _ = (catch wait(fun() -> maps:get(counts, call(Vm, ?MODULE, sink, [])) =:= Wanted end, 60000)),
     #{counts := Counts, faults := Faults} = call(Vm, ?MODULE, sink, []),
     ?assertEqual([], Faults, name(Vm)),
     ?assertEqual(Wanted, Counts, name(Vm)),
@@ -160,7 +160,7 @@ end_load() ->
     switch_pump ! {stop, self()},
     receive
         {pumped, Result} -> Result
-    after 30000 -> error(echoes_are_missing)
+    after 60000 -> error(echoes_are_missing)
     end.
 
 %% @doc What has come, and what was wrong with it.

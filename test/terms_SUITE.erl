@@ -21,7 +21,7 @@
 
 -define(WINDOW, 32).
 
-suite() -> [{timetrap, {seconds, 60}}].
+suite() -> [{timetrap, {seconds, 180}}].
 
 all() ->
     [
@@ -120,7 +120,7 @@ name_changes_under_load(_) ->
                 {walked, {ok, N}} -> N;
                 {walked, Other} -> ct:fail(Other);
                 {'DOWN', _, process, _, Reason} when Reason =/= normal -> ct:fail(Reason)
-            after 20000 -> ct:fail(walks_go_on)
+            after 60000 -> ct:fail(walks_go_on)
             end
          || _ <- Walks
         ],
@@ -406,7 +406,7 @@ back(Left, Hops, Model, N, Open, Counts) ->
             end;
         {strange, Number, Text} ->
             {different, io_lib:format("~b by ~p: foreign, but taken for local: ~ts", [Number, Hops, Text])}
-    after 15000 ->
+    after 60000 ->
         {different, io_lib:format("by ~p: lost ~0tP", [Hops, Open, 200])}
     end.
 
@@ -457,7 +457,7 @@ wander(Kind, [First | More] = Hops, N) ->
                     {different, io_lib:format("~p became ~P", [Term, Other, 100])};
                 {strange, _, _} ->
                     wander(Kind, Hops, N + 1)
-            after 10000 -> {lost, Kind, N, node()}
+            after 60000 -> {lost, Kind, N, node()}
             end
     end.
 

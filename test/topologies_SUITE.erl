@@ -6,10 +6,10 @@
 
 -compile(export_all).
 
--import(partisan_ct, [call/4, run/2, await/3, wait/1, wait/2, name/1, spec/1, sync_join/2]).
+-import(partisan_ct, [call/4, run/2, await/3, wait/1, name/1, spec/1, sync_join/2]).
 
 suite() ->
-    [{timetrap, {seconds, 120}}].
+    [{timetrap, {seconds, 240}}].
 
 all() ->
     [client_server, client_server_leave, slow_client, messages, tags, static, static_messages].
@@ -49,7 +49,7 @@ links(Vm) ->
 
 linked(Vm, Others) ->
     Names = lists:sort([name(Other) || Other <- Others]),
-    wait(fun() -> links(Vm) =:= Names end, 30000).
+    wait(fun() -> links(Vm) =:= Names end).
 
 %%%-------------------------------------------------------------------------------------------
 %%% Client-server

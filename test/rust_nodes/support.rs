@@ -9,7 +9,7 @@ use tokio::time::timeout;
 pub(crate) use crate::nodes::{addr, log, quick};
 
 /// Longest time that anything here may take.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Waits for a line with all of these texts.
 pub(crate) async fn logged(texts: &[&str]) {
