@@ -199,15 +199,6 @@ impl Seen {
         }
     }
 
-    /// Roots that are expected from nobody are expected from this slot.
-    pub(super) fn set_lost_via(&mut self, via: u16) {
-        for root in &mut self.roots {
-            if root.key != 0 && root.via() == NO_VIA {
-                root.set_via(via);
-            }
-        }
-    }
-
     /// Takes note that this has come. A root that is heard of for the first time may have begun
     /// long ago: what is more than `history` older counts as come.
     pub(super) fn insert(&mut self, key: u64, sequence: u64, history: u64, now: u64) -> At {

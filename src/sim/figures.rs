@@ -226,7 +226,11 @@ fn of_casts<P: Protocols>(figures: &mut Figures, world: &World<P>, before: &Befo
             all += 1;
             reached += u32::from(cast.has_reached(*node));
         }
-        let part = f64::from(reached) / f64::from(all.max(1));
+        // One that nobody has lived to get has failed nobody.
+        let part = match all {
+            0 => 1.0,
+            _ => f64::from(reached) / f64::from(all),
+        };
         sum += part;
         worst = worst.min(part);
         complete += usize::from(reached == all);

@@ -1,4 +1,8 @@
 //! Payloads that neighbours may still ask for: bounded in number, bytes and time.
+//!
+//! The time counts from the broadcast itself, whenever it has come here. If each node counted from
+//! its own receipt, then a broadcast would live for as long as new nodes keep coming: each of them
+//! would get it from those before it, and keep it for those after it.
 
 use std::collections::VecDeque;
 
@@ -15,8 +19,29 @@ pub(super) struct Entry<P> {
     /// Links that it has passed to this node.
     pub(super) hops: u16,
     pub(super) payload: Bytes,
+    /// When it was broadcast, in microseconds of this node's time: maybe before that began.
+    pub(super) born: i64,
     key: u64,
-    at: u64,
+}
+
+impl<P> Entry<P> {
+    /// For how long it has been under way, in milliseconds.
+    pub(super) fn age(&self, now: u64) -> u32 {
+        age(self.born, now)
+    }
+}
+
+/// Milliseconds since then.
+pub(super) fn age(born: i64, now: u64) -> u32 {
+    let age = now.saturating_add_signed(born.saturating_neg()) / 1000;
+    age.try_into().unwrap_or(u32::MAX)
+}
+
+/// When something of this age, in milliseconds, was broadcast.
+pub(super) fn born(age: u32, now: u64) -> i64 {
+    i64::try_from(now)
+        .unwrap_or(i64::MAX)
+        .saturating_sub(i64::from(age) * 1000)
 }
 
 /// The payloads, oldest first.
@@ -50,8 +75,11 @@ impl<P> Cache<P> {
         (key, of, sequence): (u64, Of<P>, u64),
         hops: u16,
         payload: Bytes,
-        now: u64,
+        (born, now): (i64, u64),
     ) {
+        if self.is_old(born, now) {
+            return;
+        }
         self.bytes += cost::<P>(&payload);
         while !self.entries.is_empty()
             && (self.entries.len() >= self.max_entries || self.bytes > self.max_bytes)
@@ -65,9 +93,13 @@ impl<P> Cache<P> {
             sequence,
             hops,
             payload,
+            born,
             key,
-            at: now,
         });
+    }
+
+    fn is_old(&self, born: i64, now: u64) -> bool {
+        born.saturating_add_unsigned(self.time) <= i64::try_from(now).unwrap_or(i64::MAX)
     }
 
     fn pop(&mut self) {
@@ -82,26 +114,31 @@ impl<P> Cache<P> {
         }
     }
 
-    pub(super) fn get(&self, key: u64, sequence: u64) -> Option<&Entry<P>> {
+    pub(super) fn get(&self, key: u64, sequence: u64, now: u64) -> Option<&Entry<P>> {
         let position = self.index.get(&(key, sequence))?;
-        self.entries.get(position.checked_sub(self.gone)? as usize)
+        let entry = self.entries.get(position.checked_sub(self.gone)? as usize);
+        entry.filter(|e| !self.is_old(e.born, now))
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = &Entry<P>> {
-        self.entries.iter()
+    pub(super) fn iter(&self, now: u64) -> impl Iterator<Item = &Entry<P>> {
+        let entries = self.entries.iter();
+        entries.filter(move |e| !self.is_old(e.born, now))
     }
 
     /// When [`Cache::expire`] is to be called: not for each payload, but for those of an eighth of
     /// the time together.
     pub(super) fn deadline(&self) -> Option<u64> {
-        Some(self.entries.front()?.at + self.time + self.time / 8)
+        let time = self.time + self.time / 8;
+        let at = self.entries.front()?.born.saturating_add_unsigned(time);
+        Some(at.max(0) as u64)
     }
 
     pub(super) fn expire(&mut self, now: u64) {
+        // Behind one that is younger an older one remains for a while. Nobody gets it.
         while self
             .entries
             .front()
-            .is_some_and(|e| e.at + self.time <= now)
+            .is_some_and(|e| self.is_old(e.born, now))
         {
             self.pop();
         }

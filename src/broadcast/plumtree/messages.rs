@@ -2,11 +2,11 @@
 //!
 //! ```text
 //! message:   version:8 = 1  kind:8, then
-//!   gossip   (1)  tree  sequence:64  hops:16  payload (all the rest)
+//!   gossip   (1)  tree  sequence:64  hops:16  age:32  payload (all the rest)
 //!   announce (2)  again:8 (0, 1)  count:16  of (tree  first:64  count:16  hops:16)
 //!   graft    (3)  count:16  of (tree  eager:8 (0, 1)  first:64  count:16)
 //!   prune    (4)  tree
-//! tree:      root, as peers are encoded  life:64  common:8 (0, 1)
+//! tree:      root, as peers are encoded  life:64  which:8 (0 own, 1 common, 2 core)
 //! ```
 //!
 //! The paper's IHAVE is `announce`. It and `graft` name ranges of sequences; one message names at
@@ -15,6 +15,7 @@
 use bytes::Bytes;
 
 use crate::broadcast::Id;
+use crate::broadcast::seen::key_of;
 use crate::limits::{
     MAX_BROADCAST_BYTES, MAX_BROADCAST_HOPS, MAX_BROADCAST_IDS, MAX_BROADCAST_SEQUENCE,
 };
@@ -23,6 +24,18 @@ use crate::overlay::{Peer, Wire};
 
 const VERSION: u8 = 1;
 
+/// Along which tree broadcasts go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tree {
+    /// One of this root alone.
+    Own,
+    /// The common one.
+    Common,
+    /// The common one too, which these broadcasts shape: they are the beats of its core, without a
+    /// payload.
+    Core,
+}
+
 /// Which tree a message is about, and whose broadcasts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Of<P> {
@@ -30,8 +43,8 @@ pub struct Of<P> {
     pub root: P,
     /// Its life.
     pub life: u64,
-    /// Whether they go along the common tree, not along one of this root alone. The root decides.
-    pub common: bool,
+    /// Along which tree they go. The root decides.
+    pub tree: Tree,
 }
 
 /// Broadcasts that the sender has.
@@ -71,6 +84,8 @@ pub enum Message<P> {
         sequence: u64,
         /// Links that it has passed when it arrives.
         hops: u16,
+        /// Milliseconds that it has spent at nodes since it was broadcast.
+        age: u32,
         /// What the root has broadcast.
         payload: Bytes,
     },
@@ -92,6 +107,7 @@ impl<P> Message<P> {
     pub(super) fn check(&self) -> Result<(), DecodeError> {
         match self {
             Message::Gossip {
+                of,
                 sequence,
                 hops,
                 payload,
@@ -101,6 +117,7 @@ impl<P> Message<P> {
                 check_hops(*hops)?;
                 match payload.len() {
                     n if n > MAX_BROADCAST_BYTES => Err(DecodeError::TooLarge(n)),
+                    n if n > 0 && of.tree == Tree::Core => Err(DecodeError::Bad("beat")),
                     _ => Ok(()),
                 }
             }
@@ -169,17 +186,34 @@ impl<P> Of<P> {
 }
 
 impl<P: Peer> Of<P> {
+    /// What these broadcasts are known by. A core's beats are counted for themselves.
+    pub(super) fn key(&self) -> u64 {
+        match self.tree {
+            Tree::Core => key_of(&(&self.root, "core"), self.life),
+            Tree::Own | Tree::Common => key_of(&self.root, self.life),
+        }
+    }
+
     fn put(&self, out: &mut Vec<u8>) {
         self.root.encode(out);
         out.extend_from_slice(&self.life.to_be_bytes());
-        out.push(self.common.into());
+        out.push(match self.tree {
+            Tree::Own => 0,
+            Tree::Common => 1,
+            Tree::Core => 2,
+        });
     }
 
     fn read(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
         Ok(Self {
             root: P::decode(reader)?,
             life: reader.u64()?,
-            common: reader.bool("tree")?,
+            tree: match reader.u8()? {
+                0 => Tree::Own,
+                1 => Tree::Common,
+                2 => Tree::Core,
+                _ => return Err(DecodeError::Bad("tree")),
+            },
         })
     }
 }
@@ -192,12 +226,14 @@ impl<P: Peer> Wire for Message<P> {
                 of,
                 sequence,
                 hops,
+                age,
                 payload,
             } => {
                 out.push(1);
                 of.put(out);
                 out.extend_from_slice(&sequence.to_be_bytes());
                 out.extend_from_slice(&hops.to_be_bytes());
+                out.extend_from_slice(&age.to_be_bytes());
                 out.extend_from_slice(payload);
             }
             Message::Announce { again, have } => {
@@ -238,6 +274,7 @@ impl<P: Peer> Wire for Message<P> {
                 let of = Of::read(reader)?;
                 let sequence = reader.u64()?;
                 let hops = reader.u16()?;
+                let age = reader.u32()?;
                 let payload = reader.take(reader.rest().len())?;
                 if payload.len() > MAX_BROADCAST_BYTES {
                     return Err(DecodeError::TooLarge(payload.len()));
@@ -246,6 +283,7 @@ impl<P: Peer> Wire for Message<P> {
                     of,
                     sequence,
                     hops,
+                    age,
                     payload: Bytes::copy_from_slice(payload),
                 }
             }

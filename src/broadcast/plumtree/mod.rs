@@ -32,10 +32,12 @@
 //! * A duplicate from the neighbour from which the broadcasts of this root are expected prunes
 //!   nothing, and a payload over a link that was just pruned does not change the tree: what is under
 //!   way while a tree forms can't cut it.
-//! * One root at a time gives the common tree its shape (see `shaper.rs`).
+//! * One node, its core, gives the common tree its shape (see `core.rs`). What other roots broadcast along it prunes
+//!   and grafts nothing: what is missing is fetched, and passed on along the tree from there.
 //! * Announcements are batched, in ranges. Both ends of a new link announce all they have in their
 //!   caches, so what was broadcast while a node had no neighbours, or others, still comes. (A node that
-//!   joins gets the broadcasts of the last minute, too.)
+//!   joins gets the broadcasts of the last minute, too.) Payloads carry their age, so that those of an
+//!   hour ago do not live on from one new node to the next.
 //! * An announcement that was earlier than the payload by [`Config::optimise_lag`] is better too, in
 //!   trees of single roots.
 //!
@@ -54,17 +56,18 @@ use crate::limits::{
 };
 
 mod cache;
+mod core;
 mod links;
 mod messages;
 mod missing;
-mod shaper;
+mod repair;
 mod state;
 #[cfg(test)]
 mod tests;
 mod trees;
 mod view;
 
-pub use messages::{Have, Message, Of, Want};
+pub use messages::{Have, Message, Of, Tree, Want};
 pub use state::Plumtree;
 
 /// What a user may set.
@@ -73,7 +76,8 @@ pub struct Config {
     /// How long announcements are collected.
     pub announce_delay: Duration,
     /// Time from an announcement to the first GRAFT if the payload is expected from another
-    /// neighbour. Longer than the tree is slower than the announcement, or payloads come twice.
+    /// neighbour. Longer than the tree is slower than the announcement, or payloads come twice. Twice
+    /// that on the common tree, whose ways lead by its core.
     pub graft_after: Duration,
     /// Time from one GRAFT to the next for the same broadcast: a round trip.
     pub graft_next: Duration,
@@ -93,7 +97,7 @@ pub struct Config {
     pub cache_entries: usize,
     /// Bytes of them.
     pub cache_bytes: usize,
-    /// How long they are kept.
+    /// How long after the broadcast.
     pub cache_time: Duration,
 }
 

@@ -7,23 +7,23 @@ use bytes::Bytes;
 use rand::Rng;
 
 use super::Config;
-use super::cache::Cache;
-use super::links::{Links, push_range};
-use super::messages::{Have, Message, Of, Want};
+use super::cache::{Cache, age, born};
+use super::core::Core;
+use super::links::Links;
+use super::messages::{Message, Of, Tree, Want};
 use super::missing::{Announcer, Entry, Missing};
-use super::shaper::Shaper;
 use super::trees::{Row, Trees, set_bit, slots};
-use crate::broadcast::seen::{At, Seen, key_of};
+use crate::broadcast::seen::{At, Seen};
 use crate::broadcast::{Broadcast, Effect, Error, Event};
 use crate::limits::{
     MAX_BROADCAST_BYTES, MAX_BROADCAST_CACHE, MAX_BROADCAST_HOPS, MAX_BROADCAST_IDS,
-    MAX_BROADCAST_MISSING_OF_PEER, MAX_BROADCAST_SEQUENCE, MAX_BROADCAST_STRANGERS,
+    MAX_BROADCAST_SEQUENCE, MAX_BROADCAST_STRANGERS,
 };
 use crate::overlay::Peer;
 use crate::overlay::codec::DecodeError;
 
 /// What is to be asked of each neighbour at the end of an event.
-type Grafts<P> = BTreeMap<u16, Vec<Want<P>>>;
+pub(super) type Grafts<P> = BTreeMap<u16, Vec<Want<P>>>;
 
 /// Plumtree, as one node runs it.
 #[derive(Clone)]
@@ -31,14 +31,16 @@ pub struct Plumtree<P> {
     pub(super) config: Config,
     pub(super) own: P,
     pub(super) life: u64,
-    own_key: u64,
+    pub(super) own_key: u64,
     sequence: u64,
+    /// The key of this node's beats.
+    pub(super) beat_key: u64,
+    core: Core,
     pub(super) links: Links<P>,
     pub(super) trees: Trees<P>,
     pub(super) seen: Seen,
     pub(super) cache: Cache<P>,
     pub(super) missing: Missing<P>,
-    shaper: Shaper,
     /// When the next batch of announcements leaves.
     flush: Option<u64>,
     /// Who has sent something before it was a neighbour.
@@ -51,6 +53,8 @@ struct Item<P> {
     of: Of<P>,
     sequence: u64,
     hops: u16,
+    /// See [`super::cache::Entry::born`].
+    born: i64,
     payload: Bytes,
 }
 
@@ -67,9 +71,9 @@ struct Spared<'a> {
     all: bool,
 }
 
-type Out<P> = Vec<Effect<P, Message<P>>>;
+pub(super) type Out<P> = Vec<Effect<P, Message<P>>>;
 
-fn micros(time: Duration) -> u64 {
+pub(super) fn micros(time: Duration) -> u64 {
     time.as_micros() as u64
 }
 
@@ -77,8 +81,10 @@ impl<P: Peer> Plumtree<P> {
     /// A node without neighbours. `life` is greater than in all earlier lives of `own`.
     pub fn new(config: Config, own: P, life: u64) -> Self {
         Self {
-            own_key: key_of(&own, life),
+            own_key: own_of(&own, life, Tree::Own).key(),
             sequence: 0,
+            beat_key: own_of(&own, life, Tree::Core).key(),
+            core: Core::default(),
             links: Links::new(),
             trees: Trees::new(config.max_trees),
             seen: Seen::new(config.max_roots),
@@ -88,7 +94,6 @@ impl<P: Peer> Plumtree<P> {
                 micros(config.cache_time),
             ),
             missing: Missing::new(),
-            shaper: Shaper::default(),
             flush: None,
             strangers: BTreeSet::new(),
             config,
@@ -97,7 +102,7 @@ impl<P: Peer> Plumtree<P> {
         }
     }
 
-    fn send(&self, slot: u16, message: Message<P>, out: &mut Out<P>) {
+    pub(super) fn send(&self, slot: u16, message: Message<P>, out: &mut Out<P>) {
         if let Some(link) = self.links.get(slot) {
             let to = link.peer.clone();
             out.push(Effect::Send { to, message });
@@ -113,77 +118,12 @@ impl<P: Peer> Plumtree<P> {
             return;
         };
         self.trees.widen(self.links.width());
-        if let Some(row) = self.trees.find(self.own_key, false) {
+        let own = self.trees.find(self.own_key, Tree::Own);
+        let core = self.trees.find(self.beat_key, Tree::Core);
+        for row in own.into_iter().chain(core) {
             self.trees.set(row, slot, true);
         }
         self.announce_all(slot, again, now, out);
-    }
-
-    fn neighbor_down(&mut self, peer: &P, now: u64, grafts: &mut Grafts<P>) {
-        let Some(slot) = self.links.remove(peer) else {
-            return;
-        };
-        let via = |key| self.seen.find(key).and_then(|at| self.seen.via(at));
-        let cut = self.trees.keys().filter(|(key, _)| via(*key) == Some(slot));
-        let cut: Vec<(u64, Of<P>)> = cut.map(|(key, of)| (key, of.clone())).collect();
-        self.trees.clear_slot(slot);
-        self.seen.forget_via(slot);
-        self.missing.forget(slot, now);
-        let orphans: Vec<u32> = self
-            .missing
-            .iter()
-            .filter(|(_, m)| !m.was_asked() && !self.is_expected(m.key, m.of.common, None))
-            .map(|(at, _)| at)
-            .collect();
-        for at in orphans {
-            self.ask(at, now, grafts);
-        }
-        for (key, of) in cut {
-            self.mend(key, of, grafts);
-        }
-    }
-
-    /// The neighbour is gone from which the broadcasts of this root came: one that had the newest as well is to send the
-    /// next one. It may have lost its own way too, or its way may lead over here: so nothing is expected from it until
-    /// something has come, and if somebody else announces the next one first that one is asked at once.
-    fn mend(&mut self, key: u64, of: Of<P>, grafts: &mut Grafts<P>) {
-        let Some(row) = self.trees.find(key, false) else {
-            return;
-        };
-        let lost = self
-            .seen
-            .find(key)
-            .is_some_and(|at| self.seen.via(at).is_none());
-        if lost && let Some(spare) = self.trees.take_spare(row) {
-            self.trees.set(row, spare, true);
-            let (eager, first, count) = (true, 0, 0);
-            let wants = grafts.entry(spare).or_default();
-            wants.push(Want {
-                of,
-                eager,
-                first,
-                count,
-            });
-        }
-    }
-
-    /// Whether broadcasts of this root are expected from an eager neighbour other than `slot`.
-    fn is_expected(&self, key: u64, common: bool, slot: Option<u16>) -> bool {
-        let Some(row) = self.trees.find(key, common) else {
-            return false;
-        };
-        match self.seen.find(key).map(|at| self.seen.via(at)) {
-            // Their way to this node was lost.
-            Some(None) => false,
-            Some(Some(via)) if !common => Some(via) != slot && self.trees.is_eager(row, via),
-            // Any link of the common tree may bring them: it may have another shape by now.
-            _ => common && slots(self.trees.row(row).iter().copied()).any(|s| Some(s) != slot),
-        }
-    }
-
-    /// Whether duplicates of this root prune.
-    fn shapes(&mut self, key: u64, common: bool, now: u64) -> bool {
-        !common || self.shaper.is(key, now)
     }
 
     fn broadcast(&mut self, payload: Bytes, now: u64, out: &mut Out<P>) -> Result<(), Error> {
@@ -197,23 +137,29 @@ impl<P: Peer> Plumtree<P> {
             return Err(Error::Message(DecodeError::Bad("number of a broadcast")));
         }
         self.sequence += 1;
-        let own_tree = self.trees.find(self.own_key, false).is_some();
+        let own_tree = self.trees.find(self.own_key, Tree::Own).is_some();
         // All nodes see the broadcasts of all roots, so if there is no room here there is none
         // elsewhere.
         let disuse = 8 * self.config.max_trees as u64;
-        let of = Of {
-            root: self.own.clone(),
-            life: self.life,
-            common: self.config.common_tree || !own_tree && !self.trees.has_room(disuse),
+        let common = self.config.common_tree || !own_tree && !self.trees.has_room(disuse);
+        let tree = match common {
+            true => Tree::Common,
+            false => Tree::Own,
         };
-        let row = match self.trees.find(self.own_key, of.common) {
+        if common {
+            self.core.touch(now);
+            if self.core.must_begin(now) {
+                self.beat(now, out);
+            }
+        }
+        let of = own_of(&self.own, self.life, tree);
+        let row = match self.trees.find(self.own_key, tree) {
             Some(row) => row,
             None => self
                 .trees
                 .create(self.own_key, of.clone(), self.links.present()),
         };
-        let renewed = of.common && self.shaper.renews(self.own_key, now);
-        if renewed || self.trees.row(row).iter().all(|word| *word == 0) {
+        if self.trees.row(row).iter().all(|word| *word == 0) {
             self.trees.set_all(row, self.links.present());
         }
         let item = Item {
@@ -221,19 +167,51 @@ impl<P: Peer> Plumtree<P> {
             of,
             sequence: self.sequence,
             hops: 0,
+            born: born(0, now),
             payload,
         };
         self.pass_on(row, Spared::default(), item, now, out);
         Ok(())
     }
 
+    /// Beats as the core of the common tree, unless nobody uses it any longer.
+    fn beat(&mut self, now: u64, out: &mut Out<P>) {
+        let key = self.beat_key;
+        let Some(sequence) = self.core.beat(key, now) else {
+            return;
+        };
+        let of = own_of(&self.own, self.life, Tree::Core);
+        let row = match self.trees.find(key, Tree::Core) {
+            Some(row) => row,
+            None => self.trees.create(key, of.clone(), self.links.present()),
+        };
+        let item = Item {
+            key,
+            of,
+            sequence,
+            hops: 0,
+            born: born(0, now),
+            payload: Bytes::new(),
+        };
+        self.pass_on(row, Spared::default(), item, now, out);
+    }
+
+    /// Whether this root is of those whose broadcasts this node takes: beats of one core at a time.
+    pub(super) fn takes(&self, key: u64, tree: Tree, now: u64) -> bool {
+        tree != Tree::Core || self.core.would_follow(key, now)
+    }
+
     fn gossip(&mut self, slot: u16, item: Item<P>, now: u64, out: &mut Out<P>) {
-        let (key, common, sequence) = (item.key, item.of.common, item.sequence);
+        let (key, tree, sequence) = (item.key, item.of.tree, item.sequence);
         let known = self.seen.find(key);
-        if key == self.own_key || known.is_some_and(|at| self.seen.has(at, sequence)) {
-            if self.shapes(key, common, now) {
+        let own = key == self.own_key || key == self.beat_key;
+        if own || known.is_some_and(|at| self.seen.has(at, sequence)) {
+            if tree != Tree::Common {
                 self.duplicate(slot, known, item, out);
             }
+            return;
+        }
+        if !self.takes(key, tree, now) {
             return;
         }
         let link = self.links.get_mut(slot);
@@ -246,12 +224,19 @@ impl<P: Peer> Plumtree<P> {
         let waiting = self.missing.find(key, sequence);
         let waiting = waiting.and_then(|m| self.take_missing(m));
         let have = waiting.as_ref().map_or(&[][..], |w| w.announcers());
-        out.push(Effect::Deliver {
-            id: item.of.id(sequence),
-            payload: item.payload.clone(),
-            hops: item.hops.into(),
-        });
-        let row = match self.trees.find(key, common) {
+        match tree {
+            Tree::Core => self.core.follow(key, now),
+            Tree::Common => self.core.touch(now),
+            Tree::Own => {}
+        }
+        if tree != Tree::Core {
+            out.push(Effect::Deliver {
+                id: item.of.id(sequence),
+                payload: item.payload.clone(),
+                hops: item.hops.into(),
+            });
+        }
+        let row = match self.trees.find(key, tree) {
             Some(row) => row,
             None => {
                 // Those who have announced it take this link to be lazy.
@@ -264,24 +249,20 @@ impl<P: Peer> Plumtree<P> {
             }
         };
         self.trees.touch(row);
-        if newest {
+        if newest && tree != Tree::Common {
             self.trees.renew(row, item.hops);
-        }
-        if common && self.shaper.renews(key, now) {
-            self.trees.set_all(row, self.links.present());
         }
         let via = self.seen.via(at);
         let via = via.filter(|via| self.trees.is_eager(row, *via));
-        let parent = if !newest && via.is_some() {
+        let parent = if tree == Tree::Common {
+            None
+        } else if !newest && via.is_some() {
             // An old one that was lost somewhere says nothing about the tree as it is now.
             via
-        } else if self.shapes(key, common, now) {
-            self.adopt((row, at), slot, &item, waiting.as_ref(), now, out)
         } else {
-            self.seen.set_via(at, slot);
-            None
+            self.adopt((row, at), slot, &item, waiting.as_ref(), now, out)
         };
-        if newest {
+        if newest && tree != Tree::Common {
             let via = self.seen.via(at);
             for announcer in have.iter().filter(|a| Some(a.slot) != via) {
                 self.trees.note_spare(row, announcer.slot, announcer.hops);
@@ -323,7 +304,7 @@ impl<P: Peer> Plumtree<P> {
             .seen
             .via(at)
             .filter(|via| self.trees.is_eager(row, *via));
-        if parent.is_some() && !of.common {
+        if parent.is_some() {
             // The tree stands: this came while a PRUNE was under way, or was asked for.
             if !waiting.is_some_and(|w| w.was_asked()) {
                 self.send(slot, Message::Prune(of.clone()), out);
@@ -355,11 +336,11 @@ impl<P: Peer> Plumtree<P> {
         let lag = micros(self.config.optimise_lag);
         let late = now.saturating_sub(waiting.since) >= lag;
         let first = others().next()?;
-        (late && !waiting.of.common).then_some(first.slot)
+        late.then_some(first.slot)
     }
 
     fn duplicate(&mut self, slot: u16, at: Option<At>, item: Item<P>, out: &mut Out<P>) {
-        if let Some(row) = self.trees.find(item.key, item.of.common) {
+        if let Some(row) = self.trees.find(item.key, item.of.tree) {
             let expected = at.and_then(|at| self.seen.via(at)) == Some(slot);
             if expected && self.trees.is_eager(row, slot) {
                 return;
@@ -381,8 +362,10 @@ impl<P: Peer> Plumtree<P> {
             of,
             sequence,
             hops,
+            born,
             payload,
         } = item;
+        let age = age(born, now);
         let far = u32::from(hops) >= MAX_BROADCAST_HOPS;
         let has_it = |slot| Some(slot) == spared.from || spared.have.iter().any(|a| a.slot == slot);
         let eager = self.trees.row(row).iter().copied();
@@ -398,6 +381,7 @@ impl<P: Peer> Plumtree<P> {
                         of: of.clone(),
                         sequence,
                         hops: hops + 1,
+                        age,
                         payload: payload.clone(),
                     },
                 });
@@ -431,174 +415,8 @@ impl<P: Peer> Plumtree<P> {
         if promised && self.flush.is_none() {
             self.flush = Some(now + micros(self.config.announce_delay));
         }
-        self.cache.insert((key, of, sequence), hops, payload, now);
-    }
-
-    fn announced(&mut self, slot: u16, have: Vec<Have<P>>, now: u64, grafts: &mut Grafts<P>) {
-        for have in have {
-            let key = key_of(&have.of.root, have.of.life);
-            if key == self.own_key {
-                continue;
-            }
-            let known = self.seen.find(key);
-            let announcer = Announcer {
-                slot,
-                hops: have.hops,
-            };
-            for sequence in have.first..have.first + u64::from(have.count) {
-                if let Some(at) = known.filter(|at| self.seen.has(*at, sequence)) {
-                    if sequence == self.seen.top(at)
-                        && self.seen.via(at) != Some(slot)
-                        && let Some(row) = self.trees.find(key, have.of.common)
-                    {
-                        self.trees.note_spare(row, slot, have.hops);
-                    }
-                    continue;
-                }
-                if let Some(at) = self.missing.find(key, sequence) {
-                    self.missing.add(at, announcer);
-                    continue;
-                }
-                let Some(link) = self.links.get_mut(slot) else {
-                    return;
-                };
-                if link.owns >= MAX_BROADCAST_MISSING_OF_PEER || self.missing.is_full() {
-                    return;
-                }
-                link.owns += 1;
-                let due = now + micros(self.config.graft_after);
-                let id = (key, have.of.clone(), sequence);
-                let at = self.missing.insert(id, announcer, now, due);
-                // If the very neighbour that it is expected from announces it, it takes the
-                // link to be lazy.
-                if !self.is_expected(key, have.of.common, Some(slot)) {
-                    self.ask(at, now, grafts);
-                }
-            }
-        }
-    }
-
-    fn take_missing(&mut self, at: u32) -> Option<Entry<P>> {
-        let entry = self.missing.remove(at)?;
-        if let Some(link) = entry.owner().and_then(|slot| self.links.get_mut(slot)) {
-            link.owns = link.owns.saturating_sub(1);
-        }
-        Some(entry)
-    }
-
-    /// Asks the next announcer for a missing broadcast, or gives it up.
-    fn ask(&mut self, at: u32, now: u64, grafts: &mut Grafts<P>) {
-        let due = now + micros(self.config.graft_next);
-        let Some(announcer) = self.missing.ask(at, due) else {
-            self.take_missing(at);
-            return;
-        };
-        let Some(missing) = self.missing.get(at) else {
-            return;
-        };
-        let slot = announcer.slot;
-        let known = self.seen.find(missing.key);
-        // An old one says nothing about the tree as it is now.
-        let newest = known.is_none_or(|at| missing.sequence > self.seen.top(at));
-        let (key, common) = (missing.key, missing.of.common);
-        let eager = newest || !self.is_expected(key, common, None);
-        if eager && let Some(at) = known {
-            self.seen.set_via(at, slot);
-        }
-        if eager && let Some(row) = self.trees.find(key, common) {
-            self.trees.set(row, slot, true);
-            if common {
-                // One new link is enough for all roots that a lost one has brought.
-                self.seen.set_lost_via(slot);
-            }
-        }
-        let wants = grafts.entry(slot).or_default();
-        if let Some(last) = wants.last_mut()
-            && last.first + u64::from(last.count) == missing.sequence
-            && last.eager == eager
-            && usize::from(last.count) < MAX_BROADCAST_IDS
-            && last.of == missing.of
-        {
-            last.count += 1;
-            return;
-        }
-        wants.push(Want {
-            of: missing.of.clone(),
-            eager,
-            first: missing.sequence,
-            count: 1,
-        });
-    }
-
-    fn graft(&mut self, slot: u16, wants: Vec<Want<P>>, now: u64, out: &mut Out<P>) {
-        for want in wants {
-            let key = key_of(&want.of.root, want.of.life);
-            if want.eager {
-                let known = key == self.own_key || self.seen.find(key).is_some();
-                let row = match self.trees.find(key, want.of.common) {
-                    None if known => Some(self.trees.create(
-                        key,
-                        want.of.clone(),
-                        self.links.present(),
-                    )),
-                    row => row,
-                };
-                if let Some(row) = row {
-                    self.trees.set(row, slot, true);
-                }
-            }
-            for sequence in want.first..want.first + u64::from(want.count) {
-                let Some(entry) = self.cache.get(key, sequence) else {
-                    continue;
-                };
-                let Some(link) = self.links.get_mut(slot) else {
-                    return;
-                };
-                if !link.may_have(entry.payload.len(), now) {
-                    return;
-                }
-                out.push(Effect::Send {
-                    to: link.peer.clone(),
-                    message: Message::Gossip {
-                        of: entry.of.clone(),
-                        sequence,
-                        hops: entry.hops + 1,
-                        payload: entry.payload.clone(),
-                    },
-                });
-            }
-        }
-    }
-
-    /// Announces all that is in the cache.
-    fn announce_all(&mut self, slot: u16, mut again: bool, now: u64, out: &mut Out<P>) {
-        let cost = self.cache.len() * 64;
-        let Some(link) = self.links.get_mut(slot) else {
-            return;
-        };
-        if !link.may_have(cost, now) {
-            return;
-        }
-        let mut all: Vec<_> = self
-            .cache
-            .iter()
-            .filter(|e| u32::from(e.hops) < MAX_BROADCAST_HOPS)
-            .map(|e| (&e.of.root, e.of.life, e.sequence, &e.of, e.hops))
-            .collect();
-        all.sort_unstable_by_key(|e| (e.0, e.1, e.2));
-        for part in all.chunks(MAX_BROADCAST_IDS) {
-            let mut have = Vec::new();
-            for (_, _, sequence, of, hops) in part {
-                push_range(&mut have, of, *sequence, *hops);
-            }
-            let message = Message::Announce { again, have };
-            self.send(slot, message, out);
-            again = false;
-        }
-        if again {
-            let have = Vec::new();
-            self.send(slot, Message::Announce { again, have }, out);
-        }
+        self.cache
+            .insert((key, of, sequence), hops, payload, (born, now));
     }
 
     fn message(
@@ -622,13 +440,15 @@ impl<P: Peer> Plumtree<P> {
                 of,
                 sequence,
                 hops,
+                age,
                 payload,
             } => {
                 let item = Item {
-                    key: key_of(&of.root, of.life),
+                    key: of.key(),
                     of,
                     sequence,
                     hops,
+                    born: born(age, now),
                     payload,
                 };
                 self.gossip(slot, item, now, out);
@@ -641,8 +461,9 @@ impl<P: Peer> Plumtree<P> {
             }
             Message::Graft(wants) => self.graft(slot, wants, now, out),
             Message::Prune(of) => {
-                let key = key_of(&of.root, of.life);
-                if let Some(row) = self.trees.find(key, of.common) {
+                if of.tree != Tree::Common
+                    && let Some(row) = self.trees.find(of.key(), of.tree)
+                {
                     self.trees.set(row, slot, false);
                 }
             }
@@ -662,6 +483,9 @@ impl<P: Peer> Plumtree<P> {
                 }
             }
         }
+        if self.core.is_due(now) {
+            self.beat(now, out);
+        }
         while let Some(at) = self.missing.next_due(now) {
             self.ask(at, now, grafts);
         }
@@ -669,6 +493,15 @@ impl<P: Peer> Plumtree<P> {
             self.cache.expire(now);
         }
         self.seen.expire(now);
+    }
+}
+
+/// What a node broadcasts itself.
+fn own_of<P: Clone>(own: &P, life: u64, tree: Tree) -> Of<P> {
+    Of {
+        root: own.clone(),
+        life,
+        tree,
     }
 }
 
@@ -733,11 +566,12 @@ impl<P: Peer> Broadcast for Plumtree<P> {
             self.missing.deadline(),
             self.cache.deadline(),
             self.seen.deadline(),
+            self.core.deadline(),
         ];
         due.into_iter().flatten().min().map(Duration::from_micros)
     }
 
     fn carries_payload(message: &Message<P>) -> bool {
-        matches!(message, Message::Gossip { .. })
+        matches!(message, Message::Gossip { of, .. } if of.tree != Tree::Core)
     }
 }

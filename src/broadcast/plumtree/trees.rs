@@ -3,7 +3,7 @@
 
 use crate::broadcast::seen::KeyMap;
 
-use super::messages::Of;
+use super::messages::{Of, Tree as Which};
 
 /// Slots of one word.
 const WORD: usize = 64;
@@ -33,8 +33,9 @@ pub(super) fn set_bit(words: &mut [u64], slot: u16, value: bool) {
 
 #[derive(Clone)]
 struct Tree<P> {
+    /// Of those whose broadcasts shape it; 0 if there are none.
     key: u64,
-    of: Of<P>,
+    of: Option<Of<P>>,
     used: u64,
     /// Links between this node and the root, when the newest broadcast came.
     hops: u16,
@@ -42,11 +43,26 @@ struct Tree<P> {
     spare: Option<(u16, bool)>,
 }
 
+impl<P> Tree<P> {
+    fn new(key: u64, of: Option<Of<P>>, used: u64) -> Self {
+        Self {
+            key,
+            of,
+            used,
+            hops: 0,
+            spare: None,
+        }
+    }
+}
+
 /// A tree in the table, until the next [`Trees::create`].
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct Row(usize);
 
-/// The trees. Row 0 is the common one; row `i + 1` is that of `trees[i]`.
+/// The row of the common tree.
+const COMMON: Row = Row(0);
+
+/// The trees, a row of bits for each. The first is the common one, that of its core.
 #[derive(Clone)]
 pub(super) struct Trees<P> {
     bits: Vec<u64>,
@@ -54,7 +70,6 @@ pub(super) struct Trees<P> {
     stride: usize,
     trees: Vec<Tree<P>>,
     index: KeyMap<u64, u32>,
-    common: bool,
     limit: usize,
     clock: u64,
 }
@@ -64,60 +79,60 @@ impl<P> Trees<P> {
         Self {
             bits: Vec::new(),
             stride: 0,
-            trees: Vec::new(),
+            trees: vec![Tree::new(0, None, 0)],
             index: KeyMap::default(),
-            common: false,
             limit: limit.max(1),
             clock: 0,
         }
     }
 
-    pub(super) fn find(&self, key: u64, common: bool) -> Option<Row> {
-        match common {
-            true => self.common.then_some(Row(0)),
-            false => Some(Row(*self.index.get(&key)? as usize + 1)),
+    /// The tree that broadcasts of this key take. The common one has none before a broadcast has come
+    /// along it, and is none of a core's that is not its own.
+    pub(super) fn find(&self, key: u64, which: Which) -> Option<Row> {
+        match which {
+            Which::Own => Some(Row(*self.index.get(&key)? as usize)),
+            Which::Common => self.trees[0].of.as_ref().map(|_| COMMON),
+            Which::Core => (self.trees[0].key == key).then_some(COMMON),
         }
     }
 
-    /// Makes a tree, in the place of the least recently used one if need be.
+    /// Makes a tree. One of a single root takes the place of the least recently used one if need be;
+    /// one of a core that of the core before.
     pub(super) fn create(&mut self, key: u64, of: Of<P>, eager: &[u64]) -> Row {
-        if self.bits.is_empty() {
-            self.bits.resize(self.stride, 0);
-        }
-        let row = if of.common {
-            self.common = true;
-            Row(0)
-        } else {
-            if self.trees.len() >= self.limit {
-                self.evict();
+        let row = match of.tree {
+            Which::Core => {
+                self.trees[0] = Tree::new(key, Some(of), 0);
+                COMMON
             }
-            self.clock += 1;
-            self.index.insert(key, self.trees.len() as u32);
-            self.trees.push(Tree {
-                key,
-                of,
-                used: self.clock,
-                hops: 0,
-                spare: None,
-            });
-            let end = (self.trees.len() + 1) * self.stride;
-            self.bits.resize(end, 0);
-            Row(self.trees.len())
+            // Without a core yet.
+            Which::Common => {
+                self.trees[0] = Tree::new(0, Some(of), 0);
+                COMMON
+            }
+            Which::Own => {
+                if self.trees.len() > self.limit {
+                    self.evict();
+                }
+                self.clock += 1;
+                self.index.insert(key, self.trees.len() as u32);
+                self.trees.push(Tree::new(key, Some(of), self.clock));
+                Row(self.trees.len() - 1)
+            }
         };
-        let stride = self.stride;
-        for (i, word) in self.row_mut(row).iter_mut().enumerate() {
-            *word = eager.get(i).copied().filter(|_| i < stride).unwrap_or(0);
-        }
+        self.bits.resize(self.trees.len() * self.stride, 0);
+        self.set_all(row, eager);
         row
     }
 
     fn evict(&mut self) {
-        let oldest = self.trees.iter().enumerate().min_by_key(|(_, t)| t.used);
-        let Some((at, _)) = oldest else { return };
+        let single = self.trees.iter().enumerate().skip(1);
+        let Some((at, _)) = single.min_by_key(|(_, t)| t.used) else {
+            return;
+        };
         let last = self.trees.len() - 1;
         let gone = self.trees.swap_remove(at);
         self.index.remove(&gone.key);
-        let (from, to) = ((last + 1) * self.stride, (at + 1) * self.stride);
+        let (from, to) = (last * self.stride, at * self.stride);
         self.bits.copy_within(from..from + self.stride, to);
         self.bits.truncate(from);
         if let Some(moved) = self.trees.get(at) {
@@ -128,43 +143,37 @@ impl<P> Trees<P> {
     /// Takes note that a tree is used.
     pub(super) fn touch(&mut self, row: Row) {
         self.clock += 1;
-        if row.0 > 0 {
-            self.trees[row.0 - 1].used = self.clock;
-        }
+        self.trees[row.0].used = self.clock;
     }
 
     /// A new broadcast has come over so many links.
     pub(super) fn renew(&mut self, row: Row, hops: u16) {
-        if let Some(tree) = row.0.checked_sub(1).and_then(|at| self.trees.get_mut(at)) {
-            tree.hops = hops;
-            tree.spare = None;
-        }
+        let tree = &mut self.trees[row.0];
+        tree.hops = hops;
+        tree.spare = None;
     }
 
     /// A neighbour at so many links from the root has the newest broadcast too. The first is kept, or the first that is
     /// nearer than this node: its way can't lead over here.
     pub(super) fn note_spare(&mut self, row: Row, slot: u16, hops: u16) {
-        if let Some(tree) = row.0.checked_sub(1).and_then(|at| self.trees.get_mut(at)) {
-            let nearer = hops < tree.hops;
-            if tree
-                .spare
-                .is_none_or(|(_, was_nearer)| nearer && !was_nearer)
-            {
-                tree.spare = Some((slot, nearer));
-            }
+        let tree = &mut self.trees[row.0];
+        let nearer = hops < tree.hops;
+        let better = |(_, was_nearer): (u16, bool)| nearer && !was_nearer;
+        if tree.spare.is_none_or(better) {
+            tree.spare = Some((slot, nearer));
         }
     }
 
     /// Takes the spare neighbour of a tree.
     pub(super) fn take_spare(&mut self, row: Row) -> Option<u16> {
-        let tree = self.trees.get_mut(row.0.checked_sub(1)?)?;
-        tree.spare.take().map(|(slot, _)| slot)
+        self.trees[row.0].spare.take().map(|(slot, _)| slot)
     }
 
     /// Whether there is room for one more tree, or another is disused: so many broadcasts have come
     /// since its last one.
     pub(super) fn has_room(&self, disuse: u64) -> bool {
-        self.trees.len() < self.limit || self.trees.iter().any(|t| t.used + disuse < self.clock)
+        let mut single = self.trees.iter().skip(1);
+        self.trees.len() <= self.limit || single.any(|t| t.used + disuse < self.clock)
     }
 
     pub(super) fn row(&self, row: Row) -> &[u64] {
@@ -184,8 +193,8 @@ impl<P> Trees<P> {
     }
 
     pub(super) fn set_all(&mut self, row: Row, eager: &[u64]) {
-        for (word, new) in self.row_mut(row).iter_mut().zip(eager) {
-            *word = *new;
+        for (i, word) in self.row_mut(row).iter_mut().enumerate() {
+            *word = eager.get(i).copied().unwrap_or(0);
         }
     }
 
@@ -216,17 +225,24 @@ impl<P> Trees<P> {
             self.bits = bits;
         }
         self.stride = stride;
-        self.bits.resize((self.trees.len() + 1) * stride, 0);
+        self.bits.resize(self.trees.len() * stride, 0);
+    }
+
+    /// Whose tree the common one is.
+    pub(super) fn core(&self) -> Option<&Of<P>> {
+        let of = self.trees[0].of.as_ref()?;
+        (of.tree == Which::Core).then_some(of)
     }
 
     /// Roots that have a tree of their own.
     pub(super) fn roots(&self) -> impl Iterator<Item = &Of<P>> {
-        self.trees.iter().map(|t| &t.of)
+        self.trees.iter().skip(1).filter_map(|t| t.of.as_ref())
     }
 
-    /// Those trees, by their roots' keys.
+    /// All trees that somebody's broadcasts shape, by the keys of these.
     pub(super) fn keys(&self) -> impl Iterator<Item = (u64, &Of<P>)> {
-        self.trees.iter().map(|t| (t.key, &t.of))
+        let shaped = self.trees.iter().filter(|t| t.key != 0);
+        shaped.filter_map(|t| Some((t.key, t.of.as_ref()?)))
     }
 
     pub(super) fn bytes(&self) -> usize {
@@ -244,7 +260,7 @@ mod tests {
         Of {
             root,
             life: 1,
-            common: false,
+            tree: Which::Own,
         }
     }
 
@@ -255,12 +271,12 @@ mod tests {
         for root in 1..=3 {
             trees.create(root, of(root), &[root]);
         }
-        let first = trees.find(1, false).unwrap();
+        let first = trees.find(1, Which::Own).unwrap();
         trees.touch(first);
         trees.create(4, of(4), &[4]);
-        assert!(trees.find(2, false).is_none());
+        assert!(trees.find(2, Which::Own).is_none());
         for root in [1, 3, 4] {
-            let row = trees.find(root, false).unwrap();
+            let row = trees.find(root, Which::Own).unwrap();
             assert_eq!(trees.row(row), [root]);
         }
         assert_eq!(trees.roots().count(), 3);
@@ -271,18 +287,19 @@ mod tests {
         let mut trees = Trees::new(10);
         trees.widen(3);
         let row = trees.create(1, of(1), &[0b101]);
-        let common = Of {
-            common: true,
+        let core = Of {
+            tree: Which::Core,
             ..of(9)
         };
-        trees.create(9, common, &[0b010]);
+        trees.create(9, core, &[0b010]);
+        assert!(trees.find(8, Which::Core).is_none());
         trees.widen(130);
         trees.set(row, 129, true);
         assert_eq!(
             slots(trees.row(row).iter().copied()).collect::<Vec<_>>(),
             [0, 2, 129]
         );
-        let common = trees.find(0, true).unwrap();
+        let common = trees.find(0, Which::Common).unwrap();
         assert_eq!(
             slots(trees.row(common).iter().copied()).collect::<Vec<_>>(),
             [1]

@@ -1,10 +1,9 @@
 //! What a node lets see of its trees: for debugging and for tests.
 
-use super::messages::Of;
+use super::messages::{Of, Tree};
 use super::state::Plumtree;
 use super::trees::Row;
 use crate::broadcast::Id;
-use crate::broadcast::seen::key_of;
 use crate::overlay::Peer;
 
 impl<P: Peer> Plumtree<P> {
@@ -22,6 +21,11 @@ impl<P: Peer> Plumtree<P> {
             .collect();
         roots.sort_unstable();
         roots
+    }
+
+    /// The node whose tree the common one is, if this node has heard of one.
+    pub fn core(&self) -> Option<P> {
+        Some(self.trees.core()?.root.clone())
     }
 
     /// Neighbours to which broadcasts of this root are sent; those of the common tree if the root
@@ -44,8 +48,8 @@ impl<P: Peer> Plumtree<P> {
     fn row(&self, root: Option<&P>) -> Option<Row> {
         let trees = self.trees.roots().filter(|of| Some(&of.root) == root);
         let tree: Option<&Of<P>> = trees.max_by_key(|of| of.life);
-        let own = tree.and_then(|of| self.trees.find(key_of(&of.root, of.life), false));
-        own.or_else(|| self.trees.find(0, true))
+        let own = tree.and_then(|of| self.trees.find(of.key(), Tree::Own));
+        own.or_else(|| self.trees.find(0, Tree::Common))
     }
 
     /// Broadcasts that were announced and have not come, with the neighbours who have them.
@@ -53,6 +57,7 @@ impl<P: Peer> Plumtree<P> {
         let mut missing: Vec<_> = self
             .missing
             .iter()
+            .filter(|(_, m)| m.of.tree != Tree::Core)
             .map(|(_, m)| {
                 let peers = m.announcers().iter();
                 let peers = peers.filter_map(|a| Some(self.links.get(a.slot)?.peer.clone()));
@@ -69,6 +74,7 @@ impl<P: Peer> Plumtree<P> {
         for peer in self.neighbors() {
             let link = self.links.slot(&peer).and_then(|slot| self.links.get(slot));
             let have = link.into_iter().flat_map(|link| &link.outbox);
+            let have = have.filter(|h| h.of.tree != Tree::Core);
             let ids = have.flat_map(|h| {
                 (h.first..h.first + u64::from(h.count)).map(|sequence| h.of.id(sequence))
             });

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 
 use super::harness::N;
 use super::rules::{NINE, One, gossip, have};
-use crate::broadcast::plumtree::{Config, Have, Message, Of, Want};
+use crate::broadcast::plumtree::{Config, Have, Message, Of, Tree, Want};
 use crate::broadcast::{Broadcast, Effect, Error, Event, flood};
 use crate::limits::{
     MAX_BROADCAST_BYTES, MAX_BROADCAST_IDS, MAX_BROADCAST_MISSING_OF_PEER, MAX_BROADCAST_SEQUENCE,
@@ -58,6 +58,7 @@ fn invented_roots_are_limited_and_cost_little() {
                 of,
                 sequence: 1,
                 hops: 1,
+                age: 0,
                 payload,
             },
         );
@@ -89,6 +90,7 @@ fn payloads_are_not_sent_again_without_end() {
             of,
             sequence: 1,
             hops: 1,
+            age: 0,
             payload,
         },
     );
@@ -128,6 +130,7 @@ fn the_cache_and_the_strangers_are_bounded() {
                 of: NINE,
                 sequence,
                 hops: 1,
+                age: 0,
                 payload,
             },
         );
@@ -195,10 +198,11 @@ fn what_breaks_the_limits_is_refused_in_memory_and_as_bytes() {
 }
 
 fn of() -> impl Strategy<Value = Of<N>> {
-    (0u32..4, 0u64..3, any::<bool>()).prop_map(|(root, life, common)| Of {
+    let tree = prop_oneof![Just(Tree::Own), Just(Tree::Common), Just(Tree::Core)];
+    (0u32..4, 0u64..3, tree).prop_map(|(root, life, tree)| Of {
         root: N(root),
         life,
-        common,
+        tree,
     })
 }
 
@@ -229,6 +233,7 @@ fn message() -> impl Strategy<Value = Message<N>> {
                 of,
                 sequence,
                 hops,
+                age: 0,
                 payload: payload.into()
             }),
         (any::<bool>(), prop::collection::vec(have, 0..4))

@@ -1,5 +1,6 @@
 //! Whole networks: everybody gets everything, with few duplicates, nearly as fast as by flooding.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use proptest::prelude::*;
@@ -132,7 +133,55 @@ fn all_nodes_can_share_one_tree() {
         ..Config::default()
     };
     let m = against_flooding(4, 300, 300, 0, &config);
-    assert!(m.redundancy <= 0.1 && m.hops <= 2.0 && m.latency <= 2.0);
+    assert!(m.redundancy <= 0.02 && m.hops <= 2.0 && m.latency <= 2.0);
+}
+
+/// Cores that the live nodes know.
+fn cores(net: &Net<Plumtree<N>>) -> BTreeSet<Option<N>> {
+    let live = net.live().into_iter();
+    live.map(|n| net.nodes[n as usize].as_ref().and_then(Plumtree::core))
+        .collect()
+}
+
+#[test]
+fn the_common_tree_finds_another_core() {
+    let config = Config {
+        common_tree: true,
+        ..Config::default()
+    };
+    for seed in 0..5 {
+        let n = 200;
+        let mut net = trees(seed, n, 0, &config);
+        // Two begin at the same time: one of them becomes the core.
+        let ids = [net.broadcast(7, 1, 1), net.broadcast(8, 1, 1)];
+        net.run_for(Duration::from_secs(6));
+        for id in &ids {
+            assert_eq!(net.fates[id].delivered, 199, "seed {seed}, {id:?}");
+        }
+        let core = cores(&net);
+        let Some(Some(core)) = core.first().filter(|_| core.len() == 1).copied() else {
+            panic!("seed {seed}: {core:?}");
+        };
+        assert!([7, 8].contains(&core.0));
+        // It crashes with its links; what is broadcast then comes everywhere.
+        net.crash(core.0);
+        net.rewire(5);
+        let mut fates = Vec::new();
+        for round in 1..=40 {
+            let id = net.broadcast(10 + round as u32 % 20, 1, 1 + (round - 1) / 20);
+            net.run_for(Duration::from_secs(1));
+            fates.push(net.fates[&id].clone());
+        }
+        assert!(fates.iter().all(|f| f.delivered == 198), "seed {seed}");
+        let late = mean(&fates[25..], Fate::redundancy);
+        println!("seed {seed}: redundancy {late:.4} with another core");
+        assert!(late <= 0.02);
+        let other = cores(&net);
+        assert!(
+            other.len() == 1 && !other.contains(&Some(core)),
+            "{other:?}"
+        );
+    }
 }
 
 /// Replaces nodes by fresh ones, in their place or not at all, and links what is short of links.
@@ -196,6 +245,25 @@ fn churn_costs_few_duplicates() {
         let (redundancy, _) = churned(5, senders, 25, &config);
         assert!(redundancy <= 0.1);
     }
+}
+
+#[test]
+fn a_broadcast_ends_although_new_nodes_keep_coming() {
+    let config = Config {
+        cache_time: Duration::from_secs(20),
+        ..Config::default()
+    };
+    let mut net = trees(6, 300, 0, &config);
+    let id = net.broadcast(0, 1, 1);
+    let mut delivered = Vec::new();
+    for cycle in 1..=60 {
+        churn(&mut net, 30, cycle + 1, &config);
+        net.run_for(Duration::from_secs(1));
+        delivered.push(net.fates[&id].delivered);
+    }
+    println!("{delivered:?}");
+    assert!(delivered[15] > 299 + 100, "new nodes get it for a while");
+    assert_eq!(delivered[21], delivered[59], "and then no longer");
 }
 
 #[test]

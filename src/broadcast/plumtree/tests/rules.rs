@@ -7,7 +7,7 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 
 use super::harness::N;
-use crate::broadcast::plumtree::{Config, Have, Message, Of, Plumtree, Want};
+use crate::broadcast::plumtree::{Config, Have, Message, Of, Plumtree, Tree, Want};
 use crate::broadcast::{Broadcast, Effect, Error, Event};
 use crate::limits::MAX_BROADCAST_BYTES;
 
@@ -23,7 +23,7 @@ type Out = Vec<Effect<N, Message<N>>>;
 pub(super) const NINE: Of<N> = Of {
     root: N(9),
     life: 1,
-    common: false,
+    tree: Tree::Own,
 };
 
 impl One {
@@ -72,6 +72,7 @@ pub(super) fn gossip(sequence: u64, hops: u16) -> Message<N> {
         of: NINE,
         sequence,
         hops,
+        age: 0,
         payload: Bytes::from_static(b"x"),
     }
 }
@@ -261,7 +262,25 @@ fn an_old_one_that_is_missing_does_not_change_the_tree() {
 #[test]
 fn a_graft_is_answered_from_the_cache() {
     let mut one = settled();
-    assert_eq!(one.gets(3, want(1, 5, false)), [to(3, gossip(1, 5))]);
+    let Message::Gossip {
+        of,
+        sequence,
+        hops,
+        payload,
+        ..
+    } = gossip(1, 5)
+    else {
+        unreachable!()
+    };
+    let age = 10;
+    let resent = Message::Gossip {
+        of,
+        sequence,
+        hops,
+        age,
+        payload,
+    };
+    assert_eq!(one.gets(3, want(1, 5, false)), [to(3, resent)]);
     assert_eq!(one.node.lazy(Some(&N(9))), [N(3)]);
     assert_eq!(one.gets(3, want(0, 0, true)), []);
     assert_eq!(one.node.lazy(Some(&N(9))), []);
@@ -379,22 +398,132 @@ fn roots_beyond_the_limit_share_a_tree() {
                 of,
                 sequence: 1,
                 hops: 1,
+                age: 0,
                 payload,
             },
         );
     }
     assert_eq!(one.node.roots(), [(N(10), 1), (N(11), 1)]);
     let out = one.event(Event::Broadcast(Bytes::new()));
-    assert!(matches!(
-        &out[0],
+    let which = |effect: &Effect<N, Message<N>>| match effect {
         Effect::Send {
-            message: Message::Gossip {
-                of: Of { common: true, .. },
-                ..
-            },
+            message: Message::Gossip { of, .. },
+            ..
+        } => of.tree,
+        other => panic!("{other:?}"),
+    };
+    // It has heard of no core: it is one.
+    let trees: Vec<Tree> = out.iter().map(which).collect();
+    assert_eq!(trees, [Tree::Core, Tree::Core, Tree::Common, Tree::Common]);
+    assert_eq!(one.node.core(), Some(N(0)));
+    let out = one.event(Event::Broadcast(Bytes::new()));
+    assert_eq!(out.len(), 2, "beats are seldom");
+}
+
+#[test]
+fn payloads_carry_their_age() {
+    let mut one = One::new(Config::default(), 3);
+    one.now = 1000;
+    let old = Message::Gossip {
+        of: NINE,
+        sequence: 1,
+        hops: 1,
+        age: 50_000,
+        payload: Bytes::from_static(b"x"),
+    };
+    let age = |out: &Out| match out.last() {
+        Some(Effect::Send {
+            message: Message::Gossip { age, .. },
+            ..
+        }) => Some(*age),
+        _ => None,
+    };
+    let out = one.gets(1, old);
+    assert_eq!(age(&out), Some(50_000));
+    let want = || {
+        Message::Graft(vec![Want {
+            of: NINE,
+            eager: false,
+            first: 1,
+            count: 1,
+        }])
+    };
+    one.now += 9_999;
+    let out = one.gets(3, want());
+    assert_eq!(age(&out), Some(59_999));
+    // After a minute it is not given to anybody, and not announced.
+    one.now += 1;
+    assert_eq!(one.gets(3, want()), []);
+    assert_eq!(one.event(Event::NeighborUp(N(7))), []);
+    let out = one.event(Event::Broadcast(Bytes::new()));
+    assert_eq!(age(&out), Some(0));
+}
+
+#[test]
+fn beats_shape_the_common_tree_and_broadcasts_along_it_do_not() {
+    let mut one = One::new(Config::default(), 4);
+    let along = |root: u32, tree| Of {
+        root: N(root),
+        tree,
+        ..NINE
+    };
+    let gossip = |of: &Of<N>, sequence, payload: &'static [u8]| Message::Gossip {
+        of: of.clone(),
+        sequence,
+        hops: 1,
+        age: 0,
+        payload: Bytes::from_static(payload),
+    };
+    let beat = along(9, Tree::Core);
+    let out = one.gets(1, gossip(&beat, 1, b""));
+    assert_eq!(out.len(), 3, "passed on, and not delivered: {out:?}");
+    assert!(!Plumtree::<N>::carries_payload(&gossip(&beat, 1, b"")));
+    let out = one.gets(2, gossip(&beat, 1, b""));
+    assert_eq!(out, [to(2, Message::Prune(beat.clone()))]);
+    // Links 1, 3 and 4 are in the tree; whichever a broadcast comes by, the others get it.
+    let news = along(8, Tree::Common);
+    let out = one.gets(3, gossip(&news, 1, b"x"));
+    assert!(matches!(out[0], Effect::Deliver { .. }), "{out:?}");
+    assert_eq!(one.node.eager(None), [N(1), N(3), N(4)]);
+    assert_eq!(out.len(), 3, "{out:?}");
+    assert_eq!(one.gets(1, gossip(&news, 1, b"x")), [], "prunes nothing");
+    // One that is missing is fetched over a link that remains lazy.
+    let announced = Message::Announce {
+        again: false,
+        have: vec![Have {
+            of: news.clone(),
+            first: 2,
+            count: 1,
+            hops: 3,
+        }],
+    };
+    assert_eq!(one.gets(2, announced), []);
+    one.now += 399;
+    // The announcement of the first one to the lazy link leaves.
+    assert!(one.event(Event::Tick).iter().all(|e| !matches!(
+        e,
+        Effect::Send {
+            message: Message::Graft(_),
             ..
         }
-    ));
+    )));
+    one.now += 1;
+    let want = Want {
+        of: news.clone(),
+        eager: false,
+        first: 2,
+        count: 1,
+    };
+    let out = one.event(Event::Tick);
+    assert_eq!(out, [to(2, Message::Graft(vec![want]))]);
+    let out = one.gets(2, gossip(&news, 2, b"y"));
+    assert_eq!(out.len(), 4, "to all of the tree: {out:?}");
+    assert_eq!(one.node.eager(None), [N(1), N(3), N(4)]);
+    // A beat that carries something is refused.
+    let from = N(1);
+    let message = gossip(&beat, 2, b"z");
+    let refused = one.try_event(Event::Message { from, message });
+    assert!(matches!(refused, Err(Error::Message(_))));
 }
 
 /// Run by hand: `--ignored --nocapture`, in a release build.
@@ -411,6 +540,7 @@ fn speed() {
         of,
         sequence: 1 + n / 64,
         hops: 1,
+        age: 0,
         payload: payload.clone(),
     };
     for n in 0..64 {
