@@ -490,6 +490,7 @@ native(Owner, Cookie) ->
         fragment_bytes => get(fragment_bytes),
         fragment_bytes_alone => get(fragment_bytes_alone),
         send_buffer => get(send_buffer),
+        receive_buffer => get(receive_buffer),
         unsent_bytes => get(unsent_bytes),
         bulk_nice => get(bulk_nice),
         io_slice => get(io_slice),

@@ -105,6 +105,7 @@ type(direct_write_gap) ->
 type(fragment_bytes) -> integer(1 bsl 10, 512 bsl 10);
 type(fragment_bytes_alone) -> integer(1 bsl 10, 512 bsl 10);
 type(send_buffer) -> integer(0, 1 bsl 30);
+type(receive_buffer) -> integer(0, 1 bsl 30);
 type(unsent_bytes) -> integer(0, 1 bsl 30);
 type(io_slice) -> integer(0, 100000);
 type(bulk_slice) -> integer(0, 100000);
@@ -292,6 +293,7 @@ defaults() ->
         fragment_bytes => 64 bsl 10,
         fragment_bytes_alone => 256 bsl 10,
         send_buffer => 0,
+        receive_buffer => 512 * 1024,
         unsent_bytes => 512 bsl 10,
         bulk_nice => 0,
         io_slice => 100,

@@ -128,6 +128,12 @@ pub const BULK_NICE: u8 = 0;
 /// How long an I/O thread looks for more work before it sleeps (`io_spin`).
 pub const SPIN: Duration = Duration::from_micros(100);
 
+/// Size of the receive buffers of near connections (`receive_buffer`); 0: as the system likes.
+pub const RECEIVE_BUFFER: usize = 512 << 10;
+
+/// A connection is near if its round trip is shorter: 512 KiB in it are 1 GB/s.
+pub const NEAR: Duration = Duration::from_micros(500);
+
 /// Unsent bytes that a socket's send buffer may hold (`unsent_bytes`); 0: as many as fit.
 pub const UNSENT_BYTES: u32 = 512 << 10;
 

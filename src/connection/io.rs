@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token, Waker as PollWaker};
 use parking_lot::Mutex;
+use partisan_tcp_info::min_rtt;
 
 use crate::channel::{self, Ceiling};
 use crate::connection::host::{Host, ThreadKind};
@@ -84,6 +85,11 @@ pub struct Config {
     pub fragment_bytes_alone: usize,
     /// Size of a socket's send buffer (`SO_SNDBUF`); 0: the system finds it out.
     pub send_buffer: usize,
+    /// Size of a socket's receive buffer (`SO_RCVBUF`) if its round trip is shorter than
+    /// [`limits::NEAR`]; 0, and for all others: the system finds it out. On short ways the system's
+    /// own size, up to 32 MB, only makes a place where messages wait for a reader that has enough to
+    /// do, out of order of their size and out of the caches.
+    pub receive_buffer: usize,
     /// Unsent bytes that a socket's send buffer may hold (`TCP_NOTSENT_LOWAT`), so that what waits
     /// does so in the queue, which is fair; 0: as many as fit.
     pub unsent_bytes: u32,
@@ -109,6 +115,7 @@ impl Default for Config {
             fragment_bytes: limits::FRAGMENT_SHARED_BYTES,
             fragment_bytes_alone: limits::FRAGMENT_ALONE_BYTES,
             send_buffer: 0,
+            receive_buffer: limits::RECEIVE_BUFFER,
             unsent_bytes: limits::UNSENT_BYTES,
             bulk_nice: limits::BULK_NICE,
             spin: limits::SPIN,
@@ -155,6 +162,38 @@ impl<H: Host> Waker for Wakers<H> {
     }
 }
 
+/// The size of a receive buffer, or 0 if the system would make it smaller: then its own choice is the
+/// better one.
+fn granted(bytes: usize) -> usize {
+    let limit = std::fs::read_to_string("/proc/sys/net/core/rmem_max");
+    match limit
+        .ok()
+        .and_then(|text| text.trim().parse::<usize>().ok())
+    {
+        Some(limit) if limit >= bytes => bytes,
+        limit => {
+            tracing::debug!(bytes, ?limit, "net.core.rmem_max is below receive_buffer");
+            0
+        }
+    }
+}
+
+/// Sets a socket's options. None of them is worth a connection, so failures are let be.
+fn tune(config: &Config, socket: &TcpStream) {
+    let near = min_rtt(socket).is_some_and(|rtt| rtt < limits::NEAR);
+    let socket = socket2::SockRef::from(socket);
+    if config.send_buffer > 0 {
+        let _ = socket.set_send_buffer_size(config.send_buffer);
+    }
+    #[cfg(target_os = "linux")]
+    if config.unsent_bytes > 0 {
+        let _ = socket.set_tcp_notsent_lowat(config.unsent_bytes);
+    }
+    if config.receive_buffer > 0 && near {
+        let _ = socket.set_recv_buffer_size(config.receive_buffer);
+    }
+}
+
 /// The I/O threads of a node.
 pub struct Io<H: Host> {
     host: Arc<H>,
@@ -171,7 +210,8 @@ impl<H: Host> Io<H> {
     ///
     /// # Errors
     /// What the operating system says when it has no thread or no poll left.
-    pub fn start(host: Arc<H>, config: Config) -> io::Result<Self> {
+    pub fn start(host: Arc<H>, mut config: Config) -> io::Result<Self> {
+        config.receive_buffer = granted(config.receive_buffer);
         let cores = std::thread::available_parallelism()
             .map_or(1, usize::from)
             .min(4);
@@ -271,18 +311,6 @@ impl<H: Host> Io<H> {
         Arc::new(Outbox::new(id, monotonic, config, self.shared.clone()))
     }
 
-    /// Sets a socket's options. None of them is worth a connection, so failures are let be.
-    fn tune(&self, socket: &TcpStream) {
-        let socket = socket2::SockRef::from(socket);
-        if self.config.send_buffer > 0 {
-            let _ = socket.set_send_buffer_size(self.config.send_buffer);
-        }
-        #[cfg(target_os = "linux")]
-        if self.config.unsent_bytes > 0 {
-            let _ = socket.set_tcp_notsent_lowat(self.config.unsent_bytes);
-        }
-    }
-
     /// Gives the sockets of a new session to the threads; from here on messages flow.
     ///
     /// # Errors
@@ -290,7 +318,7 @@ impl<H: Host> Io<H> {
     pub fn attach(&self, session: &Arc<Session>, sockets: Vec<TcpStream>) -> io::Result<()> {
         for socket in &sockets {
             socket.set_nonblocking(true)?;
-            self.tune(socket);
+            tune(&self.config, socket);
         }
         let now = Instant::now();
         for (socket, outbox) in sockets.into_iter().zip(&session.outboxes) {
@@ -605,6 +633,36 @@ impl<H: Host> Thread<H> {
             drop(link);
             session.close(CloseReason::Local("node stopped"));
             session.released();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{TcpListener, TcpStream};
+
+    use super::*;
+
+    #[test]
+    fn near_connections_get_the_receive_buffer_if_the_system_grants_it() {
+        assert_eq!(granted(0), 0);
+        assert_eq!(granted(usize::MAX), 0);
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let socket = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let size = || socket2::SockRef::from(&socket).recv_buffer_size().unwrap();
+        let by_itself = size();
+        let mut config = Config {
+            receive_buffer: 0,
+            ..Config::default()
+        };
+        tune(&config, &socket);
+        assert_eq!(size(), by_itself);
+        config.receive_buffer = granted(100_000);
+        tune(&config, &socket);
+        // Where the kernel doesn't tell the round trip, or that of this connection was long by chance, it is left.
+        if config.receive_buffer > 0 && min_rtt(&socket).is_some_and(|rtt| rtt < limits::NEAR) {
+            // Linux counts its own overhead in.
+            assert!([100_000, 200_000].contains(&size()), "{}", size());
         }
     }
 }

@@ -184,6 +184,7 @@ impl Start {
             fragment_bytes: get(map, "fragment_bytes")?,
             fragment_bytes_alone: get(map, "fragment_bytes_alone")?,
             send_buffer: get(map, "send_buffer")?,
+            receive_buffer: get(map, "receive_buffer")?,
             unsent_bytes: get(map, "unsent_bytes")?,
             bulk_nice: get(map, "bulk_nice")?,
             spin: Duration::from_micros(get(map, "io_spin")?),
