@@ -293,7 +293,7 @@ defaults() ->
         fragment_bytes => 64 bsl 10,
         fragment_bytes_alone => 256 bsl 10,
         send_buffer => 0,
-        receive_buffer => 512 * 1024,
+        receive_buffer => 512 bsl 10,
         unsent_bytes => 512 bsl 10,
         bulk_nice => 0,
         io_slice => 100,

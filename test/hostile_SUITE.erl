@@ -647,7 +647,7 @@ lines(Config) ->
     partisan_ct:call(?config(a, Config), ?MODULE, lines, []).
 
 one_line(Config, Contains) ->
-    partisan_ct:wait(fun() -> lines(Config) =/= [] end, 60000),
+    partisan_ct:wait(fun() -> lines(Config) =/= [] end),
     timer:sleep(50),
     Lines = lines(Config),
     ct:pal("log: ~p", [Lines]),
@@ -717,7 +717,7 @@ inbox() ->
     {list_to_integer(Id), list_to_integer(Serial), Creation}.
 
 await(Term) ->
-    partisan_ct:wait(fun() -> ets:match_object(hostile_inbox, {'_', Term}) =/= [] end, 60000).
+    partisan_ct:wait(fun() -> ets:match_object(hostile_inbox, {'_', Term}) =/= [] end).
 
 %% @doc Sends 1 MiB binaries until there is no room, or it is plain that nothing stops us.
 fill(Name) ->

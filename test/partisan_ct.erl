@@ -2,9 +2,8 @@
 %% that no Erlang distribution is between them unless a suite asks for it.
 -module(partisan_ct).
 
--export([start/1, start/2, stop/1, kill/1, call/4, run/2, name/1, spec/1, os_pid/1]).
+-export([start/1, start/2, stop/1, kill/1, kill_process/2, call/4, run/2, name/1, spec/1, os_pid/1]).
 -export([start_owned/2, stop_owned/0, with/2, pair/3, fresh_pair/2]).
--export([kill_process/2]).
 -export([join/2, sync_join/2, in_parallel/1, wait/1, wait/2, port/0, cookie/0, program/2]).
 -export([probe/2, fresh_probe/2, seen/2, forget/2, inside/3, await/3]).
 -export([keep_log/1, lines/2, await_line/2]).
@@ -181,7 +180,7 @@ in_parallel(Funs) ->
         Refs
     ).
 
-%% @doc Waits until the fun returns true; at most 15 s.
+%% @doc Waits until the fun returns true; at most a minute.
 -spec wait(fun(() -> boolean())) -> ok.
 wait(Fun) ->
     wait(Fun, 60000).

@@ -49,7 +49,7 @@ monitored(_) ->
 
 %% A session over other nodes takes 15 s to be given up, and so long may the way to that be.
 told(Vm, What) ->
-    partisan_ct:wait(fun() -> lists:member(What, partisan_ct:seen(Vm, watch)) end, 60000).
+    partisan_ct:wait(fun() -> lists:member(What, partisan_ct:seen(Vm, watch)) end).
 
 unreachable(_) ->
     [A, B, _] = nodes(unreachable, 3, []),

@@ -63,7 +63,7 @@ is_ring(Vms) ->
         members(Vm) =:= Expected andalso eager_and_lazy(Vm) =:= Expected -- [Name]
     end,
     try
-        wait(fun() -> lists:all(Closed, Vms) end, 60000)
+        wait(fun() -> lists:all(Closed, Vms) end)
     catch
         error:timeout:Stack ->
             _ = [ct:pal("~p:~n~p~n~p", [name(Vm), eager_and_lazy(Vm), call(Vm, sys, get_state, [?HOST])]) || Vm <- Vms],

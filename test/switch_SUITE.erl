@@ -8,7 +8,7 @@
 
 -compile(export_all).
 
--import(partisan_ct, [call/4, wait/2, name/1, spec/1]).
+-import(partisan_ct, [call/4, wait/1, name/1, spec/1]).
 
 -define(SERVERS, 3).
 -define(CHANNELS, [undefined, bulk]).
@@ -38,7 +38,7 @@ under_load(Config) ->
     _ = [ok = call(Vm, partisan_peer_service, sync_join, [spec(First)]) || Vm <- Rest],
     Names = [name(Vm) || Vm <- Vms],
     All = lists:sort(Names ++ Others),
-    [ok = wait(fun() -> lists:sort([name(Vm) | call(Vm, partisan, nodes, [])]) =:= All end, 60000) || Vm <- Vms],
+    [ok = wait(fun() -> lists:sort([name(Vm) | call(Vm, partisan, nodes, [])]) =:= All end) || Vm <- Vms],
     _ = [ok = call(Vm, ?MODULE, begin_load, [Names, Others]) || Vm <- Vms],
     Managers = [
         {partisan_hyparview_peer_service_manager, <<"hyparview">>},
@@ -55,7 +55,7 @@ under_load(Config) ->
             Pause = "kill -STOP " ++ Stopped ++ "; sleep 2; kill -CONT " ++ Stopped,
             _ = [os:cmd(Pause) || Epoch rem 3 =:= 2],
             Alone = {ok, #{overlay => Overlay, epoch => Epoch, until_switched => undefined}},
-            [ok = wait(fun() -> call(Vm, partisan_peer_service, overlay, []) =:= Alone end, 60000) || Vm <- Vms],
+            [ok = wait(fun() -> call(Vm, partisan_peer_service, overlay, []) =:= Alone end) || Vm <- Vms],
             [Manager = call(Vm, partisan_peer_service, manager, []) || Vm <- Vms],
             timer:sleep(1000)
         end,
@@ -121,7 +121,7 @@ taken(Vm, Sent) ->
         {{To, Channel}, Count} <- maps:to_list(Counts),
         To =:= name(Vm)
     ]),
-    _ = (catch wait(fun() -> maps:get(counts, call(Vm, ?MODULE, sink, [])) =:= Wanted end, 60000)),
+    _ = (catch wait(fun() -> maps:get(counts, call(Vm, ?MODULE, sink, [])) =:= Wanted end)),
     #{counts := Counts, faults := Faults} = call(Vm, ?MODULE, sink, []),
     ?assertEqual([], Faults, name(Vm)),
     ?assertEqual(Wanted, Counts, name(Vm)),

@@ -87,8 +87,7 @@ pub struct Config {
     pub send_buffer: usize,
     /// Size of a socket's receive buffer (`SO_RCVBUF`) if its round trip is shorter than
     /// [`limits::NEAR`]; 0, and for all others: the system finds it out. On short ways the system's
-    /// own size, up to 32 MB, only makes a place where messages wait for a reader that has enough to
-    /// do, out of order of their size and out of the caches.
+    /// own size, up to 32 MB, only makes a place where small messages wait behind large ones.
     pub receive_buffer: usize,
     /// Unsent bytes that a socket's send buffer may hold (`TCP_NOTSENT_LOWAT`), so that what waits
     /// does so in the queue, which is fair; 0: as many as fit.
@@ -180,17 +179,16 @@ fn granted(bytes: usize) -> usize {
 
 /// Sets a socket's options. None of them is worth a connection, so failures are let be.
 fn tune(config: &Config, socket: &TcpStream) {
-    let near = min_rtt(socket).is_some_and(|rtt| rtt < limits::NEAR);
-    let socket = socket2::SockRef::from(socket);
+    let options = socket2::SockRef::from(socket);
     if config.send_buffer > 0 {
-        let _ = socket.set_send_buffer_size(config.send_buffer);
+        let _ = options.set_send_buffer_size(config.send_buffer);
     }
     #[cfg(target_os = "linux")]
     if config.unsent_bytes > 0 {
-        let _ = socket.set_tcp_notsent_lowat(config.unsent_bytes);
+        let _ = options.set_tcp_notsent_lowat(config.unsent_bytes);
     }
-    if config.receive_buffer > 0 && near {
-        let _ = socket.set_recv_buffer_size(config.receive_buffer);
+    if config.receive_buffer > 0 && min_rtt(socket).is_some_and(|rtt| rtt < limits::NEAR) {
+        let _ = options.set_recv_buffer_size(config.receive_buffer);
     }
 }
 

@@ -24,13 +24,6 @@ pub(super) struct Entry<P> {
     key: u64,
 }
 
-impl<P> Entry<P> {
-    /// For how long it has been under way, in milliseconds.
-    pub(super) fn age(&self, now: u64) -> u32 {
-        age(self.born, now)
-    }
-}
-
 /// Milliseconds since then.
 pub(super) fn age(born: i64, now: u64) -> u32 {
     let age = now.saturating_add_signed(born.saturating_neg()) / 1000;

@@ -13,6 +13,8 @@
 
 use std::time::Duration;
 
+use super::micros;
+
 /// From one beat to the next.
 const BEAT: Duration = Duration::from_secs(5);
 
@@ -25,10 +27,6 @@ const SILENT: Duration = Duration::from_secs(15);
 
 /// A core beats for so long after the last broadcast on the common tree.
 const USED: Duration = Duration::from_secs(300);
-
-fn micros(time: Duration) -> u64 {
-    time.as_micros() as u64
-}
 
 /// The core, as one node knows it. Times are in microseconds.
 #[derive(Clone, Default)]

@@ -36,6 +36,13 @@ pub enum Tree {
     Core,
 }
 
+impl Tree {
+    /// Whether broadcasts like this shape the tree that they go along.
+    pub(super) fn is_shaped(self) -> bool {
+        self != Tree::Common
+    }
+}
+
 /// Which tree a message is about, and whose broadcasts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Of<P> {

@@ -70,6 +70,10 @@ mod view;
 pub use messages::{Have, Message, Of, Tree, Want};
 pub use state::Plumtree;
 
+fn micros(time: Duration) -> u64 {
+    time.as_micros() as u64
+}
+
 /// What a user may set.
 #[derive(Clone, Debug)]
 pub struct Config {

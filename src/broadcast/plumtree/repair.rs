@@ -1,10 +1,12 @@
 //! How broadcasts are found that did not come along their tree, and trees mended: announcements,
 //! GRAFT, and what is done when a neighbour goes.
 
+use super::cache::age;
 use super::links::push_range;
 use super::messages::{Have, Message, Of, Tree, Want};
+use super::micros;
 use super::missing::{Announcer, Entry};
-use super::state::{Grafts, Out, Plumtree, micros};
+use super::state::{Grafts, Out, Plumtree};
 use super::trees::slots;
 use crate::broadcast::Effect;
 use crate::limits::{MAX_BROADCAST_HOPS, MAX_BROADCAST_IDS, MAX_BROADCAST_MISSING_OF_PEER};
@@ -93,7 +95,7 @@ impl<P: Peer> Plumtree<P> {
                 if let Some(at) = known.filter(|at| self.seen.has(*at, sequence)) {
                     if sequence == self.seen.top(at)
                         && self.seen.via(at) != Some(slot)
-                        && tree != Tree::Common
+                        && tree.is_shaped()
                         && let Some(row) = self.trees.find(key, tree)
                     {
                         self.trees.note_spare(row, slot, have.hops);
@@ -151,7 +153,7 @@ impl<P: Peer> Plumtree<P> {
         let newest = known.is_none_or(|at| missing.sequence > self.seen.top(at));
         let (key, tree) = (missing.key, missing.of.tree);
         // The common tree is mended by its core's beats alone.
-        let eager = tree != Tree::Common && (newest || !self.is_expected(key, tree, None));
+        let eager = tree.is_shaped() && (newest || !self.is_expected(key, tree, None));
         if eager && let Some(at) = known {
             self.seen.set_via(at, slot);
         }
@@ -179,7 +181,7 @@ impl<P: Peer> Plumtree<P> {
     pub(super) fn graft(&mut self, slot: u16, wants: Vec<Want<P>>, now: u64, out: &mut Out<P>) {
         for want in wants {
             let (key, tree) = (want.of.key(), want.of.tree);
-            if want.eager && tree != Tree::Common {
+            if want.eager && tree.is_shaped() {
                 let known = key == self.own_key || self.seen.find(key).is_some();
                 let row = match self.trees.find(key, tree) {
                     None if known && tree == Tree::Own => Some(self.trees.create(
@@ -209,7 +211,7 @@ impl<P: Peer> Plumtree<P> {
                         of: entry.of.clone(),
                         sequence,
                         hops: entry.hops + 1,
-                        age: entry.age(now),
+                        age: age(entry.born, now),
                         payload: entry.payload.clone(),
                     },
                 });

@@ -6,13 +6,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use rand::Rng;
 
-use super::Config;
 use super::cache::{Cache, age, born};
 use super::core::Core;
 use super::links::Links;
 use super::messages::{Message, Of, Tree, Want};
 use super::missing::{Announcer, Entry, Missing};
 use super::trees::{Row, Trees, set_bit, slots};
+use super::{Config, micros};
 use crate::broadcast::seen::{At, Seen};
 use crate::broadcast::{Broadcast, Effect, Error, Event};
 use crate::limits::{
@@ -72,10 +72,6 @@ struct Spared<'a> {
 }
 
 pub(super) type Out<P> = Vec<Effect<P, Message<P>>>;
-
-pub(super) fn micros(time: Duration) -> u64 {
-    time.as_micros() as u64
-}
 
 impl<P: Peer> Plumtree<P> {
     /// A node without neighbours. `life` is greater than in all earlier lives of `own`.
@@ -152,36 +148,23 @@ impl<P: Peer> Plumtree<P> {
                 self.beat(now, out);
             }
         }
-        let of = own_of(&self.own, self.life, tree);
-        let row = match self.trees.find(self.own_key, tree) {
-            Some(row) => row,
-            None => self
-                .trees
-                .create(self.own_key, of.clone(), self.links.present()),
-        };
-        if self.trees.row(row).iter().all(|word| *word == 0) {
+        if let Some(row) = self.trees.find(self.own_key, tree)
+            && self.trees.row(row).iter().all(|word| *word == 0)
+        {
             self.trees.set_all(row, self.links.present());
         }
-        let item = Item {
-            key: self.own_key,
-            of,
-            sequence: self.sequence,
-            hops: 0,
-            born: born(0, now),
-            payload,
-        };
-        self.pass_on(row, Spared::default(), item, now, out);
+        self.begin(tree, self.sequence, payload, now, out);
         Ok(())
     }
 
-    /// Beats as the core of the common tree, unless nobody uses it any longer.
-    fn beat(&mut self, now: u64, out: &mut Out<P>) {
-        let key = self.beat_key;
-        let Some(sequence) = self.core.beat(key, now) else {
-            return;
+    /// Sends what this node itself broadcasts along a tree.
+    fn begin(&mut self, tree: Tree, sequence: u64, payload: Bytes, now: u64, out: &mut Out<P>) {
+        let of = own_of(&self.own, self.life, tree);
+        let key = match tree {
+            Tree::Core => self.beat_key,
+            Tree::Own | Tree::Common => self.own_key,
         };
-        let of = own_of(&self.own, self.life, Tree::Core);
-        let row = match self.trees.find(key, Tree::Core) {
+        let row = match self.trees.find(key, tree) {
             Some(row) => row,
             None => self.trees.create(key, of.clone(), self.links.present()),
         };
@@ -191,9 +174,16 @@ impl<P: Peer> Plumtree<P> {
             sequence,
             hops: 0,
             born: born(0, now),
-            payload: Bytes::new(),
+            payload,
         };
         self.pass_on(row, Spared::default(), item, now, out);
+    }
+
+    /// Beats as the core of the common tree, unless nobody uses it any longer.
+    fn beat(&mut self, now: u64, out: &mut Out<P>) {
+        if let Some(sequence) = self.core.beat(self.beat_key, now) {
+            self.begin(Tree::Core, sequence, Bytes::new(), now, out);
+        }
     }
 
     /// Whether this root is of those whose broadcasts this node takes: beats of one core at a time.
@@ -206,7 +196,7 @@ impl<P: Peer> Plumtree<P> {
         let known = self.seen.find(key);
         let own = key == self.own_key || key == self.beat_key;
         if own || known.is_some_and(|at| self.seen.has(at, sequence)) {
-            if tree != Tree::Common {
+            if tree.is_shaped() {
                 self.duplicate(slot, known, item, out);
             }
             return;
@@ -249,12 +239,12 @@ impl<P: Peer> Plumtree<P> {
             }
         };
         self.trees.touch(row);
-        if newest && tree != Tree::Common {
+        if newest && tree.is_shaped() {
             self.trees.renew(row, item.hops);
         }
         let via = self.seen.via(at);
         let via = via.filter(|via| self.trees.is_eager(row, *via));
-        let parent = if tree == Tree::Common {
+        let parent = if !tree.is_shaped() {
             None
         } else if !newest && via.is_some() {
             // An old one that was lost somewhere says nothing about the tree as it is now.
@@ -262,7 +252,7 @@ impl<P: Peer> Plumtree<P> {
         } else {
             self.adopt((row, at), slot, &item, waiting.as_ref(), now, out)
         };
-        if newest && tree != Tree::Common {
+        if newest && tree.is_shaped() {
             let via = self.seen.via(at);
             for announcer in have.iter().filter(|a| Some(a.slot) != via) {
                 self.trees.note_spare(row, announcer.slot, announcer.hops);
@@ -461,7 +451,7 @@ impl<P: Peer> Plumtree<P> {
             }
             Message::Graft(wants) => self.graft(slot, wants, now, out),
             Message::Prune(of) => {
-                if of.tree != Tree::Common
+                if of.tree.is_shaped()
                     && let Some(row) = self.trees.find(of.key(), of.tree)
                 {
                     self.trees.set(row, slot, false);

@@ -68,11 +68,15 @@ impl One {
 }
 
 pub(super) fn gossip(sequence: u64, hops: u16) -> Message<N> {
+    aged(sequence, hops, 0)
+}
+
+fn aged(sequence: u64, hops: u16, age: u32) -> Message<N> {
     Message::Gossip {
         of: NINE,
         sequence,
         hops,
-        age: 0,
+        age,
         payload: Bytes::from_static(b"x"),
     }
 }
@@ -262,24 +266,7 @@ fn an_old_one_that_is_missing_does_not_change_the_tree() {
 #[test]
 fn a_graft_is_answered_from_the_cache() {
     let mut one = settled();
-    let Message::Gossip {
-        of,
-        sequence,
-        hops,
-        payload,
-        ..
-    } = gossip(1, 5)
-    else {
-        unreachable!()
-    };
-    let age = 10;
-    let resent = Message::Gossip {
-        of,
-        sequence,
-        hops,
-        age,
-        payload,
-    };
+    let resent = aged(1, 5, 10);
     assert_eq!(one.gets(3, want(1, 5, false)), [to(3, resent)]);
     assert_eq!(one.node.lazy(Some(&N(9))), [N(3)]);
     assert_eq!(one.gets(3, want(0, 0, true)), []);
@@ -424,13 +411,7 @@ fn roots_beyond_the_limit_share_a_tree() {
 fn payloads_carry_their_age() {
     let mut one = One::new(Config::default(), 3);
     one.now = 1000;
-    let old = Message::Gossip {
-        of: NINE,
-        sequence: 1,
-        hops: 1,
-        age: 50_000,
-        payload: Bytes::from_static(b"x"),
-    };
+    let old = aged(1, 1, 50_000);
     let age = |out: &Out| match out.last() {
         Some(Effect::Send {
             message: Message::Gossip { age, .. },
