@@ -39,7 +39,9 @@ under_load(Config) ->
     Names = [name(Vm) || Vm <- Vms],
     All = lists:sort(Names ++ Others),
     [ok = wait(fun() -> lists:sort([name(Vm) | call(Vm, partisan, nodes, [])]) =:= All end) || Vm <- Vms],
-    _ = [ok = call(Vm, ?MODULE, begin_load, [Names, Others]) || Vm <- Vms],
+    _ = [ok = call(Vm, ?MODULE, begin_sink, []) || Vm <- Vms],
+    _ = [ok = call(Vm, ?MODULE, begin_load, [All]) || Vm <- Vms],
+    _ = [ok = call(First, ?MODULE, ask_rust, [Node, {'begin', All -- [Node]}]) || Node <- Others],
     Managers = [
         {partisan_hyparview_peer_service_manager, <<"hyparview">>},
         {partisan_client_server_peer_service_manager, <<"client_server">>},
@@ -61,10 +63,14 @@ under_load(Config) ->
         end,
         lists:zip(lists:seq(1, length(Steps)), Steps)
     ),
-    Sent = maps:from_list([{name(Vm), call(Vm, ?MODULE, end_load, [])} || Vm <- Vms]),
-    Taken = [taken(Vm, Sent) || Vm <- Vms],
-    ct:pal("~b BEAM nodes, ~b Rust nodes, ~b switches: ~b messages, ~b echoes", [
-        Beams, Rusts, length(Steps), lists:sum(Taken), lists:sum([Echoes || #{echoes := Echoes} <- maps:values(Sent)])
+    Sent = maps:from_list(
+        [{name(Vm), call(Vm, ?MODULE, end_load, [])} || Vm <- Vms] ++
+            [{Node, maps:from_list(call(First, ?MODULE, ask_rust, [Node, stop]))} || Node <- Others]
+    ),
+    OfBeams = [taken(name(Vm), fun() -> call(Vm, ?MODULE, sink, []) end, Sent) || Vm <- Vms],
+    OfRusts = [taken(Node, fun() -> call(First, ?MODULE, ask_rust, [Node, report]) end, Sent) || Node <- Others],
+    ct:pal("~b BEAM nodes, ~b Rust nodes, ~b switches: ~b messages to BEAM nodes, ~b to Rust nodes", [
+        Beams, Rusts, length(Steps), lists:sum(OfBeams), lists:sum(OfRusts)
     ]).
 
 what_is_refused(_) ->
@@ -99,14 +105,8 @@ start(Name, Tag) ->
 rust(Config, N, #{port := Port}) ->
     Name = lists:concat([switch_rust, N, "@127.0.0.1"]),
     Log = filename:join(proplists:get_value(priv_dir, Config), Name ++ ".log"),
-    File = filename:join(proplists:get_value(priv_dir, Config), Name ++ ".toml"),
-    ok = file:write_file(File, [
-        io_lib:format("name = '~s'~ncookie = '~s'~nlisten = ['127.0.0.1:0']~n", [Name, partisan_ct:cookie()]),
-        io_lib:format("join = ['switch_n1@127.0.0.1:~b']~ndistribution = false~ntag = 'client'~n", [Port]),
-        "switch_overlap = 4\n[channels]\nbulk = 1\n"
-    ]),
-    Command = io_lib:format("'~s' node --config '~s' >'~s' 2>&1 & echo $!", [
-        partisan_ct:program("bin", "partisan"), File, Log
+    Command = io_lib:format("'~s' '~s' '~s' switch_n1@127.0.0.1 ~b >'~s' 2>&1 & echo $!", [
+        partisan_ct:program("example", "switch_load"), Name, partisan_ct:cookie(), Port, Log
     ]),
     Pid = string:trim(os:cmd(lists:flatten(Command))),
     Before = application:get_env(common_test, rust_nodes, []),
@@ -114,25 +114,34 @@ rust(Config, N, #{port := Port}) ->
     list_to_atom(Name).
 
 %% How many messages a node got: all that was sent to it, in order.
-taken(Vm, Sent) ->
+taken(Name, Report, Sent) ->
     Wanted = maps:from_list([
         {{From, Channel}, Count}
-     || {From, #{counts := Counts}} <- maps:to_list(Sent),
-        {{To, Channel}, Count} <- maps:to_list(Counts),
-        To =:= name(Vm)
+     || {From, Counts} <- maps:to_list(Sent), {{To, Channel}, Count} <- maps:to_list(Counts), To =:= Name
     ]),
-    _ = (catch wait(fun() -> maps:get(counts, call(Vm, ?MODULE, sink, [])) =:= Wanted end)),
-    #{counts := Counts, faults := Faults} = call(Vm, ?MODULE, sink, []),
-    ?assertEqual([], Faults, name(Vm)),
-    ?assertEqual(Wanted, Counts, name(Vm)),
-    lists:sum(maps:values(Counts)).
+    %% Everybody has sent to it, on all channels.
+    ?assertEqual((map_size(Sent) - 1) * length(?CHANNELS), map_size(Wanted), Name),
+    _ = (catch wait(fun() -> maps:from_list(element(1, Report())) =:= Wanted end)),
+    {Counts, Faults} = Report(),
+    ?assertEqual([], Faults, Name),
+    ?assertEqual(Wanted, maps:from_list(Counts), Name),
+    lists:sum(maps:values(Wanted)).
 
 %%%-------------------------------------------------------------------------------------------
 %%% On the nodes
 %%%-------------------------------------------------------------------------------------------
 
-%% @doc Begins to send 100 messages per second, to each node in turn, on both channels; those to Rust nodes come back.
-begin_load(Names, Rusts) ->
+%% @doc Asks a Rust node something about its load.
+ask_rust(Node, Question) ->
+    Ref = make_ref(),
+    ok = partisan:forward_message(Node, switch_load, {self(), Ref, Question}, #{}),
+    receive
+        {Ref, Answer} -> Answer
+    after 60000 -> error({no_answer, Node, Question})
+    end.
+
+%% @doc Begins to count what comes.
+begin_sink() ->
     Starter = self(),
     _ = spawn(fun() ->
         true = register(switch_sink, self()),
@@ -142,32 +151,30 @@ begin_load(Names, Rusts) ->
     end),
     receive
         ready -> ok
-    end,
-    Others = Names -- [partisan:node()],
+    end.
+
+%% @doc Begins to send 100 messages per second, to each other node in turn, on both channels.
+begin_load(All) ->
     _ = spawn(fun() ->
         true = register(switch_pump, self()),
         {ok, _} = timer:send_interval(10, tick),
-        Turns = [{Kind, Node, Channel} || Channel <- ?CHANNELS, {Kind, Node} <- kinds(Others, Rusts)],
-        pump_loop(Turns, [], #{counts => #{}, sent => #{}, echoed => #{}})
+        pump_loop([{Node, Channel} || Channel <- ?CHANNELS, Node <- All -- [partisan:node()]], [], #{})
     end),
     ok.
 
-kinds(Others, Rusts) ->
-    [{sink, Node} || Node <- Others] ++ [{echo, Node} || Node <- Rusts].
-
-%% @doc Ends it: how much was sent to whom, and how many echoes have come back, which is all of them.
+%% @doc Ends it: how much was sent to whom, on which channel.
 end_load() ->
     switch_pump ! {stop, self()},
     receive
-        {pumped, Result} -> Result
-    after 60000 -> error(echoes_are_missing)
+        {pumped, Counts} -> Counts
+    after 60000 -> error(pump_is_stuck)
     end.
 
 %% @doc What has come, and what was wrong with it.
 sink() ->
     switch_sink ! {report, self()},
     receive
-        {report, Counts, Faults} -> #{counts => Counts, faults => Faults}
+        {report, Counts, Faults} -> {maps:to_list(Counts), Faults}
     end.
 
 sink_loop(Next, Faults) ->
@@ -187,43 +194,18 @@ sink_loop(Next, Faults) ->
             sink_loop(Next, Faults)
     end.
 
-pump_loop([], Done, State) ->
-    pump_loop(lists:reverse(Done), [], State);
-pump_loop([{Kind, Node, Channel} = Turn | Turns], Done, State) ->
+pump_loop([], Done, Counts) ->
+    pump_loop(lists:reverse(Done), [], Counts);
+pump_loop([{Node, Channel} = Turn | Turns], Done, Counts) ->
     receive
-        {{echo, EchoNode, EchoChannel, N}, {Crc, Data}} ->
-            #{echoed := Echoed} = State,
-            Key = {EchoNode, EchoChannel},
-            %% In order, and whole.
-            N = maps:get(Key, Echoed, 0),
-            Crc = erlang:crc32(Data),
-            pump_loop([Turn | Turns], Done, State#{echoed := Echoed#{Key => N + 1}});
         {stop, To} ->
-            finish(To, State);
-        tick when Kind =:= sink ->
-            #{counts := Counts} = State,
-            N = maps:get({Node, Channel}, Counts, 0),
+            To ! {pumped, Counts};
+        tick ->
+            N = maps:get(Turn, Counts, 0),
             Data = data(Channel, N),
             Message = {load, partisan:node(), Channel, N, erlang:crc32(Data), Data},
             ok = partisan:forward_message(Node, switch_sink, Message, #{channel => Channel}),
-            pump_loop(Turns, [Turn | Done], State#{counts := Counts#{{Node, Channel} => N + 1}});
-        tick ->
-            #{sent := Sent} = State,
-            N = maps:get({Node, Channel}, Sent, 0),
-            Data = data(Channel, N),
-            Message = {self(), {echo, Node, Channel, N}, {erlang:crc32(Data), Data}},
-            ok = partisan:forward_message(Node, echo, Message, #{channel => Channel}),
-            pump_loop(Turns, [Turn | Done], State#{sent := Sent#{{Node, Channel} => N + 1}})
-    end.
-
-finish(To, #{sent := Sent, echoed := Sent, counts := Counts}) ->
-    To ! {pumped, #{counts => Counts, echoes => lists:sum(maps:values(Sent))}};
-finish(To, #{echoed := Echoed} = State) ->
-    receive
-        {{echo, Node, Channel, N}, {Crc, Data}} ->
-            N = maps:get({Node, Channel}, Echoed, 0),
-            Crc = erlang:crc32(Data),
-            finish(To, State#{echoed := Echoed#{{Node, Channel} => N + 1}})
+            pump_loop(Turns, [Turn | Done], Counts#{Turn => N + 1})
     end.
 
 data(bulk, N) when N rem 10 =:= 9 -> rand:bytes(1 bsl 20);
