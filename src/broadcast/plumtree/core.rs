@@ -44,6 +44,13 @@ pub(super) struct Core {
 }
 
 impl Core {
+    /// Whether a beat that began then says nothing about the core of today: a neighbour may have one in
+    /// its cache for longer than the core is waited for.
+    pub(super) fn is_stale(born: i64, now: u64) -> bool {
+        let late = i64::try_from(micros(LATE)).unwrap_or(i64::MAX);
+        born.saturating_add(late) <= i64::try_from(now).unwrap_or(i64::MAX)
+    }
+
     /// Whether a beat of this one is to be taken, and not to be dropped.
     pub(super) fn would_follow(&self, key: u64, now: u64) -> bool {
         self.key == 0 || key <= self.key || now >= self.at + micros(LATE)
@@ -102,6 +109,12 @@ mod tests {
         assert!(!core.would_follow(6, 9 * SECOND));
         assert!(core.would_follow(4, SECOND) && core.would_follow(5, SECOND));
         assert!(core.would_follow(6, 10 * SECOND), "5 is silent");
+    }
+
+    #[test]
+    fn a_beat_is_stale_when_its_core_counts_as_silent() {
+        assert!(!Core::is_stale(-5_000_000, 0) && Core::is_stale(-10_000_000, 0));
+        assert!(!Core::is_stale(1, 10 * SECOND) && Core::is_stale(0, 10 * SECOND));
     }
 
     #[test]

@@ -201,7 +201,8 @@ impl<P: Peer> Plumtree<P> {
             }
             return;
         }
-        if !self.takes(key, tree, now) {
+        let stale = tree == Tree::Core && Core::is_stale(item.born, now);
+        if stale || !self.takes(key, tree, now) {
             return;
         }
         let link = self.links.get_mut(slot);

@@ -441,6 +441,30 @@ fn payloads_carry_their_age() {
 }
 
 #[test]
+fn the_last_beat_of_a_dead_core_is_not_taken_from_a_cache() {
+    let mut one = One::new(Config::default(), 3);
+    let beat = |root: u32, sequence, age| Message::Gossip {
+        of: Of {
+            root: N(root),
+            tree: Tree::Core,
+            ..NINE
+        },
+        sequence,
+        hops: 1,
+        age,
+        payload: Bytes::new(),
+    };
+    // Either may have the lower key.
+    for (dead, alive) in [(9, 8), (5, 6)] {
+        assert_eq!(one.gets(1, beat(dead, 1, 10_000)), []);
+        assert_ne!(one.node.core(), Some(N(dead)));
+        assert!(!one.gets(2, beat(alive, 1, 9_999)).is_empty());
+        assert_eq!(one.node.core(), Some(N(alive)));
+        one.now += 10_000;
+    }
+}
+
+#[test]
 fn beats_shape_the_common_tree_and_broadcasts_along_it_do_not() {
     let mut one = One::new(Config::default(), 4);
     let along = |root: u32, tree| Of {
