@@ -114,6 +114,8 @@ struct Host {
     free_at: u64,
     /// Other node and link, by node.
     links: Vec<(u32, u32)>,
+    /// Whether an end has changed its state since this was last asked.
+    changed: bool,
 }
 
 /// Nodes on one side don't reach those on the other.
@@ -207,6 +209,11 @@ impl<F> Network<F> {
             .is_some_and(|(link, end)| self.link(link).ends[end as usize].state == State::Up)
     }
 
+    /// Whether an end of the node's links has changed its state since this was last asked.
+    pub(crate) fn take_changed(&mut self, node: u32) -> bool {
+        std::mem::take(&mut self.hosts[node as usize].changed)
+    }
+
     /// The links that are up at both ends: the nodes, since when, and whether either end wants it.
     pub(crate) fn established(&self) -> impl Iterator<Item = (u32, u32, u64, bool)> {
         let up = |link: &&Link| link.ends.iter().all(|end| end.state == State::Up);
@@ -248,11 +255,11 @@ impl<F> Network<F> {
         own.failures = 0;
         match own.state {
             State::Up => {
-                own.state = State::Closing;
+                self.turn(link, end, State::Closing);
                 self.transmit(link, end, Kind::Fin, 0, HANDSHAKE_BYTES);
             }
             State::Dialing => {
-                own.state = State::Idle;
+                self.turn(link, end, State::Idle);
                 self.drop_unused(link);
             }
             State::Idle => self.drop_unused(link),
@@ -306,9 +313,8 @@ impl<F> Network<F> {
         for (_, link) in host.links.clone() {
             let end = u8::from(self.link(link).nodes[1] == node);
             let connection = self.link(link).connection;
-            let own = self.end(link, end);
+            let own = self.turn(link, end, State::Idle);
             own.wanted = false;
-            own.state = State::Idle;
             let sent = own.arrival;
             let other = self.end(link, 1 - end).state;
             let has = matches!(other, State::Up | State::Closing | State::Accepting);
@@ -452,7 +458,7 @@ impl<F> Network<F> {
         }
         let connection = self.number();
         self.links[link as usize].connection = connection;
-        self.end(link, end).state = State::Accepting;
+        self.turn(link, end, State::Accepting);
         self.transmit(link, end, Kind::Accept, 0, HANDSHAKE_BYTES);
         let at = self.now + nanos(self.config.dial_timeout);
         self.push(at, Kind::Expire, link, connection, 0, end);
@@ -501,8 +507,7 @@ impl<F> Network<F> {
     fn up(&mut self, link: u32, end: u8, out: &mut Vec<(u32, Upcall<F>)>) {
         let now = self.now;
         self.links[link as usize].up_since = now;
-        let own = self.end(link, end);
-        own.state = State::Up;
+        let own = self.turn(link, end, State::Up);
         own.heard = now;
         own.failures = 0;
         let tag = self.link(link).connection;
@@ -537,8 +542,7 @@ impl<F> Network<F> {
     // The end has no connection any longer; it dials after a pause if it is to have one.
     fn lost(&mut self, link: u32, end: u8) {
         let number = self.number();
-        let own = self.end(link, end);
-        own.state = State::Idle;
+        let own = self.turn(link, end, State::Idle);
         own.attempt = number;
         if own.wanted {
             let pause = REDIAL.0 << own.failures.min(8);
@@ -560,8 +564,7 @@ impl<F> Network<F> {
 
     // The planned close is through.
     fn closed(&mut self, link: u32, end: u8) {
-        let own = self.end(link, end);
-        own.state = State::Idle;
+        let own = self.turn(link, end, State::Idle);
         if own.wanted {
             self.dial(link, end);
         } else {
@@ -572,8 +575,7 @@ impl<F> Network<F> {
     fn dial(&mut self, link: u32, end: u8) {
         self.counts.dials += 1;
         let number = self.number();
-        let own = self.end(link, end);
-        own.state = State::Dialing;
+        let own = self.turn(link, end, State::Dialing);
         own.attempt = number;
         if self.is_held_for_long(link, end) {
             let at = self.now + nanos(self.config.dial_timeout);
@@ -719,6 +721,14 @@ impl<F> Network<F> {
 
     fn end(&mut self, link: u32, end: u8) -> &mut End {
         &mut self.links[link as usize].ends[end as usize]
+    }
+
+    fn turn(&mut self, link: u32, end: u8, state: State) -> &mut End {
+        let Link { nodes, ends, .. } = &mut self.links[link as usize];
+        self.hosts[nodes[end as usize] as usize].changed = true;
+        let own = &mut ends[end as usize];
+        own.state = state;
+        own
     }
 
     fn number(&mut self) -> u32 {

@@ -97,6 +97,10 @@ pub(crate) struct Node<O, B> {
     pub(crate) since: u64,
     broadcasts: u64,
     timer: u64,
+    /// As the overlay and the broadcast last said.
+    deadlines: [Option<Duration>; 2],
+    /// Whether its neighbours have changed since they were last checked.
+    changed: bool,
     /// In this second.
     ticks: (u64, u32),
     sent: (u64, u32),
@@ -194,6 +198,8 @@ impl<P: Protocols> World<P> {
                 since: 0,
                 broadcasts: 0,
                 timer: u64::MAX,
+                deadlines: [None; 2],
+                changed: true,
                 ticks: (0, 0),
                 sent: (0, 0),
                 received: 0,
@@ -262,6 +268,7 @@ impl<P: Protocols> World<P> {
         own.router = own.router.is_some().then(|| unicast::router(node));
         own.overlay = self.protocols.overlay(peer, now, own.life);
         own.broadcast = self.protocols.broadcast(peer, now, own.life);
+        own.deadlines = [own.overlay.deadline(), own.broadcast.deadline()];
         let loaded = own.persisted.take().filter(|_| persisted);
         if own.life > 1 {
             let (word, bit) = (node as usize / 64, 1u64 << (node % 64));
@@ -409,7 +416,7 @@ impl<P: Protocols> World<P> {
         }
         let own = &self.nodes[node as usize];
         let due = |deadline: Option<Duration>| deadline.is_some_and(|at| at <= now);
-        let (overlay, broadcast) = (due(own.overlay.deadline()), due(own.broadcast.deadline()));
+        let [overlay, broadcast] = own.deadlines.map(due);
         if overlay {
             self.overlay(node, overlay::Event::Tick);
         }
@@ -417,9 +424,8 @@ impl<P: Protocols> World<P> {
             self.broadcast(node, broadcast::Event::Tick);
         }
         self.routing(node, router::Event::Tick);
-        let own = &self.nodes[node as usize];
-        let late = overlay && due(own.overlay.deadline());
-        if late || broadcast && due(own.broadcast.deadline()) {
+        let late = self.nodes[node as usize].deadlines.map(due);
+        if overlay && late[0] || broadcast && late[1] {
             self.violated(Invariant::DeadlineAhead, node, || {
                 "the deadline has passed after the tick".into()
             });
@@ -440,6 +446,7 @@ impl<P: Protocols> World<P> {
         let mut effects = std::mem::take(&mut self.overlay_effects);
         let own = &mut self.nodes[node as usize];
         let done = own.overlay.handle(now, event, &mut self.rng, &mut effects);
+        own.deadlines[0] = own.overlay.deadline();
         for effect in effects.drain(..) {
             self.overlay_effect(node, effect);
         }
@@ -454,6 +461,7 @@ impl<P: Protocols> World<P> {
         let done = own
             .broadcast
             .handle(now, event, &mut self.rng, &mut effects);
+        own.deadlines[1] = own.broadcast.deadline();
         for effect in effects.drain(..) {
             match effect {
                 broadcast::Effect::Send { to, message } => {
@@ -496,7 +504,9 @@ impl<P: Protocols> World<P> {
                 self.routing(node, router::Event::LinkDown(peer.0));
             }
             Effect::NeighborUp(peer) => {
-                let neighbors = &mut self.nodes[node as usize].neighbors;
+                let own = &mut self.nodes[node as usize];
+                own.changed = true;
+                let neighbors = &mut own.neighbors;
                 match neighbors.binary_search(&peer.0) {
                     Err(place) => neighbors.insert(place, peer.0),
                     Ok(_) => self.violated(Invariant::NeighborsAlternate, node, || {
@@ -607,8 +617,8 @@ impl<P: Protocols> World<P> {
         let now = self.time();
         let own = &mut self.nodes[node as usize];
         let routing = own.router.as_ref().and_then(Router::deadline);
-        let deadlines = [own.overlay.deadline(), own.broadcast.deadline(), routing];
-        let deadline = deadlines.into_iter().flatten().min();
+        let deadlines = own.deadlines.into_iter().chain([routing]);
+        let deadline = deadlines.flatten().min();
         if let Some(at) = deadline {
             // One that has passed must not stop the clock.
             let at = match at > now {
@@ -620,7 +630,9 @@ impl<P: Protocols> World<P> {
                 self.net.timer(node, at);
             }
         }
-        if self.options.check {
+        // What the check looks at changes with links and neighbours only.
+        let changed = std::mem::take(&mut own.changed) | self.net.take_changed(node);
+        if self.options.check && changed {
             self.check(node);
         }
     }
