@@ -199,10 +199,11 @@ pub const MAX_BROADCAST_MESSAGE_BYTES: usize = MAX_BROADCAST_BYTES + (4 << 10);
 /// Bytes of broadcasts that may wait for room towards one neighbour.
 pub const BROADCAST_BACKLOG_BYTES: usize = 32 << 20;
 
-/// A connection is bulk after a frame over this many bytes, and served by a bulk I/O thread.
-pub const BULK_FRAME_BYTES: usize = 64 << 10;
+/// A connection is bulk after a message over this many bytes, and served by a bulk I/O thread. Moving smaller ones is
+/// shorter than the hop to another thread.
+pub const BULK_MESSAGE_BYTES: u64 = 128 << 10;
 
-/// A bulk connection becomes an ordinary one after this long without a bulk frame.
+/// A bulk connection becomes an ordinary one after this long without such a message.
 pub const BULK_LINGER: Duration = Duration::from_secs(1);
 
 /// Bytes of messages for full mailboxes that are kept per link with a stock node; then the link is

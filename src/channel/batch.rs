@@ -27,6 +27,8 @@ pub struct Batch {
     offset: usize,
     /// Bytes that have not been written.
     left: usize,
+    /// Bytes of the largest message that has had a fragment in it since it was last empty.
+    largest: u64,
     finished: Vec<Vec<u8>>,
 }
 
@@ -69,11 +71,9 @@ impl Batch {
         self.left
     }
 
-    /// Whether parts of large messages are left to be written.
-    pub fn has_fragments(&self) -> bool {
-        self.pieces
-            .iter()
-            .any(|piece| matches!(piece, Piece::Part(_)))
+    /// Bytes of the largest message that has been cut into fragments for this batch since it was last empty; 0: none.
+    pub fn largest_message(&self) -> u64 {
+        self.largest
     }
 
     /// Fills `out` from the start with what is to be written next; returns how many slices it set.
@@ -116,6 +116,9 @@ impl Batch {
                 self.finished.push(buffer);
             }
         }
+        if self.pieces.is_empty() {
+            self.largest = 0;
+        }
         counted
     }
 
@@ -138,7 +141,9 @@ impl Batch {
         self.pieces.push_back(Piece::Part(part));
     }
 
-    pub(super) fn push_header(&mut self, header: &[u8]) {
+    /// The header of a fragment of a message of `total` bytes, whose parts follow.
+    pub(super) fn push_header(&mut self, header: &[u8], total: u64) {
+        self.largest = self.largest.max(total);
         let mut bytes = [0; HEADER];
         let len = header.len().min(HEADER);
         bytes[..len].copy_from_slice(&header[..len]);

@@ -68,7 +68,7 @@ impl Message {
         bytes[4] = if self.started { MORE } else { FIRST };
         bytes[5..9].copy_from_slice(&stream.to_be_bytes());
         bytes[9..].copy_from_slice(&self.total.to_be_bytes());
-        out.push_header(&bytes[..4 + header]);
+        out.push_header(&bytes[..4 + header], self.total);
         self.started = true;
         self.left -= size as u64;
         let mut need = size;

@@ -240,7 +240,7 @@ impl<H: Host> Link<H> {
                     }
                     return Ok(Wrote::All);
                 }
-                if desk.batch.len() > limits::BULK_FRAME_BYTES && desk.batch.has_fragments() {
+                if desk.batch.largest_message() > limits::BULK_MESSAGE_BYTES {
                     self.bulk_until = Some(now + limits::BULK_LINGER);
                 }
             }

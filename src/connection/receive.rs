@@ -497,7 +497,7 @@ impl<B: Blob> Receiver<B> {
         let Some(left) = body.checked_sub(frame::FIRST_FIXED) else {
             return Err(protocol("short first fragment"));
         };
-        self.bulk |= total > limits::BULK_FRAME_BYTES as u64;
+        self.bulk |= total > limits::BULK_MESSAGE_BYTES;
         self.open_bytes += total;
         let fresh = Stream {
             total,

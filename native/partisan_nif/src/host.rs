@@ -12,15 +12,11 @@ use rustler::Atom;
 use rustler::sys::{ErlNifEnv, ErlNifPid, ErlNifTerm};
 
 use crate::blob::VmBlob;
-use crate::inbox::{self, Batch, Letter, Spare, To};
+use crate::inbox::{self, Batch, Letter, Spare, To, Turns};
 use crate::postman::Postman;
 use crate::raw::{self, OwnEnv};
 use crate::slice;
 use crate::vm::Mapper;
-
-/// A read that brought this many messages is part of a stream, which processes deliver. Fewer are
-/// delivered at once: each hop costs a single message more than it saves.
-const STREAM_MESSAGES: usize = 16;
 
 /// Terms of more bytes are not copied for the sake of a batch, unless they have to wait in order.
 const LARGE_TERM_BYTES: usize = 64 << 10;
@@ -45,8 +41,9 @@ pub(crate) struct VmHost {
     pub(crate) mapper: Arc<Mapper>,
     /// A local pid, from whose encoding schedulers read the VM's identity.
     pub(crate) owner: ErlNifPid,
-    /// Names of the processes that deliver streams.
+    /// Names of the processes that deliver what is handed over.
     pub(crate) inboxes: Vec<Atom>,
+    pub(crate) turns: Arc<Turns>,
     pub(crate) spare: Arc<Spare>,
     pub(crate) slices: Slices,
 }
@@ -181,8 +178,7 @@ impl Host for VmHost {
 
     fn flush(&self, thread: &mut VmThread, session: &Arc<Session>, outbox: &Arc<Outbox>) -> Lost {
         if !thread.batch.is_empty() {
-            let batch = &thread.batch;
-            let here = batch.len() < STREAM_MESSAGES && !batch.only_a_scheduler();
+            let here = !thread.batch.is_for_a_process(&self.turns);
             if here && outbox.handed_over() == 0 {
                 self.deliver_here(thread);
             } else {

@@ -1,10 +1,16 @@
-//! Streams of messages, delivered by processes.
+//! Messages delivered by processes.
 //!
 //! A thread that is not a scheduler shares one locked allocator with all others of its kind, and
-//! wakes and contends with the receiver at every message; a scheduler does neither, and delivers
-//! for a third of the CPU. So when a read brings many messages, the I/O thread only validates them
-//! and hands them over, as one [`Parcel`], to a process (`partisan_inbox`). While a parcel of a
-//! connection is under way, all that follows on the connection goes the same way.
+//! wakes and contends with the receiver at every message. And the memory of each message belongs to
+//! the VM's auxiliary thread, which is woken when the receiver frees it
+//! (`erts_alloc_notify_delayed_dealloc` in OTP's `erl_process.c`): the dearest part where
+//! messages come by ones and twos. A scheduler has none of this, and delivers for a third of the CPU.
+//! So when a read brings several messages, the I/O thread only validates them and hands them over,
+//! as one [`Parcel`], to a process (`partisan_inbox`). While a parcel of a connection is under way,
+//! all that follows on the connection goes the same way.
+//!
+//! A process has to wait for its turn where a thread has not. So when one has waited for long,
+//! because everybody wants the schedulers, only streams go that way for a while ([`Turns`]).
 //!
 //! Some terms only a scheduler may decode at all: to build a map of more than 128 pairs the VM sorts
 //! the hashes of its keys, with pivots drawn from the state of the scheduler it runs on (`erts_qsort`
@@ -13,6 +19,8 @@
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use partisan::connection::handover::Handover;
@@ -32,6 +40,22 @@ use crate::vm::{Mapper, Mapping};
 
 /// Pairs of the largest map that may be built on any thread.
 const MAX_PAIRS: u32 = 128;
+
+/// A read that brought this many messages is part of a stream.
+const STREAM_MESSAGES: usize = 16;
+
+/// So many small ones are handed over unless the schedulers are overrun. What a larger message costs
+/// is copying, which a second hop only delays.
+const GROUP_MESSAGES: usize = 2;
+
+/// Mean size of a small one, in bytes.
+const GROUP_BYTES: u64 = 4 << 10;
+
+/// A process that gets its turn within this time is no delay to speak of.
+const PROMPT: Duration = Duration::from_millis(1);
+
+/// Otherwise groups that are no streams are not handed over for this long.
+const AVOID: Duration = Duration::from_millis(100);
 
 /// Messages that one call delivers: some 50 µs.
 const SLICE_MESSAGES: usize = 128;
@@ -122,12 +146,17 @@ impl Batch {
         self.letters.is_empty()
     }
 
-    pub(crate) fn len(&self) -> usize {
-        self.letters.len()
-    }
-
     pub(crate) fn only_a_scheduler(&self) -> bool {
         self.only_a_scheduler
+    }
+
+    /// Whether a process delivers it for less than the I/O thread.
+    pub(crate) fn is_for_a_process(&self, turns: &Turns) -> bool {
+        let messages = self.letters.len();
+        let small = self.bytes <= GROUP_BYTES * messages as u64;
+        self.only_a_scheduler
+            || messages >= STREAM_MESSAGES
+            || messages >= GROUP_MESSAGES && small && turns.come_soon()
     }
 
     /// Memory that the messages take.
@@ -183,6 +212,38 @@ impl Spare {
     }
 }
 
+/// Whether processes get their turns soon.
+pub(crate) struct Turns {
+    start: Instant,
+    /// Nanoseconds from the start.
+    avoid_until: AtomicU64,
+}
+
+impl Default for Turns {
+    fn default() -> Self {
+        Self {
+            start: Instant::now(),
+            avoid_until: AtomicU64::new(0),
+        }
+    }
+}
+
+impl Turns {
+    fn come_soon(&self) -> bool {
+        let avoid_until = self.avoid_until.load(Ordering::Relaxed);
+        avoid_until == 0 || self.start.elapsed().as_nanos() as u64 >= avoid_until
+    }
+
+    /// A process has had its turn after so long.
+    fn came_after(&self, waited: Duration) {
+        if waited > PROMPT {
+            let until = self.start.elapsed() + AVOID;
+            self.avoid_until
+                .store(until.as_nanos() as u64, Ordering::Relaxed);
+        }
+    }
+}
+
 /// Gives a batch to the process that has the connection. If it is gone the parcel is dropped, which
 /// ends the session.
 pub(crate) fn hand_over(host: &VmHost, batch: Batch, session: &Arc<Session>, outbox: &Arc<Outbox>) {
@@ -194,6 +255,8 @@ pub(crate) fn hand_over(host: &VmHost, batch: Batch, session: &Arc<Session>, out
     let parcel = Parcel(Mutex::new(Some(Work {
         mapper: host.mapper.clone(),
         spare: host.spare.clone(),
+        turns: host.turns.clone(),
+        handed_over: Some(Instant::now()),
         handover: Handover::new(session, outbox, batch.bytes()),
         batch,
         lost: Lost::default(),
@@ -209,6 +272,9 @@ pub(crate) fn hand_over(host: &VmHost, batch: Batch, session: &Arc<Session>, out
 struct Work {
     mapper: Arc<Mapper>,
     spare: Arc<Spare>,
+    turns: Arc<Turns>,
+    /// Taken at the first turn.
+    handed_over: Option<Instant>,
     handover: Handover,
     batch: Batch,
     lost: Lost,
@@ -242,6 +308,9 @@ impl Parcel {
         let Some(work) = slot.as_mut() else {
             return Progress::Done;
         };
+        if let Some(since) = work.handed_over.take() {
+            work.turns.came_after(since.elapsed());
+        }
         let mapping = work.mapper.mapping(env, own);
         let progress = POSTMAN.with_borrow_mut(|postman| work.slice(postman, env, &mapping));
         let finished = if progress == Progress::Done {

@@ -81,6 +81,7 @@ pub(crate) fn start(start: Start) -> Result<Arc<Running>, String> {
         mapper: Arc::new(Mapper::new(identity.clone(), start.encoding)),
         owner,
         inboxes: start.inboxes,
+        turns: Arc::default(),
         spare: Arc::default(),
         slices: start.slices,
     });
