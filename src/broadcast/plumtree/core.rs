@@ -13,6 +13,7 @@
 
 use std::time::Duration;
 
+use super::cache::age;
 use super::micros;
 
 /// From one beat to the next.
@@ -47,8 +48,7 @@ impl Core {
     /// Whether a beat that began then says nothing about the core of today: a neighbour may have one in
     /// its cache for longer than the core is waited for.
     pub(super) fn is_stale(born: i64, now: u64) -> bool {
-        let late = i64::try_from(micros(LATE)).unwrap_or(i64::MAX);
-        born.saturating_add(late) <= i64::try_from(now).unwrap_or(i64::MAX)
+        u128::from(age(born, now)) >= LATE.as_millis()
     }
 
     /// Whether a beat of this one is to be taken, and not to be dropped.
