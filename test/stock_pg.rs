@@ -438,7 +438,10 @@ fn global_names() {
             rust.global_register(atom("ours"), &own, via).await.unwrap();
             drop(peer);
             let notice = next(&mut own).await.notice;
-            assert!(matches!(notice, Some(Notice::Exit { .. })), "{notice:?}");
+            assert!(
+                matches!(notice.as_deref(), Some(Notice::Exit { .. })),
+                "{notice:?}"
+            );
             other.expect("global:whereis_name(ours) =/= undefined", "true");
             let via = &*other.name;
             let found = rust.global_whereis(atom("ours"), via).await.unwrap();

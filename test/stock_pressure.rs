@@ -80,8 +80,9 @@ fn a_full_mailbox_holds_up_nobody_else() {
     world
         .run(sender.send((&*erl.name, "helper"), &end))
         .expect("sent");
-    let down = world.run(busy.recv_match(|m| matches!(m.notice, Some(Notice::Down { .. }))));
-    match down.expect("it lives").notice {
+    let down =
+        world.run(busy.recv_match(|m| matches!(m.notice.as_deref(), Some(Notice::Down { .. }))));
+    match down.expect("it lives").notice.as_deref() {
         Some(Notice::Down {
             reference, reason, ..
         }) => {
@@ -98,8 +99,9 @@ fn a_full_mailbox_holds_up_nobody_else() {
         Some(PATIENCE),
     );
     assert_eq!(world.run(exiting).expect("a result"), Value::from(true));
-    let exit = world.run(busy.recv_match(|m| matches!(m.notice, Some(Notice::Exit { .. }))));
-    match exit.expect("it lives").notice {
+    let exit =
+        world.run(busy.recv_match(|m| matches!(m.notice.as_deref(), Some(Notice::Exit { .. }))));
+    match exit.expect("it lives").notice.as_deref() {
         Some(Notice::Exit { reason, .. }) => assert_eq!(reason.decode(), atom("hello")),
         other => panic!("{other:?}"),
     }
@@ -155,7 +157,7 @@ fn an_exit_ends_a_process_whose_mailbox_is_full() {
     world
         .run(watcher.send((&*erl.name, "killer"), &pid))
         .expect("sent");
-    match world.recv(&mut watcher).notice {
+    match world.recv(&mut watcher).notice.as_deref() {
         Some(Notice::Down { reason, .. }) => assert_eq!(reason.decode(), atom("enough")),
         other => panic!("{other:?}"),
     }

@@ -11,7 +11,7 @@ use thiserror::Error;
 use crate::connection::receive::ReceiveLimits;
 use crate::node::allow::Allow;
 use crate::node::builder::Builder;
-use crate::node::events::{Events, NodeEvent, Route, View};
+use crate::node::events::{Events, NodeEvent, View};
 use crate::node::functions::{Call, FunctionResult, Functions};
 use crate::node::host::RustHost;
 use crate::node::mailbox::{Mailbox, RegisterError};
@@ -452,7 +452,7 @@ impl Node {
 
     /// True if the node can be sent to.
     pub fn is_connected(&self, node: &str) -> bool {
-        matches!(self.inner.view.route(node), Route::Session(session) if session.is_open())
+        self.inner.view.session(node).is_some_and(|s| s.is_open())
     }
 
     /// Ends the session with a node; a member is dialled again. True if there was a session.

@@ -15,6 +15,10 @@ impl Wake for Unpark {
     }
 }
 
+thread_local! {
+    static WAKER: Waker = Waker::from(Arc::new(Unpark(thread::current())));
+}
+
 /// Blocks the thread until the future is ready.
 pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
     loop_until(future, None).unwrap_or_else(|| unreachable!("there is no deadline"))
@@ -27,7 +31,8 @@ pub(crate) fn block_on_until<F: Future>(future: F, deadline: Option<Instant>) ->
 
 fn loop_until<F: Future>(future: F, deadline: Option<Instant>) -> Option<F::Output> {
     let mut future = pin!(future);
-    let waker = Waker::from(Arc::new(Unpark(thread::current())));
+    // One that is called late, by what an earlier future has left behind, costs a turn of the loop.
+    let waker = WAKER.with(Waker::clone);
     let mut context = Context::from_waker(&waker);
     loop {
         if let Poll::Ready(output) = future.as_mut().poll(&mut context) {

@@ -11,7 +11,6 @@ use bytes::Bytes;
 use crate::delivery::{Lane, Parcel};
 use crate::limits::MAX_DELIVERY_BYTES;
 use crate::node::api::Node;
-use crate::node::events::Route;
 use crate::node::runtime::{Command, Delivering, Undeliverable};
 use crate::node::send::{Destination, SendError, SendOptions, Timer};
 use crate::wire::hello::DEFAULT_CHANNEL;
@@ -124,8 +123,7 @@ impl Node {
         let channel = match &options.channel {
             None => Arc::from(DEFAULT_CHANNEL),
             Some(channel) => {
-                let session = self.inner().view.route(to.node());
-                if let Route::Session(session) = session
+                if let Some(session) = self.inner().view.session(to.node())
                     && session.route(channel, 0).is_none()
                 {
                     match options.fallback {

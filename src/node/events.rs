@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use arc_swap::ArcSwap;
+use foldhash::fast::RandomState;
 use parking_lot::Mutex;
 use tokio::sync::broadcast;
 
@@ -91,10 +92,13 @@ impl Events {
     }
 }
 
+/// Looked up for every message that is sent. The names are those of members, which know the cookie.
+type Routes = HashMap<Arc<str>, Option<Arc<Session>>, RandomState>;
+
 /// What the control plane tells and every handle of a node reads.
 pub(crate) struct View {
     /// Sessions by node name; `None` for a node that was connected once.
-    routes: ArcSwap<HashMap<Arc<str>, Option<Arc<Session>>>>,
+    routes: ArcSwap<Routes>,
     alive: AtomicBool,
     /// Whether a node without a session may be reached all the same.
     reaches: AtomicBool,
@@ -102,8 +106,8 @@ pub(crate) struct View {
 }
 
 /// What is known of a node.
-pub(crate) enum Route {
-    Session(Arc<Session>),
+pub(crate) enum Route<'a> {
+    Session(&'a Arc<Session>),
     /// It was connected once.
     Down,
     Unknown,
@@ -119,12 +123,22 @@ impl View {
         }
     }
 
-    pub(crate) fn route(&self, node: &str) -> Route {
-        match self.routes.load().get(node) {
-            Some(Some(session)) => Route::Session(session.clone()),
+    /// What `read` makes of what is known of a node.
+    pub(crate) fn route<T>(&self, node: &str, read: impl FnOnce(Route<'_>) -> T) -> T {
+        let routes = self.routes.load();
+        read(match routes.get(node) {
+            Some(Some(session)) => Route::Session(session),
             Some(None) => Route::Down,
             None => Route::Unknown,
-        }
+        })
+    }
+
+    /// The session with a node.
+    pub(crate) fn session(&self, node: &str) -> Option<Arc<Session>> {
+        self.route(node, |route| match route {
+            Route::Session(session) => Some(session.clone()),
+            Route::Down | Route::Unknown => None,
+        })
     }
 
     pub(crate) fn connected(&self) -> Vec<Arc<str>> {

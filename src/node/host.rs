@@ -1,20 +1,24 @@
 //! A Rust program as the host of a node: memory for binaries, delivery to mailboxes.
+//!
+//! Small messages that come in a row for one process are gathered and put into its mailbox
+//! together, at the latest when all that was read with them has been looked at.
 
 use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::connection::host::{Blob, Delivery, Host, Incoming, Source, ThreadKind};
+use crate::connection::host::{Blob, Delivery, Host, Incoming, Lost, Source, ThreadKind};
 use crate::connection::outbox::{Outbox, Outgoing, Pressure};
 use crate::connection::session::Session;
-use crate::limits::ALLOCATE_AT_ONCE_BYTES;
+use crate::limits::{ALLOCATE_AT_ONCE_BYTES, MAX_TERM_DEPTH};
 use crate::node::control::MEMBERSHIP_CHANNEL;
 use crate::node::mailbox::Message;
 use crate::node::registry::Registry;
 use crate::node::requests::{REQUESTS_NAME, answer};
-use crate::node::slot::{Refused, Stalled};
-use crate::wire::frame::Dest;
+use crate::node::slot::{Refused, Slot, Stalled, cost};
+use crate::node::waiting::Run;
+use crate::wire::frame::{Dest, DestBuf};
 use crate::wire::term::Term;
 
 /// Memory of a large binary.
@@ -129,24 +133,110 @@ impl RustHost {
     }
 }
 
+/// Most messages that are put into a mailbox at once: who receives them is to begin early.
+const RUN_MESSAGES: usize = 64;
+
+/// Room of a mailbox that is reserved for messages to be gathered.
+const RUN_BYTES: u64 = 16 << 10;
+
+/// Largest term that is gathered, which costs one more copy.
+const GATHERED_BYTES: usize = 4 << 10;
+
+/// A process that messages are gathered for.
+struct Addressee {
+    dest: DestBuf,
+    slot: Arc<Slot>,
+    /// Room in its mailbox that is left for more.
+    room: u64,
+}
+
+/// What an I/O thread keeps: messages that it gathers, all of one connection.
+#[derive(Default)]
+pub(crate) struct Desk {
+    to: Option<Addressee>,
+    terms: Vec<u8>,
+    messages: usize,
+    lost: Lost,
+}
+
+impl Desk {
+    /// Puts what was gathered into its mailbox.
+    fn put(&mut self, session: &Session) {
+        let Some(Addressee { slot, room, .. }) = self.to.take() else {
+            return;
+        };
+        let run = Run::new(session.peer.node.clone(), session.id, &self.terms);
+        if !slot.put_run(run, room) {
+            self.lost.undelivered += self.messages as u64;
+        }
+        self.terms.clear();
+        self.messages = 0;
+    }
+
+    fn takes(&self, dest: Dest<'_>, bytes: u64) -> bool {
+        let fits = |to: &Addressee| to.dest.as_dest() == dest && bytes <= to.room;
+        self.messages < RUN_MESSAGES && self.to.as_ref().is_some_and(fits)
+    }
+}
+
+impl RustHost {
+    /// Delivers a small message together with its neighbours.
+    fn gather(
+        &self,
+        desk: &mut Desk,
+        session: &Session,
+        outbox: &Arc<Outbox>,
+        message: &Incoming<'_, VecBlob>,
+    ) -> Delivery {
+        let bytes = cost(message.term.len(), 0);
+        if !desk.takes(message.dest, bytes) {
+            desk.put(session);
+            let Some(slot) = self.registry.find(message.dest) else {
+                return Delivery::NoProcess;
+            };
+            let stalled = || Some(Stalled::Connection(outbox.clone()));
+            let room = match slot.reserve(bytes, RUN_BYTES, stalled) {
+                Ok(room) => room,
+                Err(Refused::Full) => return Delivery::Full,
+                Err(Refused::Closed) => return Delivery::NoProcess,
+            };
+            let dest = message.dest.into();
+            desk.to = Some(Addressee { dest, slot, room });
+        }
+        if let Some(to) = &mut desk.to {
+            to.room -= bytes;
+            Run::append(&mut desk.terms, message.term);
+            desk.messages += 1;
+        }
+        Delivery::Done
+    }
+}
+
 impl Host for RustHost {
     type Blob = VecBlob;
-    type Thread = ();
+    type Thread = Desk;
 
-    fn thread(&self, _: ThreadKind) {}
+    fn thread(&self, _: ThreadKind) -> Desk {
+        Desk::default()
+    }
 
     fn blob(&self, len: u64) -> Option<VecBlob> {
         VecBlob::new(len)
     }
 
-    fn knows_atom(&self, (): &mut (), _atom: &str) -> bool {
+    fn knows_atom(&self, _: &mut Desk, _atom: &str) -> bool {
         // Atoms are strings here: they cost nothing that lasts.
         true
     }
 
+    fn flush(&self, desk: &mut Desk, session: &Arc<Session>, _: &Arc<Outbox>) -> Lost {
+        desk.put(session);
+        std::mem::take(&mut desk.lost)
+    }
+
     fn deliver(
         &self,
-        (): &mut (),
+        desk: &mut Desk,
         session: &Arc<Session>,
         outbox: &Arc<Outbox>,
         message: Incoming<'_, VecBlob>,
@@ -154,6 +244,14 @@ impl Host for RustHost {
         if message.dest == Dest::Name(REQUESTS_NAME) && message.blobs.is_empty() {
             return self.request(session, &message);
         }
+        if message.term.len() <= GATHERED_BYTES
+            && message.facts.depth <= MAX_TERM_DEPTH
+            && message.blobs.is_empty()
+            && message.origin.is_none()
+        {
+            return self.gather(desk, session, outbox, &message);
+        }
+        desk.put(session);
         let Some(slot) = self.registry.find(message.dest) else {
             return Delivery::NoProcess;
         };
@@ -173,11 +271,8 @@ impl Host for RustHost {
             Ok(term) => {
                 let from = message.origin.unwrap_or(&session.peer.node).clone();
                 slot.put(Message {
-                    from,
                     session: message.origin.is_none().then_some(session.id),
-                    sender: None,
-                    term,
-                    notice: None,
+                    ..Message::of_session(from, session.id, term)
                 });
                 Delivery::Done
             }

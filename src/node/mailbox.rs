@@ -18,7 +18,7 @@ use crate::node::api::{Inner, Node};
 use crate::node::block::{block_on, block_on_until};
 use crate::node::processes::atom;
 use crate::node::send::{Destination, SendError, SendOptions};
-use crate::node::slot::{Slot, cost_of};
+use crate::node::slot::{Intake, Slot, cost_of};
 use crate::signals::{Event, Notice};
 use crate::wire::handshake::SessionId;
 use crate::wire::term::{Pid, Reference, Term};
@@ -41,12 +41,23 @@ pub struct Message {
     pub term: Term,
     /// Set if nobody has sent the message: it tells of another process's end. `term` then is what
     /// an Erlang process would get, `{'DOWN', …}` or `{'EXIT', …}`.
-    pub notice: Option<Notice>,
+    pub notice: Option<Box<Notice>>,
 }
 
 impl Message {
+    /// What a session has brought.
+    pub(crate) fn of_session(from: Arc<str>, session: SessionId, term: Term) -> Self {
+        Self {
+            from,
+            session: Some(session),
+            sender: None,
+            term,
+            notice: None,
+        }
+    }
+
     pub(crate) fn is_down_of(&self, monitor: &Reference) -> bool {
-        matches!(&self.notice, Some(Notice::Down { reference, .. }) if reference == monitor)
+        matches!(self.notice.as_deref(), Some(Notice::Down { reference, .. }) if reference == monitor)
     }
 }
 
@@ -76,6 +87,7 @@ pub enum RegisterError {
 pub struct Mailbox {
     node: Node,
     slot: Arc<Slot>,
+    intake: Intake,
     pid: Pid,
     /// Messages that a selective receive has stepped over.
     passed: VecDeque<Message>,
@@ -108,6 +120,7 @@ impl Mailbox {
         let pid = inner.processes.registry.pid(slot.process);
         Self {
             node: Node::of_process(inner, pid.clone()),
+            intake: Intake::new(slot.clone()),
             slot,
             pid,
             passed: VecDeque::new(),
@@ -173,7 +186,7 @@ impl Mailbox {
         {
             self.slot.consumed(cost_of(&message.term));
         }
-        self.slot.flush(reference);
+        self.intake.remove_down(reference);
     }
 
     pub(crate) fn slot(&self) -> &Arc<Slot> {
@@ -189,11 +202,13 @@ impl Mailbox {
             return Some(message);
         }
         loop {
-            match self.slot.take() {
-                Ok(Some(message)) => return Some(message),
-                Ok(None) => self.slot.arrived.notified().await,
-                Err(()) => return None,
+            if let Some(message) = self.intake.take() {
+                return Some(message);
             }
+            if self.intake.is_over() {
+                return None;
+            }
+            self.slot.arrived.notified().await;
         }
     }
 
@@ -204,27 +219,27 @@ impl Mailbox {
     /// Cancel-safe: a future that is dropped has taken nothing. For a timeout wrap it into
     /// `tokio::time::timeout`.
     pub async fn recv_match(&mut self, wanted: impl Fn(&Message) -> bool) -> Option<Message> {
-        if self.slot.killed().is_some() {
+        if self.slot.is_discarded() {
             return None;
         }
         if let Some(at) = self.passed.iter().position(&wanted) {
             return self.take_passed(at);
         }
         loop {
-            match self.slot.take_kept() {
-                Ok(Some(message)) if wanted(&message) => {
+            match self.intake.take_kept() {
+                Some(message) if wanted(&message) => {
                     self.slot.consumed(cost_of(&message.term));
                     return Some(message);
                 }
-                Ok(Some(message)) => self.passed.push_back(message),
-                Ok(None) => self.slot.arrived.notified().await,
-                Err(()) => return None,
+                Some(message) => self.passed.push_back(message),
+                None if self.intake.is_over() => return None,
+                None => self.slot.arrived.notified().await,
             }
         }
     }
 
     fn take_passed(&mut self, at: usize) -> Option<Message> {
-        if self.passed.is_empty() || self.slot.killed().is_some() {
+        if self.passed.is_empty() || self.slot.is_discarded() {
             return None;
         }
         let message = self.passed.remove(at)?;
@@ -233,15 +248,21 @@ impl Mailbox {
     }
 
     /// A message if one is there.
+    #[inline]
     pub fn try_recv(&mut self) -> Option<Message> {
-        match self.take_passed(0) {
-            Some(message) => Some(message),
-            None => self.slot.take().ok().flatten(),
+        if !self.passed.is_empty() {
+            return self.take_passed(0).or_else(|| self.intake.take());
         }
+        self.intake.take()
     }
 
     /// [`Mailbox::recv`] for threads: blocks. Not to be called by an asynchronous task.
+    #[inline]
     pub fn recv_blocking(&mut self) -> Option<Message> {
+        // What is there already needs no future.
+        if let Some(message) = self.try_recv() {
+            return Some(message);
+        }
         block_on(self.recv())
     }
 

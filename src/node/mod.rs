@@ -29,3 +29,4 @@ pub(crate) mod server;
 mod services;
 mod slot;
 pub(crate) mod stock;
+mod waiting;

@@ -20,7 +20,7 @@ use crate::node::block::block_on;
 use crate::node::events::{Events, NodeEvent};
 use crate::node::mailbox::{Message, RegisterError};
 use crate::node::processes::{atom, lane};
-use crate::node::slot::Slot;
+use crate::node::slot::{Intake, Slot};
 use crate::pg::{self, Change, Config, Effect, Event, Group, State};
 use crate::signals::{self, Notice};
 use crate::wire::dist::{Control, Signal, Target};
@@ -229,7 +229,7 @@ impl Scope {
     }
 
     fn message(&self, message: &Message) {
-        match &message.notice {
+        match message.notice.as_deref() {
             Some(Notice::Down { reference, .. }) => {
                 let Some(inner) = self.node.upgrade() else {
                     return;
@@ -284,13 +284,13 @@ impl Scope {
 
     async fn run(self: Arc<Self>, mut events: Events) {
         self.discover();
+        let mut intake = Intake::new(self.slot.clone());
         loop {
-            loop {
-                match self.slot.take() {
-                    Ok(Some(message)) => self.message(&message),
-                    Ok(None) => break,
-                    Err(()) => return self.end(),
-                }
+            while let Some(message) = intake.take() {
+                self.message(&message);
+            }
+            if intake.is_over() {
+                return self.end();
             }
             let deadline = self.live.read().state.deadline();
             let tick = async {

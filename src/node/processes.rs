@@ -287,7 +287,7 @@ impl Processes {
             session: None,
             sender: None,
             term: notice.to_term(),
-            notice: Some(notice),
+            notice: Some(Box::new(notice)),
         }
     }
 }

@@ -176,11 +176,6 @@ impl SendOptions {
         self
     }
 
-    /// Whether the control plane has to see the message.
-    fn is_kept(&self) -> bool {
-        self.ack || self.causal.is_some()
-    }
-
     /// Uses the default channel if there is no channel of the wanted name.
     #[must_use]
     pub fn fallback(mut self) -> Self {
@@ -270,7 +265,7 @@ impl Node {
         options: &SendOptions,
     ) -> Result<(), SendError> {
         let to = to.into();
-        if options.is_kept() && *to.node() != *self.name() {
+        if self.is_kept(to, options) {
             return self.deliver(to, term, options, !options.nosuspend).await;
         }
         let mut attempt = match self.attempt(to, term, options) {
@@ -377,7 +372,19 @@ impl Node {
         term: &Term,
         options: &SendOptions,
     ) -> Result<(), SendError> {
+        let to = to.into();
+        // What there is room for needs no future.
+        if !self.is_kept(to, options)
+            && matches!(self.attempt(to, term, options), Ok(Attempt::Done))
+        {
+            return Ok(());
+        }
         block_on(self.send_with(to, term, options))
+    }
+
+    /// Whether the control plane has to see the message.
+    fn is_kept(&self, to: Destination<'_>, options: &SendOptions) -> bool {
+        (options.ack || options.causal.is_some()) && *to.node() != *self.name()
     }
 
     /// Sends if there is room now, without waiting, whatever the options say. An acknowledged message takes the time that the
@@ -392,7 +399,7 @@ impl Node {
         options: &SendOptions,
     ) -> Result<(), SendError> {
         let to = to.into();
-        if options.is_kept() && *to.node() != *self.name() {
+        if self.is_kept(to, options) {
             return block_on(self.deliver(to, term, options, false));
         }
         match self.attempt(to, term, options) {
@@ -555,28 +562,30 @@ impl Node {
         if *to.node() == *inner.processes.registry.identity.node {
             return Ok(self.attempt_here(to, term));
         }
-        // Who gives an alias away, as callers do, has a link.
-        let needs_link = || {
-            matches!(to, Destination::Alias(_))
-                || matches!(inner.view.route(to.node()), Route::Unknown)
-        };
-        let by_link = inner.has_distribution()
-            && (options.distribution || options.channel.is_none() && needs_link());
-        if by_link {
-            return self.attempt_link(to, term);
-        }
-        let dest = to.at_node().ok_or(SendError::Alias)?;
-        term.common().map_err(SendError::Foreign)?;
-        let outbox = self.outbox(to.node(), options)?;
-        match self.push(&outbox, dest, term, Pressure::Refuse)? {
-            Sent::Queued => Ok(Attempt::Done),
-            _ => Ok(Attempt::Full(outbox)),
-        }
+        inner.view.route(to.node(), |route| {
+            // Who gives an alias away, as callers do, has a link.
+            let needs_link = matches!(to, Destination::Alias(_)) || matches!(route, Route::Unknown);
+            let by_link = options.distribution || options.channel.is_none() && needs_link;
+            if by_link && inner.has_distribution() {
+                return self.attempt_link(to, term);
+            }
+            let dest = to.at_node().ok_or(SendError::Alias)?;
+            term.common().map_err(SendError::Foreign)?;
+            let outbox = self.outbox(route, options)?;
+            match self.push(outbox, dest, term, Pressure::Refuse)? {
+                Sent::Queued => Ok(Attempt::Done),
+                _ => Ok(Attempt::Full(outbox.clone())),
+            }
+        })
     }
 
     /// The connection that a message goes by.
-    fn outbox(&self, node: &str, options: &SendOptions) -> Result<Arc<Outbox>, SendError> {
-        let session = match self.inner().view.route(node) {
+    fn outbox<'a>(
+        &self,
+        route: Route<'a>,
+        options: &SendOptions,
+    ) -> Result<&'a Arc<Outbox>, SendError> {
+        let session = match route {
             Route::Session(session) => session,
             Route::Down => return Err(SendError::Disconnected),
             Route::Unknown => return Err(SendError::NotYetConnected),
@@ -587,9 +596,7 @@ impl Node {
             None if options.fallback => session.route(DEFAULT_CHANNEL, key),
             found => found,
         };
-        found
-            .cloned()
-            .ok_or_else(|| SendError::NoChannel(channel.into()))
+        found.ok_or_else(|| SendError::NoChannel(channel.into()))
     }
 
     fn push(

@@ -1,19 +1,24 @@
 //! Where messages wait for a process: the inner half of a mailbox.
 //!
+//! Whoever brings messages puts them in, several at a time if it has them; the process takes out all that
+//! there is and receives it message by message ([`Intake`]), so that neither of them comes by
+//! the lock for each message.
+//!
 //! A slot is bounded in bytes. When it is full, whoever brings more keeps it and is told when half of
 //! the slot has been taken out. Notices and what was read before a connection ended go in
 //! whether there is room or not; their number is bounded by what the process itself has asked for
 //! and by what a connection may keep.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 
 use crate::connection::outbox::Outbox;
 use crate::node::mailbox::Message;
+use crate::node::waiting::{Run, Waiting};
 use crate::signals::Local;
 use crate::wire::term::{Pid, Reference, Term};
 
@@ -47,23 +52,14 @@ impl Stalled {
 }
 
 struct State {
-    queue: VecDeque<Message>,
-    /// Messages at the front that go before all others.
-    urgent: usize,
-    /// Bytes queued and admitted.
+    waiting: Waiting,
+    /// Bytes admitted, queued, and taken out but not yet received.
     bytes: u64,
     closed: bool,
     stalled: Vec<Stalled>,
     /// Why the process was ended by others.
     killed: Option<Term>,
     task: Option<AbortHandle>,
-}
-
-impl State {
-    fn pop(&mut self) -> Option<Message> {
-        self.urgent = self.urgent.saturating_sub(1);
-        self.queue.pop_front()
-    }
 }
 
 /// The end of a mailbox that messages are put into.
@@ -73,11 +69,16 @@ pub(crate) struct Slot {
     group_leader: Mutex<Option<Pid>>,
     capacity: u64,
     state: Mutex<State>,
+    /// Messages that go before all others are waiting.
+    urgent: AtomicBool,
+    /// What waits is not to be received any more.
+    discarded: AtomicBool,
     pub(crate) arrived: Notify,
     drained: Notify,
 }
 
-fn cost(skeleton: usize, blobs: u64) -> u64 {
+/// What a message of so many bytes takes.
+pub(crate) fn cost(skeleton: usize, blobs: u64) -> u64 {
     skeleton as u64 + blobs + OVERHEAD
 }
 
@@ -101,14 +102,15 @@ impl Slot {
             group_leader: Mutex::new(None),
             capacity: capacity.max(1),
             state: Mutex::new(State {
-                queue: VecDeque::new(),
-                urgent: 0,
+                waiting: Waiting::default(),
                 bytes: 0,
                 closed: false,
                 stalled: Vec::new(),
                 killed: None,
                 task: None,
             }),
+            urgent: AtomicBool::new(false),
+            discarded: AtomicBool::new(false),
             arrived: Notify::new(),
             drained: Notify::new(),
         }
@@ -122,62 +124,81 @@ impl Slot {
         blobs: u64,
         stalled: Option<Stalled>,
     ) -> Result<(), Refused> {
+        let bytes = cost(term, blobs);
+        self.reserve(bytes, bytes, || stalled).map(|_| ())
+    }
+
+    /// Makes room for messages to come: for the first one in any case, for `most` bytes if there is
+    /// so much. Tells how many; [`Slot::put_run`] has to follow. If there is no room, `stalled` is told when there is.
+    pub(crate) fn reserve(
+        &self,
+        first: u64,
+        most: u64,
+        stalled: impl FnOnce() -> Option<Stalled>,
+    ) -> Result<u64, Refused> {
         let mut state = self.state.lock();
         if state.closed {
             return Err(Refused::Closed);
         }
         if state.bytes >= self.capacity {
-            if let Some(stalled) = stalled
+            if let Some(stalled) = stalled()
                 && !state.stalled.iter().any(|s| s.is(&stalled))
             {
                 state.stalled.push(stalled);
             }
             return Err(Refused::Full);
         }
-        state.bytes += cost(term, blobs);
-        Ok(())
+        let reserved = first.max(most.min(self.capacity - state.bytes));
+        state.bytes += reserved;
+        Ok(reserved)
     }
 
     /// Puts in a message that room was made for.
     pub(crate) fn put(&self, message: Message) {
-        let mut state = self.state.lock();
-        if !state.closed {
-            let first = state.queue.is_empty();
-            state.queue.push_back(message);
-            drop(state);
-            self.tell(first);
-        }
+        self.insert(self.state.lock(), |waiting| waiting.push(message));
     }
 
-    /// Whoever receives waits only after it has seen the mailbox empty.
-    fn tell(&self, first: bool) {
+    /// Puts in messages that room was made for, and gives back the rest of it. False if nobody will get them.
+    pub(crate) fn put_run(&self, run: Run, rest: u64) -> bool {
+        let mut state = self.state.lock();
+        let open = !state.closed;
+        let first = open && state.waiting.is_empty();
+        if open {
+            state.waiting.push_run(run);
+        }
+        self.leave(state, rest);
         if first {
             self.arrived.notify_one();
         }
+        open
     }
 
     /// Puts in a message that room was made for, before all that are not urgent.
     pub(crate) fn put_urgent(&self, message: Message) {
-        let mut state = self.state.lock();
-        if !state.closed {
-            let place = state.urgent;
-            let first = state.queue.is_empty();
-            state.queue.insert(place, message);
-            state.urgent += 1;
-            drop(state);
-            self.tell(first);
-        }
+        self.insert(self.state.lock(), |waiting| {
+            waiting.push_urgent(message);
+            self.urgent.store(true, Ordering::Relaxed);
+        });
     }
 
     /// Puts in a message whether there is room or not.
     pub(crate) fn force(&self, message: Message) {
         let mut state = self.state.lock();
-        if !state.closed {
-            state.bytes += cost_of(&message.term);
-            let first = state.queue.is_empty();
-            state.queue.push_back(message);
-            drop(state);
-            self.tell(first);
+        state.bytes += cost_of(&message.term);
+        self.insert(state, |waiting| waiting.push(message));
+    }
+
+    fn insert(&self, mut state: MutexGuard<'_, State>, put: impl FnOnce(&mut Waiting)) {
+        if state.closed {
+            return;
+        }
+        let first = state.waiting.is_empty();
+        put(&mut state.waiting);
+        let tell = first && !state.waiting.is_empty();
+        drop(state);
+        // Whoever receives waits only after it has seen the mailbox empty.
+        if tell {
+            self.arrived.notify_one();
         }
     }
 
@@ -191,7 +212,7 @@ impl Slot {
         self.leave(self.state.lock(), bytes);
     }
 
-    fn leave(&self, mut state: parking_lot::MutexGuard<'_, State>, bytes: u64) {
+    fn leave(&self, mut state: MutexGuard<'_, State>, bytes: u64) {
         let before = state.bytes;
         state.bytes = before.saturating_sub(bytes);
         let half = self.capacity / 2;
@@ -206,40 +227,38 @@ impl Slot {
         }
     }
 
-    /// Takes out a message and gives back its room. `Ok(None)`: empty, but more may come.
-    pub(crate) fn take(&self) -> Result<Option<Message>, ()> {
+    /// Takes out everything, into what is empty, after `spent` bytes of what was taken out before have been
+    /// received. False if it is empty for good.
+    fn take_all(&self, spent: u64, into: &mut Waiting) -> bool {
         let mut state = self.state.lock();
-        match state.pop() {
-            Some(message) => {
-                let bytes = cost_of(&message.term);
-                self.leave(state, bytes);
-                Ok(Some(message))
-            }
-            None if state.closed => Err(()),
-            None => Ok(None),
+        let ended = state.closed && state.waiting.is_empty();
+        std::mem::swap(&mut state.waiting, into);
+        self.urgent.store(false, Ordering::Relaxed);
+        if spent > 0 {
+            self.leave(state, spent);
         }
+        !ended
     }
 
-    /// Takes out a message whose room is given back by [`Slot::consumed`].
-    pub(crate) fn take_kept(&self) -> Result<Option<Message>, ()> {
+    fn take_urgent(&self) -> Option<Message> {
         let mut state = self.state.lock();
-        match state.pop() {
-            Some(message) => Ok(Some(message)),
-            None if state.closed => Err(()),
-            None => Ok(None),
-        }
+        let message = state.waiting.is_urgent().then(|| state.waiting.pop());
+        self.urgent
+            .store(state.waiting.is_urgent(), Ordering::Relaxed);
+        message.flatten()
     }
 
     /// Takes out the notice of a monitor, if it is there.
-    pub(crate) fn flush(&self, reference: &Reference) {
+    fn remove_down(&self, reference: &Reference) {
         let mut state = self.state.lock();
-        let found = state.queue.iter().position(|m| m.is_down_of(reference));
-        if found.is_some_and(|at| at < state.urgent) {
-            state.urgent -= 1;
-        }
-        if let Some(message) = found.and_then(|at| state.queue.remove(at)) {
+        if let Some(message) = state.waiting.remove_down(reference) {
             self.leave(state, cost_of(&message.term));
         }
+    }
+
+    /// True if nothing is to come out any more.
+    pub(crate) fn is_discarded(&self) -> bool {
+        self.discarded.load(Ordering::Acquire)
     }
 
     /// Puts in a message of this node, waiting for room.
@@ -302,13 +321,13 @@ impl Slot {
         let mut state = self.state.lock();
         state.closed = true;
         let stalled = std::mem::take(&mut state.stalled);
-        let queue = if discard {
-            std::mem::take(&mut state.queue)
-        } else {
-            VecDeque::new()
-        };
+        let mut waiting = Waiting::default();
+        if discard {
+            std::mem::swap(&mut state.waiting, &mut waiting);
+            self.discarded.store(true, Ordering::Release);
+        }
         drop(state);
-        drop(queue);
+        drop(waiting);
         // What the connections keep now finds nobody.
         for stalled in stalled {
             stalled.resume();
@@ -317,3 +336,99 @@ impl Slot {
         self.drained.notify_waiters();
     }
 }
+
+/// The end of a mailbox that messages come out of: what was taken out of the slot and is yet to be
+/// received. It goes on counting as the slot's.
+pub(crate) struct Intake {
+    slot: Arc<Slot>,
+    taken: Waiting,
+    /// Bytes that have been received and are still counted.
+    spent: u64,
+    over: bool,
+}
+
+/// Part of a mailbox's size that may have been received without the senders' being told.
+const SPENT_PART: u64 = 16;
+
+// The fast path is inlined into whoever receives: a message is large, and to move as a whole what was just
+// written in parts stalls CPUs.
+impl Intake {
+    /// Nobody else may take from the slot.
+    pub(crate) fn new(slot: Arc<Slot>) -> Self {
+        Self {
+            slot,
+            taken: Waiting::default(),
+            spent: 0,
+            over: false,
+        }
+    }
+
+    /// True if nothing will come any more, once [`Intake::take`] has found nothing.
+    pub(crate) fn is_over(&self) -> bool {
+        self.over
+    }
+
+    /// Takes out a message and gives back its room.
+    #[inline]
+    pub(crate) fn take(&mut self) -> Option<Message> {
+        if !self.is_ready() {
+            return None;
+        }
+        let message = self.taken.pop()?;
+        self.spent += cost_of(&message.term);
+        if self.taken.is_empty() || self.spent >= self.slot.capacity / SPENT_PART {
+            self.give_back();
+        }
+        Some(message)
+    }
+
+    /// Takes out a message whose room is given back by [`Slot::consumed`].
+    #[inline]
+    pub(crate) fn take_kept(&mut self) -> Option<Message> {
+        if !self.is_ready() {
+            return None;
+        }
+        self.taken.pop()
+    }
+
+    fn give_back(&mut self) {
+        self.slot.consumed(std::mem::take(&mut self.spent));
+    }
+
+    /// Whether there is a message, which is then among those that were taken out.
+    #[inline]
+    fn is_ready(&mut self) -> bool {
+        let quiet = !self.slot.urgent.load(Ordering::Relaxed) && !self.slot.is_discarded();
+        quiet && !self.taken.is_empty() || self.look()
+    }
+
+    #[inline(never)]
+    fn look(&mut self) -> bool {
+        if self.slot.is_discarded() {
+            self.over = true;
+            self.taken = Waiting::default();
+            return false;
+        }
+        if self.taken.is_empty() {
+            let spent = std::mem::take(&mut self.spent);
+            self.over = !self.slot.take_all(spent, &mut self.taken);
+        } else if !self.taken.is_urgent()
+            && let Some(message) = self.slot.take_urgent()
+        {
+            self.taken.push_urgent(message);
+        }
+        !self.taken.is_empty()
+    }
+
+    /// Takes out the notice of a monitor, if it is there.
+    pub(crate) fn remove_down(&mut self, reference: &Reference) {
+        match self.taken.remove_down(reference) {
+            Some(message) => self.slot.consumed(cost_of(&message.term)),
+            None => self.slot.remove_down(reference),
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "slot_tests.rs"]
+mod tests;

@@ -107,7 +107,7 @@ impl Server for Echo {
     async fn info(&mut self, message: Message, me: &mut Mailbox) {
         if let Some(Notice::Down {
             reference, reason, ..
-        }) = &message.notice
+        }) = message.notice.as_deref()
         {
             if let Some((caller, told)) = self.waiting.remove(reference) {
                 let down = [Value::atom("caller_down"), caller.into(), reason.decode()];

@@ -49,7 +49,7 @@ pub(crate) async fn until_lost(mailbox: &mut Mailbox) -> i64 {
     let mut next = 0;
     loop {
         let message = mailbox.recv().await.expect("the node lives");
-        match &message.notice {
+        match message.notice.as_deref() {
             Some(Notice::Down { reason, .. }) => {
                 assert_eq!(reason.decode(), atom("noconnection"));
                 return next;

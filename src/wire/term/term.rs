@@ -78,6 +78,13 @@ impl Term {
         Self::from_checked(skeleton.into(), blobs.into(), None).agreeing(facts)
     }
 
+    /// A whole term that [`scan`] has checked, no deeper than the default limit, and found to be
+    /// [common](Facts::common).
+    #[inline]
+    pub(crate) fn from_common(skeleton: Bytes) -> Self {
+        Self::from_checked(skeleton, Vec::new(), None)
+    }
+
     /// The same for parts of a term that has been checked.
     #[inline]
     pub(in crate::wire) fn from_checked(

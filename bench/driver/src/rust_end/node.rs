@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use bytes::Bytes;
-use partisan::{Mailbox, Node, Pid, SendOptions, Term, Value};
+use partisan::{Mailbox, Node, Pid, SendOptions, Term, Value, View};
 
 use super::Lane;
 use super::work::{Incoming, Port, Transport};
@@ -166,8 +166,12 @@ struct Mail {
     mailbox: Mailbox,
     options: SendOptions,
     payload: Bytes,
+    /// A message of a stream.
+    data: Value,
     /// An actor's sink, or who wrote to a sink last.
     partner: Option<Pid>,
+    /// What was received last.
+    last: Option<Term>,
 }
 
 impl Mail {
@@ -175,8 +179,10 @@ impl Mail {
         Self {
             mailbox,
             options: options(lane),
+            data: Value::tuple([integer(0), Value::binary(payload.clone())]),
             payload,
             partner,
+            last: None,
         }
     }
 
@@ -207,8 +213,10 @@ impl Port for Mail {
     }
 
     fn data(&mut self, number: u64) -> Result<()> {
-        let payload = Value::binary(self.payload.clone());
-        self.send(&Value::tuple([integer(number), payload]))
+        if let Value::Tuple(parts) = &mut self.data {
+            parts[0] = integer(number);
+        }
+        self.send(&self.data)
     }
 
     fn flush(&mut self) -> Result<()> {
@@ -232,36 +240,42 @@ impl Port for Mail {
         self.send(&Value::tuple([Value::atom("done"), integer(count)]))
     }
 
-    fn receive(&mut self) -> Result<Incoming> {
+    fn receive(&mut self) -> Result<Incoming<'_>> {
         let message = self.mailbox.recv_blocking().context("the node stopped")?;
-        let number = |n: &i64| u64::try_from(*n).context("a negative number");
-        let value = message.term.decode();
-        let parts = match &value {
-            Value::Tuple(parts) => parts.as_slice(),
-            other if other.is_atom("ok") => return Ok(Incoming::Ok),
-            other if other.is_atom("stop") => return Ok(Incoming::Stop),
-            other => bail!("unexpected {other:?}"),
-        };
-        match parts {
-            [Value::Integer(n), Value::Binary(bytes)] => {
-                Ok(Incoming::Data(number(n)?, bytes.to_bytes()))
-            }
+        let view = self.last.insert(message.term).view();
+        let number = |n: i64| u64::try_from(n).context("a negative number");
+        if let Some([View::Integer(n), View::Binary(bytes)]) = view.as_tuple() {
+            return Ok(Incoming::Data(number(n)?, bytes.bytes()));
+        }
+        if let Some(
             [
                 _,
-                Value::Binary(bytes),
-                Value::Pid(from),
-                Value::Integer(stamp),
-            ] => {
-                self.partner = Some(from.clone());
-                Ok(Incoming::Message(number(stamp)?, bytes.to_bytes()))
-            }
-            [start, Value::Pid(from), Value::Integer(count)] if start.is_atom("start") => {
-                self.partner = Some(from.clone());
-                Ok(Incoming::Start(number(count)?))
-            }
-            [done, Value::Integer(_)] if done.is_atom("done") => Ok(Incoming::Ok),
-            _ => bail!("unexpected {value:?}"),
+                View::Binary(bytes),
+                View::Pid(from),
+                View::Integer(stamp),
+            ],
+        ) = view.as_tuple()
+        {
+            self.partner = Some(from.into());
+            return Ok(Incoming::Message(number(stamp)?, bytes.bytes()));
         }
+        match view.as_tuple() {
+            Some([start, View::Pid(from), View::Integer(count)]) if start.is_atom("start") => {
+                self.partner = Some(from.into());
+                return Ok(Incoming::Start(number(count)?));
+            }
+            _ => {}
+        }
+        match view.as_tuple() {
+            Some([done, View::Integer(_)]) if done.is_atom("done") => Ok(Incoming::Ok),
+            _ if view.is_atom("ok") => Ok(Incoming::Ok),
+            _ if view.is_atom("stop") => Ok(Incoming::Stop),
+            _ => bail!("unexpected {:?}", view.to_value()),
+        }
+    }
+
+    fn recycle(&mut self) {
+        self.last = None;
     }
 
     fn payload(&self) -> &Bytes {

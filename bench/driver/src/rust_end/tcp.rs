@@ -72,8 +72,30 @@ impl Header {
     }
 }
 
+/// A frame that came, in memory of its own.
+#[derive(Debug)]
+enum Parcel {
+    Start(u64),
+    Data(u64, Bytes),
+    Message(u64, Bytes),
+    Ok,
+    Stop,
+}
+
+impl Parcel {
+    fn read(&self) -> Incoming<'_> {
+        match self {
+            Self::Start(number) => Incoming::Start(*number),
+            Self::Data(number, bytes) => Incoming::Data(*number, bytes),
+            Self::Message(number, bytes) => Incoming::Message(*number, bytes),
+            Self::Ok => Incoming::Ok,
+            Self::Stop => Incoming::Stop,
+        }
+    }
+}
+
 /// What came, and by which connection.
-type Item = (Incoming, Option<Arc<Connection>>);
+type Item = (Parcel, Option<Arc<Connection>>);
 
 /// Where messages wait for a thread.
 #[derive(Default)]
@@ -187,11 +209,11 @@ fn read(connection: &Arc<Connection>, hub: &Hub) -> Result<()> {
             } else {
                 break;
             };
-            let incoming = match header.kind {
-                Kind::Start => Incoming::Start(header.number),
-                Kind::Data => Incoming::Data(header.number, payload),
-                Kind::Message => Incoming::Message(header.number, payload),
-                Kind::Ok => Incoming::Ok,
+            let parcel = match header.kind {
+                Kind::Start => Parcel::Start(header.number),
+                Kind::Data => Parcel::Data(header.number, payload),
+                Kind::Message => Parcel::Message(header.number, payload),
+                Kind::Ok => Parcel::Ok,
                 Kind::Who if header.number == 0 => {
                     let sinks = lock(&hub.queues).len() as u64;
                     connection.write(
@@ -203,10 +225,10 @@ fn read(connection: &Arc<Connection>, hub: &Hub) -> Result<()> {
                     )?;
                     continue;
                 }
-                Kind::Who => Incoming::Start(header.number),
+                Kind::Who => Parcel::Start(header.number),
             };
             let items = gathered.entry(header.actor).or_default();
-            items.push((incoming, Some(connection.clone())));
+            items.push((parcel, Some(connection.clone())));
         }
         buffer.copy_within(at..filled, 0);
         filled -= at;
@@ -262,6 +284,7 @@ impl Tcp {
             queue,
             hub: self.hub.clone(),
             taken: VecDeque::new(),
+            last: Parcel::Ok,
             connection,
             headers: Vec::with_capacity(BATCH),
             payload,
@@ -290,7 +313,7 @@ impl Transport for Tcp {
 
     fn close_sinks(&mut self) {
         for (_, queue) in lock(&self.hub.queues).drain() {
-            lock(&queue.items).push_back((Incoming::Stop, None));
+            lock(&queue.items).push_back((Parcel::Stop, None));
             queue.arrived.notify_one();
         }
     }
@@ -311,7 +334,7 @@ impl Transport for Tcp {
         queue.take(&mut items);
         lock(&self.hub.queues).remove(&NOBODY);
         match items.pop_front() {
-            Some((Incoming::Start(n), _)) => Ok(n as usize),
+            Some((Parcel::Start(n), _)) => Ok(n as usize),
             _ => bail!("the peer does not tell its sinks"),
         }
     }
@@ -327,6 +350,8 @@ struct Socket {
     queue: Arc<Queue>,
     hub: Arc<Hub>,
     taken: VecDeque<Item>,
+    /// What was received last.
+    last: Parcel,
     /// Of an actor its own, of a sink the one that a message came by last.
     connection: Option<Arc<Connection>>,
     headers: Vec<[u8; HEADER]>,
@@ -388,22 +413,27 @@ impl Port for Socket {
         self.acknowledge()
     }
 
-    fn receive(&mut self) -> Result<Incoming> {
+    fn receive(&mut self) -> Result<Incoming<'_>> {
         loop {
-            if let Some((incoming, connection)) = self.taken.pop_front() {
+            if let Some((parcel, connection)) = self.taken.pop_front() {
                 if connection.is_some() {
                     self.connection = connection;
                 }
-                return Ok(incoming);
+                self.last = parcel;
+                return Ok(self.last.read());
             }
             self.queue.take(&mut self.taken);
         }
     }
 
-    fn recycle(&mut self, bytes: Bytes) {
-        let mut spare = lock(&self.hub.spare);
-        if bytes.len() >= LARGE && spare.len() < SPARE {
-            spare.push(bytes.into());
+    fn recycle(&mut self) {
+        if let Parcel::Message(_, bytes) = std::mem::replace(&mut self.last, Parcel::Ok)
+            && bytes.len() >= LARGE
+        {
+            let mut spare = lock(&self.hub.spare);
+            if spare.len() < SPARE {
+                spare.push(bytes.into());
+            }
         }
     }
 
