@@ -86,7 +86,7 @@ fn a_full_mailbox_holds_up_nobody_else() {
         Some(Notice::Down {
             reference, reason, ..
         }) => {
-            assert_eq!((reference, reason.decode()), (monitor, atom("enough")));
+            assert_eq!((reference, reason.decode()), (&monitor, atom("enough")));
         }
         other => panic!("{other:?}"),
     }
