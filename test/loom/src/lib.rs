@@ -18,6 +18,7 @@
 pub mod channel;
 #[path = "../../../src/limits.rs"]
 pub mod limits;
+#[allow(dead_code, reason = "nodes use the rest")]
 #[path = "../../../src/wire/mod.rs"]
 pub mod wire;
 

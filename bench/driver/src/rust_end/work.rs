@@ -415,9 +415,9 @@ mod tests {
     fn a_wrong_byte_is_found() {
         let expected = vec![7; 1024];
         let mut bytes = expected.clone();
-        assert!(matches(bytes, &expected, 0));
+        assert!(matches(&bytes, &expected, 0));
         bytes[1023] = 8;
-        assert!(!matches(bytes, &expected, 0));
+        assert!(!matches(&bytes, &expected, 0));
         assert!(!matches(&bytes[..1023], &expected, 0));
         let large = vec![7; 1 << 20];
         assert!(matches(&large, &large, 99));
