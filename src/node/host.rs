@@ -180,6 +180,23 @@ impl Desk {
 }
 
 impl RustHost {
+    /// The process, with room for a first message and up to `most` bytes; see [`Slot::reserve`].
+    fn reserve(
+        &self,
+        dest: Dest<'_>,
+        outbox: &Arc<Outbox>,
+        first: u64,
+        most: u64,
+    ) -> Result<(Arc<Slot>, u64), Delivery> {
+        let slot = self.registry.find(dest).ok_or(Delivery::NoProcess)?;
+        let stalled = || Some(Stalled::Connection(outbox.clone()));
+        match slot.reserve(first, most, stalled) {
+            Ok(room) => Ok((slot, room)),
+            Err(Refused::Full) => Err(Delivery::Full),
+            Err(Refused::Closed) => Err(Delivery::NoProcess),
+        }
+    }
+
     /// Delivers a small message together with its neighbours.
     fn gather(
         &self,
@@ -191,14 +208,9 @@ impl RustHost {
         let bytes = cost(message.term.len(), 0);
         if !desk.takes(message.dest, bytes) {
             desk.put(session);
-            let Some(slot) = self.registry.find(message.dest) else {
-                return Delivery::NoProcess;
-            };
-            let stalled = || Some(Stalled::Connection(outbox.clone()));
-            let room = match slot.reserve(bytes, RUN_BYTES, stalled) {
-                Ok(room) => room,
-                Err(Refused::Full) => return Delivery::Full,
-                Err(Refused::Closed) => return Delivery::NoProcess,
+            let (slot, room) = match self.reserve(message.dest, outbox, bytes, RUN_BYTES) {
+                Ok(found) => found,
+                Err(delivery) => return delivery,
             };
             let dest = message.dest.into();
             desk.to = Some(Addressee { dest, slot, room });
@@ -252,28 +264,19 @@ impl Host for RustHost {
             return self.gather(desk, session, outbox, &message);
         }
         desk.put(session);
-        let Some(slot) = self.registry.find(message.dest) else {
-            return Delivery::NoProcess;
-        };
         let blobs = message.blobs.iter().map(Blob::len).sum();
-        match slot.admit(
-            message.term.len(),
-            blobs,
-            Some(Stalled::Connection(outbox.clone())),
-        ) {
-            Ok(()) => {}
-            Err(Refused::Full) => return Delivery::Full,
-            Err(Refused::Closed) => return Delivery::NoProcess,
-        }
+        let bytes = cost(message.term.len(), blobs);
+        let slot = match self.reserve(message.dest, outbox, bytes, bytes) {
+            Ok((slot, _)) => slot,
+            Err(delivery) => return delivery,
+        };
         let whole: Vec<Bytes> = message.blobs.drain(..).map(|b| b.bytes.into()).collect();
         let skeleton = Bytes::copy_from_slice(message.term);
         match Term::from_scanned(skeleton, whole, message.facts) {
             Ok(term) => {
                 let from = message.origin.unwrap_or(&session.peer.node).clone();
-                slot.put(Message {
-                    session: message.origin.is_none().then_some(session.id),
-                    ..Message::of_session(from, session.id, term)
-                });
+                let by = message.origin.is_none().then_some(session.id);
+                slot.put(Message::of_session(from, by, term));
                 Delivery::Done
             }
             Err(_) => {

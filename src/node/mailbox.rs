@@ -45,11 +45,11 @@ pub struct Message {
 }
 
 impl Message {
-    /// What a session has brought.
-    pub(crate) fn of_session(from: Arc<str>, session: SessionId, term: Term) -> Self {
+    /// What a session has brought; with none, a broadcast.
+    pub(crate) fn of_session(from: Arc<str>, session: Option<SessionId>, term: Term) -> Self {
         Self {
             from,
-            session: Some(session),
+            session,
             sender: None,
             term,
             notice: None,
@@ -198,11 +198,8 @@ impl Mailbox {
     ///
     /// Cancel-safe: a future that is dropped has taken nothing.
     pub async fn recv(&mut self) -> Option<Message> {
-        if let Some(message) = self.take_passed(0) {
-            return Some(message);
-        }
         loop {
-            if let Some(message) = self.intake.take() {
+            if let Some(message) = self.try_recv() {
                 return Some(message);
             }
             if self.intake.is_over() {
@@ -250,8 +247,8 @@ impl Mailbox {
     /// A message if one is there.
     #[inline]
     pub fn try_recv(&mut self) -> Option<Message> {
-        if !self.passed.is_empty() {
-            return self.take_passed(0).or_else(|| self.intake.take());
+        if let Some(message) = self.take_passed(0) {
+            return Some(message);
         }
         self.intake.take()
     }

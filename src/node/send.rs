@@ -268,7 +268,19 @@ impl Node {
         if self.is_kept(to, options) {
             return self.deliver(to, term, options, !options.nosuspend).await;
         }
-        let mut attempt = match self.attempt(to, term, options) {
+        let attempt = self.attempt(to, term, options);
+        self.go_on(attempt, to, term, options).await
+    }
+
+    /// After a first attempt: waits for what it lacked, if that is wanted.
+    async fn go_on(
+        &self,
+        attempt: Result<Attempt, SendError>,
+        to: Destination<'_>,
+        term: &Term,
+        options: &SendOptions,
+    ) -> Result<(), SendError> {
+        let mut attempt = match attempt {
             Ok(Attempt::Done) => return Ok(()),
             Ok(_) if options.nosuspend => return Err(SendError::Busy),
             Err(e) if options.nosuspend || !self.may_reach(&e) => {
@@ -373,13 +385,14 @@ impl Node {
         options: &SendOptions,
     ) -> Result<(), SendError> {
         let to = to.into();
-        // What there is room for needs no future.
-        if !self.is_kept(to, options)
-            && matches!(self.attempt(to, term, options), Ok(Attempt::Done))
-        {
-            return Ok(());
+        if self.is_kept(to, options) {
+            return block_on(self.deliver(to, term, options, !options.nosuspend));
         }
-        block_on(self.send_with(to, term, options))
+        match self.attempt(to, term, options) {
+            // What there is room for needs no future.
+            Ok(Attempt::Done) => Ok(()),
+            attempt => block_on(self.go_on(attempt, to, term, options)),
+        }
     }
 
     /// Whether the control plane has to see the message.

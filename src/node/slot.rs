@@ -155,27 +155,17 @@ impl Slot {
 
     /// Puts in a message that room was made for.
     pub(crate) fn put(&self, message: Message) {
-        self.insert(self.state.lock(), |waiting| waiting.push(message));
+        self.insert(self.state.lock(), 0, |waiting| waiting.push(message));
     }
 
     /// Puts in messages that room was made for, and gives back the rest of it. False if nobody will get them.
     pub(crate) fn put_run(&self, run: Run, rest: u64) -> bool {
-        let mut state = self.state.lock();
-        let open = !state.closed;
-        let first = open && state.waiting.is_empty();
-        if open {
-            state.waiting.push_run(run);
-        }
-        self.leave(state, rest);
-        if first {
-            self.arrived.notify_one();
-        }
-        open
+        self.insert(self.state.lock(), rest, |waiting| waiting.push_run(run))
     }
 
     /// Puts in a message that room was made for, before all that are not urgent.
     pub(crate) fn put_urgent(&self, message: Message) {
-        self.insert(self.state.lock(), |waiting| {
+        self.insert(self.state.lock(), 0, |waiting| {
             waiting.push_urgent(message);
             self.urgent.store(true, Ordering::Relaxed);
         });
@@ -185,21 +175,27 @@ impl Slot {
     pub(crate) fn force(&self, message: Message) {
         let mut state = self.state.lock();
         state.bytes += cost_of(&message.term);
-        self.insert(state, |waiting| waiting.push(message));
+        self.insert(state, 0, |waiting| waiting.push(message));
     }
 
-    fn insert(&self, mut state: MutexGuard<'_, State>, put: impl FnOnce(&mut Waiting)) {
+    /// Gives back the `rest` of the room that was made. False if nobody will get what is put in.
+    fn insert(
+        &self,
+        mut state: MutexGuard<'_, State>,
+        rest: u64,
+        put: impl FnOnce(&mut Waiting),
+    ) -> bool {
         if state.closed {
-            return;
+            return false;
         }
         let first = state.waiting.is_empty();
         put(&mut state.waiting);
-        let tell = first && !state.waiting.is_empty();
-        drop(state);
+        self.leave(state, rest);
         // Whoever receives waits only after it has seen the mailbox empty.
-        if tell {
+        if first {
             self.arrived.notify_one();
         }
+        true
     }
 
     /// Gives room back that no message was put into.
@@ -371,13 +367,10 @@ impl Intake {
     /// Takes out a message and gives back its room.
     #[inline]
     pub(crate) fn take(&mut self) -> Option<Message> {
-        if !self.is_ready() {
-            return None;
-        }
-        let message = self.taken.pop()?;
+        let message = self.take_kept()?;
         self.spent += cost_of(&message.term);
         if self.taken.is_empty() || self.spent >= self.slot.capacity / SPENT_PART {
-            self.give_back();
+            self.slot.consumed(std::mem::take(&mut self.spent));
         }
         Some(message)
     }
@@ -389,10 +382,6 @@ impl Intake {
             return None;
         }
         self.taken.pop()
-    }
-
-    fn give_back(&mut self) {
-        self.slot.consumed(std::mem::take(&mut self.spent));
     }
 
     /// Whether there is a message, which is then among those that were taken out.

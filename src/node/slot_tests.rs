@@ -21,7 +21,7 @@ fn term(number: u64) -> Term {
 }
 
 fn message(number: u64) -> Message {
-    Message::of_session("n@host".into(), SessionId([7; 16]), term(number))
+    Message::of_session("n@host".into(), Some(SessionId([7; 16])), term(number))
 }
 
 fn number(message: &Message) -> u64 {

@@ -55,7 +55,7 @@ impl Run {
         self.at += LENGTH + term.len();
         Some(Message::of_session(
             self.from.clone(),
-            self.session,
+            Some(self.session),
             Term::from_common(Bytes::copy_from_slice(term)),
         ))
     }

@@ -244,8 +244,12 @@ impl Port for Mail {
         let message = self.mailbox.recv_blocking().context("the node stopped")?;
         let view = self.last.insert(message.term).view();
         let number = |n: i64| u64::try_from(n).context("a negative number");
-        if let Some([View::Integer(n), View::Binary(bytes)]) = view.as_tuple() {
-            return Ok(Incoming::Data(number(n)?, bytes.bytes()));
+        match view.as_tuple() {
+            Some([View::Integer(n), View::Binary(bytes)]) => {
+                return Ok(Incoming::Data(number(n)?, bytes.bytes()));
+            }
+            Some([done, View::Integer(_)]) if done.is_atom("done") => return Ok(Incoming::Ok),
+            _ => {}
         }
         if let Some(
             [
@@ -259,17 +263,15 @@ impl Port for Mail {
             self.partner = Some(from.into());
             return Ok(Incoming::Message(number(stamp)?, bytes.bytes()));
         }
-        match view.as_tuple() {
-            Some([start, View::Pid(from), View::Integer(count)]) if start.is_atom("start") => {
-                self.partner = Some(from.into());
-                return Ok(Incoming::Start(number(count)?));
-            }
-            _ => {}
+        if let Some([start, View::Pid(from), View::Integer(count)]) = view.as_tuple()
+            && start.is_atom("start")
+        {
+            self.partner = Some(from.into());
+            return Ok(Incoming::Start(number(count)?));
         }
-        match view.as_tuple() {
-            Some([done, View::Integer(_)]) if done.is_atom("done") => Ok(Incoming::Ok),
-            _ if view.is_atom("ok") => Ok(Incoming::Ok),
-            _ if view.is_atom("stop") => Ok(Incoming::Stop),
+        match view.as_atom().as_deref() {
+            Some("ok") => Ok(Incoming::Ok),
+            Some("stop") => Ok(Incoming::Stop),
             _ => bail!("unexpected {:?}", view.to_value()),
         }
     }
