@@ -4,14 +4,16 @@ use super::ceiling::Ceiling;
 
 /// Answer to a sender that wants to push.
 ///
-/// With a budget B, and `load` the bytes queued, in flight and reserved:
+/// With a budget B, of which R = B/8 is kept for small messages, and `load` the bytes queued, in flight and reserved:
 ///
 /// | sender | is admitted while | waiters are served when the load is at most | and while it is under |
 /// |---|---|---|---|
-/// | fresh: has nothing in the queue | load < B, no fresh sender waits | B/2 | B |
+/// | fresh: has nothing in the queue | load < B − R, no fresh sender waits | half of B − R | B − R |
 /// | backlogged: has something | load < B/2, nobody waits | B/4, no fresh sender waits | B/2 |
 ///
-/// and while the node's ceiling has room. So the load never exceeds B by more than one message, and
+/// and while the node's ceiling has room. A fresh sender's small message, which fits into a fragment, is also admitted while all
+/// small messages queued and in flight, itself included, have at most R: else it would wait until megabytes of others
+/// are written before it could even begin to overtake them. So the load never exceeds B by more than one message, and
 /// who floods a connection leaves half of it to others. Serving begins at half of what may be used so
 /// that waiters are woken by the batch, not one per write.
 ///
@@ -54,10 +56,15 @@ impl Class {
     /// The part of the budget that the class may use.
     fn share(self, budget: u64) -> u64 {
         match self {
-            Class::Fresh => budget,
+            Class::Fresh => budget - kept_for_small(budget),
             Class::Backlogged => budget / 2,
         }
     }
+}
+
+/// The part of the budget that only small messages of fresh senders may use.
+pub(super) fn kept_for_small(budget: u64) -> u64 {
+    budget / 8
 }
 
 const NONE: u32 = u32::MAX;

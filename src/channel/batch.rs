@@ -27,6 +27,8 @@ pub struct Batch {
     offset: usize,
     /// Bytes that have not been written.
     left: usize,
+    /// Bytes of whole frames that have not been written; a piece counts until all of it has.
+    frames: usize,
     /// Bytes of the largest message that has had a fragment in it since it was last empty.
     largest: u64,
     finished: Vec<Vec<u8>>,
@@ -76,6 +78,11 @@ impl Batch {
         self.largest
     }
 
+    /// Bytes of whole frames left to be written; control frames don't count.
+    pub(super) fn frames_left(&self) -> usize {
+        self.frames
+    }
+
     /// Fills `out` from the start with what is to be written next; returns how many slices it set.
     pub fn io_slices<'a>(&'a self, out: &mut [IoSlice<'a>]) -> usize {
         let mut offset = self.offset;
@@ -110,6 +117,9 @@ impl Batch {
             }
             rest -= step;
             self.offset = 0;
+            if let Piece::Chunk(chunk) = first {
+                self.frames -= chunk.len();
+            }
             if let Some(Piece::Chunk(buffer) | Piece::Urgent(buffer)) = self.pieces.pop_front()
                 && self.finished.len() < SPARE_COUNT
             {
@@ -125,6 +135,7 @@ impl Batch {
     /// Appends whole frames, at most `chunk` bytes together with other ones.
     pub(super) fn push_chunk(&mut self, buffer: Vec<u8>, chunk: usize, spare: &mut Spare) {
         self.left += buffer.len();
+        self.frames += buffer.len();
         if buffer.len() <= COALESCE
             && let Some(Piece::Chunk(last)) = self.pieces.back_mut()
             && last.len() + buffer.len() <= chunk

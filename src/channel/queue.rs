@@ -4,7 +4,7 @@ use std::collections::{HashMap, VecDeque};
 
 use bytes::Bytes;
 
-use super::admission::{Admission, Cancelled, Class, Ticket, Waiters};
+use super::admission::{Admission, Cancelled, Class, Ticket, Waiters, kept_for_small};
 use super::batch::{Batch, Spare};
 use super::ceiling::Ceiling;
 use super::lane::{Folding, Item, Lanes, Message};
@@ -88,6 +88,10 @@ pub struct Queue<W> {
     urgent: Vec<u8>,
     urgent_frames: usize,
     queued: u64,
+    /// Bytes of whole frames in lanes,
+    small: u64,
+    /// and of those that were in flight when the batch was last filled.
+    small_flying: u64,
     waiters: Waiters<W>,
     spare: Spare,
     /// Pushes since [`take_pushed`](Self::take_pushed).
@@ -122,6 +126,8 @@ impl<W> Queue<W> {
             urgent: Vec::new(),
             urgent_frames: 0,
             queued: 0,
+            small: 0,
+            small_flying: 0,
             waiters: Waiters::new(),
             spare: Spare::default(),
             pushed: 0,
@@ -130,20 +136,26 @@ impl<W> Queue<W> {
         }
     }
 
-    /// Whether `sender` may push a message of any size now; `open` says that the node's ceiling has room.
+    /// Whether `sender` may push a message of `bytes` now; `open` says that the node's ceiling has room.
     #[inline]
-    pub fn admit(&self, sender: u64, open: bool) -> Admission {
+    pub fn admit(&self, sender: u64, bytes: u64, open: bool) -> Admission {
         if self.closed {
-            Admission::Closed
-        } else if open
-            && self
-                .waiters
-                .admits(self.class(sender), self.config.budget, self.load())
-        {
+            return Admission::Closed;
+        }
+        let budget = self.config.budget;
+        let class = self.class(sender);
+        let admits = || self.waiters.admits(class, budget, self.load());
+        if open && (admits() || class == Class::Fresh && self.has_room_for_small(bytes)) {
             Admission::Admitted
         } else {
             Admission::Wait
         }
+    }
+
+    /// Whether a message of `bytes` is small, and those kept room for have left some.
+    fn has_room_for_small(&self, bytes: u64) -> bool {
+        bytes <= self.config.fragment_shared as u64
+            && self.small + self.small_flying + bytes <= kept_for_small(self.config.budget)
     }
 
     fn class(&self, sender: u64) -> Class {
@@ -211,6 +223,7 @@ impl<W> Queue<W> {
                 lane.items.push_back(Item::Chunk(next));
             }
             self.queued += added as u64;
+            self.small += added as u64;
             return added;
         }
         let mut buffer = self.spare.get();
@@ -218,6 +231,7 @@ impl<W> Queue<W> {
         if added > 0 {
             lane.items.push_back(Item::Chunk(buffer));
             self.queued += added as u64;
+            self.small += added as u64;
             if was_empty {
                 self.ring.push_back(number);
             }
@@ -250,6 +264,7 @@ impl<W> Queue<W> {
         }
         let added = frame.len();
         self.queued += added as u64;
+        self.small += added as u64;
         if let Some(&item) = self.latest.get(&(sender, key))
             && let Some(number) = self.lanes.find(sender)
         {
@@ -260,6 +275,7 @@ impl<W> Queue<W> {
                 let old = std::mem::replace(old, frame);
                 let removed = old.len();
                 self.queued -= removed as u64;
+                self.small -= removed as u64;
                 self.spare.put(old);
                 return (added, removed);
             }
@@ -360,6 +376,7 @@ impl<W> Queue<W> {
                 self.ring.extend(self.parked.pop_front());
             }
         }
+        self.small_flying = out.frames_left() as u64;
     }
 
     /// Takes the first lane out of the ring.
@@ -391,8 +408,12 @@ impl<W> Queue<W> {
         }
         lane.gone += 1;
         match lane.items.pop_front() {
-            Some(Item::Chunk(frames)) => out.push_chunk(frames, self.config.chunk, &mut self.spare),
+            Some(Item::Chunk(frames)) => {
+                self.small -= frames.len() as u64;
+                out.push_chunk(frames, self.config.chunk, &mut self.spare);
+            }
             Some(Item::Latest { key, frame }) => {
+                self.small -= frame.len() as u64;
                 self.latest.remove(&(lane.sender, key));
                 if self.latest.is_empty() && self.latest.capacity() > 2 * IDLE_KEYS {
                     self.latest.shrink_to(IDLE_KEYS);

@@ -241,15 +241,6 @@ impl Outbox {
         self.tally.bytes()
     }
 
-    /// True if a message of `sender` would be admitted now. Only a hint: used to spare the work
-    /// of encoding a message that will have to wait.
-    pub fn has_room(&self, sender: u64) -> bool {
-        self.queue
-            .lock()
-            .admit(sender, self.shared.ceiling.has_room())
-            == Admission::Admitted
-    }
-
     /// Queues a message of `sender`, or does what `pressure` says.
     pub fn send(self: &Arc<Self>, sender: u64, message: Outgoing<'_>, pressure: Pressure) -> Sent {
         let mut queue = self.queue.lock();
@@ -261,7 +252,7 @@ impl Outbox {
             },
             Pressure::Refuse | Pressure::Wait(_) => {
                 let open = self.shared.ceiling.has_room();
-                match (queue.admit(sender, open), pressure) {
+                match (queue.admit(sender, message.bytes(), open), pressure) {
                     (Admission::Admitted, _) => {}
                     (Admission::Closed, _) => return Sent::Closed,
                     (Admission::Wait, Pressure::Wait(waiter)) => {

@@ -13,6 +13,8 @@ use super::{BUDGET, Received, Receiver, body, config, contents, frame};
 const MAX_SIZE: usize = 9_000;
 const CEILING: u64 = 30_000;
 const SENDERS: u64 = 5;
+/// What fresh senders may use.
+const FRESH: u64 = BUDGET - BUDGET / 8;
 
 #[derive(Debug, Clone, Copy)]
 enum How {
@@ -82,6 +84,9 @@ struct Side {
     granted: Vec<u64>,
     queued: u64,
     reserved: u64,
+    /// Bytes of whole frames in lanes, and in flight when the batch was last filled.
+    small: u64,
+    flying: u64,
     urgent: usize,
 }
 
@@ -99,6 +104,8 @@ impl Side {
             granted: Vec::new(),
             queued: 0,
             reserved: 0,
+            small: 0,
+            flying: 0,
             urgent: 0,
         }
     }
@@ -107,11 +114,12 @@ impl Side {
         self.lanes.get(&sender).is_none_or(VecDeque::is_empty)
     }
 
-    fn admits(&self, sender: u64, open: bool) -> bool {
+    fn admits(&self, sender: u64, bytes: u64, open: bool) -> bool {
         let load = self.queued + self.reserved;
         let nobody = self.fresh.is_empty() && self.backlogged.is_empty();
+        let small = bytes <= 1_000 && self.small + self.flying + bytes <= BUDGET / 8;
         open && match self.is_fresh(sender) {
-            true => load < BUDGET && self.fresh.is_empty(),
+            true => load < FRESH && self.fresh.is_empty() || small,
             false => load < BUDGET / 2 && nobody,
         }
     }
@@ -136,7 +144,7 @@ impl Side {
             }
             served
         };
-        granted.extend(serve(&mut self.fresh, BUDGET, &mut load, &mut used));
+        granted.extend(serve(&mut self.fresh, FRESH, &mut load, &mut used));
         if self.fresh.is_empty() {
             granted.extend(serve(
                 &mut self.backlogged,
@@ -245,6 +253,9 @@ impl World {
             None => lane.push_back(entry),
         }
         side.queued = side.queued + change.0 - change.1;
+        if !matches!(wish.how, How::Message) {
+            side.small = side.small + change.0 - change.1;
+        }
         change
     }
 
@@ -264,7 +275,10 @@ impl World {
         for received in side.receiver.read(&all[before..]) {
             match received {
                 Received::Urgent => side.urgent -= 1,
-                Received::Message { body: got, .. } => {
+                Received::Message { body: got, cut } => {
+                    if !cut {
+                        side.small -= got.len() as u64 + 5;
+                    }
                     let sender = u64::from_be_bytes(got[..8].try_into().unwrap());
                     let (number, _) = side.lanes.get_mut(&sender).unwrap().pop_front().unwrap();
                     assert_eq!(
@@ -275,6 +289,7 @@ impl World {
                 }
             }
         }
+        side.flying = side.batch.frames_left() as u64;
         assert_eq!(side.urgent, 0, "control frames overtake everything");
         assert!(side.receiver.open.len() <= 2);
         assert!(side.receiver.largest <= 4_000);
@@ -354,8 +369,9 @@ impl World {
     fn send(&mut self, side: usize, wish: Wish, waits: bool) {
         let open = self.ceiling.has_room();
         let this = &mut self.sides[side];
-        let admission = this.queue.admit(wish.sender, open);
-        let admitted = this.admits(wish.sender, open);
+        let bytes = wish.bytes();
+        let admission = this.queue.admit(wish.sender, bytes, open);
+        let admitted = this.admits(wish.sender, bytes, open);
         assert_eq!(
             admission,
             if admitted {
@@ -461,7 +477,7 @@ impl World {
             (side.queued, side.reserved) = (0, 0);
             let counted = side.batch.advance(side.batch.len());
             assert_eq!(side.queue.written(counted), 0, "left the account already");
-            assert_eq!(side.queue.admit(1, true), Admission::Closed);
+            assert_eq!(side.queue.admit(1, 1, true), Admission::Closed);
             assert_eq!(side.queue.push_frame(1, |buffer| buffer.push(0)), 0);
             assert_eq!(side.queue.wait(1, 1, 9), Err(9));
             assert!(side.queue.is_closed() && side.queue.is_empty());
