@@ -143,7 +143,8 @@ killed_waiters_leave(_) ->
         %% All room is granted to suspended ones, so nothing moves.
         settled(A),
         ?assertEqual(0, partisan_ct:call(B, ?MODULE, counted, [])),
-        ?assert(queued(A) > ?BUDGET div 2),
+        %% Waiters are served when half of what isn't kept for small messages is free.
+        ?assert(queued(A) > ?BUDGET * 7 div 16),
         100 = partisan_ct:call(A, ?MODULE, end_some, [suspended]),
         ?assertEqual([{ok, 100}], partisan_ct:call(A, ?MODULE, results, [100])),
         arrived(B, 100),
@@ -181,9 +182,12 @@ others_do_not_wait(_) ->
             ok = partisan_ct:call(A, ?MODULE, crowd, [partisan_ct:name(B), 1000, 1, 10000]),
             settled(A),
             {Median, Last} = partisan_ct:call(A, ?MODULE, ping_pong, [partisan_ct:name(C), 2000]),
-            ct:pal("beside 1000 waiters: median ~b us, slowest ~b us", [Median, Last]),
+            #{waiting := Waiting, other := 0} = partisan_ct:call(A, ?MODULE, states, []),
+            ct:pal("beside ~b waiters: median ~b us, slowest ~b us", [Waiting, Median, Last]),
             ?assert(Median < 20000),
-            ?assertMatch(#{waiting := 1000}, partisan_ct:call(A, ?MODULE, states, []))
+            %% An eighth of the queue is kept for small messages: some of the crowd's are in it.
+            ?assert(Waiting < 1000 andalso Waiting >= 1000 - ?BUDGET div 8 div 10000),
+            ?assert(queued(A) =< ?BUDGET + 61000)
         end)
     end).
 

@@ -11,8 +11,8 @@ use super::ceiling::Ceiling;
 /// | fresh: has nothing in the queue | load < B − R, no fresh sender waits | half of B − R | B − R |
 /// | backlogged: has something | load < B/2, nobody waits | B/4, no fresh sender waits | B/2 |
 ///
-/// and while the node's ceiling has room. A fresh sender's small message, which fits into a fragment, is also admitted while all
-/// small messages queued and in flight, itself included, have at most R: else it would wait until megabytes of others
+/// and while the node's ceiling has room. A fresh sender's small message, which travels as a whole frame, is also admitted
+/// while all whole frames queued and in flight, itself included, have at most R: else it would wait until megabytes of others
 /// are written before it could even begin to overtake them. So the load never exceeds B by more than one message, and
 /// who floods a connection leaves half of it to others. Serving begins at half of what may be used so
 /// that waiters are woken by the batch, not one per write.

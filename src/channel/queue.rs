@@ -136,26 +136,28 @@ impl<W> Queue<W> {
         }
     }
 
-    /// Whether `sender` may push a message of `bytes` now; `open` says that the node's ceiling has room.
+    /// Whether `sender` may push a message now: one of `frame` bytes that travels as a whole frame, or of any size in
+    /// fragments; `open` says that the node's ceiling has room.
     #[inline]
-    pub fn admit(&self, sender: u64, bytes: u64, open: bool) -> Admission {
+    pub fn admit(&self, sender: u64, frame: Option<u64>, open: bool) -> Admission {
         if self.closed {
             return Admission::Closed;
         }
         let budget = self.config.budget;
         let class = self.class(sender);
         let admits = || self.waiters.admits(class, budget, self.load());
-        if open && (admits() || class == Class::Fresh && self.has_room_for_small(bytes)) {
+        if open && (admits() || class == Class::Fresh && self.has_room_for_small(frame)) {
             Admission::Admitted
         } else {
             Admission::Wait
         }
     }
 
-    /// Whether a message of `bytes` is small, and those kept room for have left some.
-    fn has_room_for_small(&self, bytes: u64) -> bool {
-        bytes <= self.config.fragment_shared as u64
-            && self.small + self.small_flying + bytes <= kept_for_small(self.config.budget)
+    /// Whether what is kept for whole frames has room for this one.
+    fn has_room_for_small(&self, frame: Option<u64>) -> bool {
+        frame.is_some_and(|bytes| {
+            self.small + self.small_flying + bytes <= kept_for_small(self.config.budget)
+        })
     }
 
     fn class(&self, sender: u64) -> Class {

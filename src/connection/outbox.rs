@@ -108,6 +108,11 @@ impl<'a> Outgoing<'a> {
         }
     }
 
+    /// The same if it travels as a whole frame.
+    fn frame_bytes(&self) -> Option<u64> {
+        matches!(self, Self::Small { .. }).then(|| self.bytes())
+    }
+
     /// Chooses the form for a term that lies in memory as a whole.
     pub fn of(dest: Dest<'a>, term: &'a Bytes, blobs: &[Bytes], elided: bool) -> Self {
         if !elided && term.len() <= limits::FRAGMENT_SHARED_BYTES {
@@ -252,7 +257,7 @@ impl Outbox {
             },
             Pressure::Refuse | Pressure::Wait(_) => {
                 let open = self.shared.ceiling.has_room();
-                match (queue.admit(sender, message.bytes(), open), pressure) {
+                match (queue.admit(sender, message.frame_bytes(), open), pressure) {
                     (Admission::Admitted, _) => {}
                     (Admission::Closed, _) => return Sent::Closed,
                     (Admission::Wait, Pressure::Wait(waiter)) => {

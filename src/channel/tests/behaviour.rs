@@ -167,14 +167,14 @@ fn a_stream_of_fresh_senders_does_not_starve_a_backlogged_one() {
     let push = |queue: &mut Queue<u64>, sender| {
         queue.push_message(sender, vec![Bytes::from(vec![0; 2_000])]);
     };
-    while queue.admit(1, 2_000, true) == Admission::Admitted {
+    while queue.admit(1, None, true) == Admission::Admitted {
         push(&mut queue, 1);
     }
     let ticket = queue.wait(1, 2_000, 1).unwrap();
     let mut granted = Vec::new();
     for sender in 2..200 {
         // The queue is kept full by senders that are always fresh.
-        while queue.admit(sender, 2_000, true) == Admission::Admitted {
+        while queue.admit(sender, None, true) == Admission::Admitted {
             push(&mut queue, sender);
         }
         queue.take(2_000, &mut batch);
@@ -193,7 +193,7 @@ fn small_messages_of_fresh_senders_do_not_wait_for_room_behind_large_ones() {
     let mut queue = Queue::<()>::new(config());
     let mut batch = Batch::new();
     let small = |queue: &mut Queue<()>, sender| {
-        let admission = queue.admit(sender, 105, true);
+        let admission = queue.admit(sender, Some(105), true);
         if admission == Admission::Admitted {
             let frame = frame(1, &body(sender, 0, 100));
             queue.push_frame(sender, |buffer| buffer.extend_from_slice(&frame));
@@ -201,15 +201,19 @@ fn small_messages_of_fresh_senders_do_not_wait_for_room_behind_large_ones() {
         admission
     };
     queue.push_message(0, vec![Bytes::from(vec![0; 2 * BUDGET as usize])]);
-    assert_eq!(queue.admit(1, 1_001, true), Admission::Wait, "not small");
-    assert_eq!(queue.admit(0, 100, true), Admission::Wait, "not fresh");
+    assert_eq!(queue.admit(1, None, true), Admission::Wait, "not small");
+    assert_eq!(
+        queue.admit(0, Some(100), true),
+        Admission::Wait,
+        "not fresh"
+    );
     let kept = BUDGET / 8 / 105;
     for sender in 1..=kept {
         assert_eq!(small(&mut queue, sender), Admission::Admitted);
     }
     assert_eq!(small(&mut queue, kept + 1), Admission::Wait);
     assert_eq!(
-        queue.admit(kept + 1, 1, false),
+        queue.admit(kept + 1, Some(1), false),
         Admission::Wait,
         "the node's ceiling"
     );
@@ -251,7 +255,7 @@ fn a_budget_of_nothing_still_lets_one_message_through() {
         budget: 0,
         ..config()
     });
-    assert_eq!(queue.admit(1, 2_000, true), Admission::Admitted);
+    assert_eq!(queue.admit(1, None, true), Admission::Admitted);
     queue.push_message(1, vec![Bytes::from_static(b"one")]);
     ceiling.add(3);
     let ticket = queue.wait(1, 3, 1).unwrap();

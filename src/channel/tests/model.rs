@@ -12,7 +12,10 @@ use super::{BUDGET, Received, Receiver, body, config, contents, frame};
 
 const MAX_SIZE: usize = 9_000;
 const CEILING: u64 = 30_000;
-const SENDERS: u64 = 5;
+/// More than the budget has room for messages of.
+const SENDERS: u64 = 60;
+/// Those that send most of them, so that they also have several queued.
+const BUSY: u64 = 5;
 /// What fresh senders may use.
 const FRESH: u64 = BUDGET - BUDGET / 8;
 
@@ -41,8 +44,9 @@ enum Op {
 fn op() -> impl Strategy<Value = Op> {
     let how = prop_oneof![3 => Just(How::Frame), 2 => Just(How::Message), 1 => (0..3u64).prop_map(How::Latest)];
     let size = prop_oneof![4 => 16..200usize, 2 => 500..3_000usize, 2 => 3_000..MAX_SIZE];
+    let sender = prop_oneof![3 => 0..BUSY, 1 => 0..SENDERS];
     prop_oneof![
-        10 => (0..SENDERS, how, size, prop::bool::weighted(0.8))
+        10 => (sender, how, size, prop::bool::weighted(0.8))
             .prop_map(|(sender, how, size, waits)| Op::Send { sender, how, size, waits }),
         1 => Just(Op::Urgent),
         4 => (0..10_000usize).prop_map(Op::Take),
@@ -114,10 +118,10 @@ impl Side {
         self.lanes.get(&sender).is_none_or(VecDeque::is_empty)
     }
 
-    fn admits(&self, sender: u64, bytes: u64, open: bool) -> bool {
+    fn admits(&self, sender: u64, frame: Option<u64>, open: bool) -> bool {
         let load = self.queued + self.reserved;
         let nobody = self.fresh.is_empty() && self.backlogged.is_empty();
-        let small = bytes <= 1_000 && self.small + self.flying + bytes <= BUDGET / 8;
+        let small = frame.is_some_and(|bytes| self.small + self.flying + bytes <= BUDGET / 8);
         open && match self.is_fresh(sender) {
             true => load < FRESH && self.fresh.is_empty() || small,
             false => load < BUDGET / 2 && nobody,
@@ -369,9 +373,9 @@ impl World {
     fn send(&mut self, side: usize, wish: Wish, waits: bool) {
         let open = self.ceiling.has_room();
         let this = &mut self.sides[side];
-        let bytes = wish.bytes();
-        let admission = this.queue.admit(wish.sender, bytes, open);
-        let admitted = this.admits(wish.sender, bytes, open);
+        let frame = (!matches!(wish.how, How::Message)).then(|| wish.bytes());
+        let admission = this.queue.admit(wish.sender, frame, open);
+        let admitted = this.admits(wish.sender, frame, open);
         assert_eq!(
             admission,
             if admitted {
@@ -477,7 +481,7 @@ impl World {
             (side.queued, side.reserved) = (0, 0);
             let counted = side.batch.advance(side.batch.len());
             assert_eq!(side.queue.written(counted), 0, "left the account already");
-            assert_eq!(side.queue.admit(1, 1, true), Admission::Closed);
+            assert_eq!(side.queue.admit(1, Some(1), true), Admission::Closed);
             assert_eq!(side.queue.push_frame(1, |buffer| buffer.push(0)), 0);
             assert_eq!(side.queue.wait(1, 1, 9), Err(9));
             assert!(side.queue.is_closed() && side.queue.is_empty());
