@@ -484,6 +484,7 @@ native(Owner, Cookie) ->
         ping => {Enabled, Idle, Timeout, Attempts},
         queue_bytes => get(queue_bytes),
         node_queue_bytes => get(node_queue_bytes),
+        bundle_bytes => get(bundle_bytes),
         io_threads => get(io_threads),
         bulk_threads => get(bulk_threads),
         direct_write_gap => microseconds(get(direct_write_gap)),

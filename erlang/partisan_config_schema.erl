@@ -113,6 +113,7 @@ type(bulk_nice) -> integer(0, 19);
 type(io_spin) -> integer(0, 1000);
 type(queue_bytes) -> integer(64 bsl 10, 1 bsl 40);
 type(node_queue_bytes) -> integer(64 bsl 10, 1 bsl 44);
+type(bundle_bytes) -> integer(0, 64 bsl 10);
 type(receive_pool_bytes) -> integer(0, 1 bsl 40);
 type(max_term_bytes) -> integer(64 bsl 10, 1 bsl 31);
 type(max_term_heap) -> integer(64 bsl 10, 1 bsl 40);
@@ -301,6 +302,7 @@ defaults() ->
         io_spin => 100,
         queue_bytes => 16 bsl 20,
         node_queue_bytes => 1 bsl 30,
+        bundle_bytes => 4 bsl 10,
         receive_pool_bytes => 1 bsl 30,
         max_term_bytes => 64 bsl 20,
         max_term_heap => 256 bsl 20,

@@ -115,6 +115,9 @@ pub const RECEIVE_POOL_BYTES: usize = 1 << 30;
 /// Such memory goes back to the system after this time without use.
 pub const RECEIVE_POOL_IDLE: Duration = Duration::from_secs(4);
 
+/// The largest message that goes by the first connection of its channel while that has little to do (`bundle_bytes`).
+pub const BUNDLE_BYTES: u64 = 4 << 10;
+
 /// Budget of queued bytes per connection (`queue_bytes`).
 pub const QUEUE_BYTES: u64 = 16 << 20;
 

@@ -14,11 +14,13 @@
     small_overtakes_many_large/1,
     bursts_keep_their_order/1,
     a_wide_map_before_a_large_term/1,
-    a_killed_inbox_ends_the_session/1
+    a_killed_inbox_ends_the_session/1,
+    branches_keep_their_order/1,
+    nothing_is_lost_between_trunk_and_branch/1
 ]).
 %% On the nodes.
 -export([sink/0, sink/1, sunk/1, flood/2, arrivals/1, queue_large/3]).
--export([burst/4, queue_all/2, watch/1, watched/0, keep_sending/2, lose_parcels/0]).
+-export([burst/4, queue_all/2, roam/3, watch/1, watched/0, keep_sending/2, lose_parcels/0]).
 
 -define(CHANNELS, [{wide, #{parallelism => 16}}, {one, #{parallelism => 1}}]).
 
@@ -34,7 +36,9 @@ all() ->
         small_overtakes_many_large,
         bursts_keep_their_order,
         a_wide_map_before_a_large_term,
-        a_killed_inbox_ends_the_session
+        a_killed_inbox_ends_the_session,
+        branches_keep_their_order,
+        nothing_is_lost_between_trunk_and_branch
     ].
 
 %%%-------------------------------------------------------------------------------------------
@@ -206,6 +210,53 @@ both(Floods) ->
     ],
     ok.
 
+%% Small messages go by the first connection of a channel until a large one makes its sender's own connection take over, and go
+%% back after a while. The receiver stands still meanwhile, so that it has both before it.
+branches_keep_their_order(_) ->
+    pair(fun(A, B) ->
+        Name = partisan_ct:name(B),
+        ok = partisan_ct:call(B, ?MODULE, sink, []),
+        Pid = partisan_ct:os_pid(B),
+        Sizes = lists:duplicate(20, 64) ++ [20000, 64, 64, 100000, 64],
+        {Rounds, Senders} = {8, 32},
+        _ = [
+            begin
+                _ = os:cmd("kill -STOP " ++ Pid),
+                try
+                    ok = partisan_ct:call(A, ?MODULE, roam, [Name, Senders, Sizes])
+                after
+                    os:cmd("kill -CONT " ++ Pid)
+                end,
+                %% Longer than a branch stays away. Then it takes an answer to come back.
+                timer:sleep(600),
+                ok = partisan_ct:call(A, ?MODULE, roam, [Name, Senders, [64]]),
+                timer:sleep(50)
+            end
+         || _ <- lists:seq(1, Rounds)
+        ],
+        Total = Rounds * Senders * (length(Sizes) + 1),
+        ?assertEqual({ok, Total}, partisan_ct:call(B, ?MODULE, sunk, [Total]))
+    end).
+
+%% A node leaves while its senders are changing their way, and the other end can't answer.
+nothing_is_lost_between_trunk_and_branch(_) ->
+    pair(fun(A, B) ->
+        Name = partisan_ct:name(B),
+        ok = partisan_ct:call(B, ?MODULE, sink, []),
+        Pid = partisan_ct:os_pid(B),
+        Sizes = [64, 64, 20000, 64, 30000],
+        _ = os:cmd("kill -STOP " ++ Pid),
+        try
+            ok = partisan_ct:call(A, ?MODULE, roam, [Name, 32, Sizes]),
+            ok = partisan_ct:call(A, partisan_peer_service, leave, []),
+            timer:sleep(200)
+        after
+            os:cmd("kill -CONT " ++ Pid)
+        end,
+        Total = 32 * length(Sizes),
+        ?assertEqual({ok, Total}, partisan_ct:call(B, ?MODULE, sunk, [Total]))
+    end).
+
 %%%-------------------------------------------------------------------------------------------
 %%% On the nodes
 %%%-------------------------------------------------------------------------------------------
@@ -376,6 +427,45 @@ burst_of(Node, Sender, Length, First) ->
         Millis -> timer:sleep(Millis - 2)
     end,
     Next.
+
+%% @doc Each of so many senders, which keep their numbers and processes over the rounds, sends messages of these sizes. Returns when
+%% all are queued.
+roam(Node, Senders, Sizes) ->
+    Pids = [roamer(Sender) || Sender <- lists:seq(1, Senders)],
+    _ = [Pid ! {go, self(), Node, Sizes} || Pid <- Pids],
+    _ = [
+        receive
+            {gone, Pid} -> ok
+        end
+     || Pid <- Pids
+    ],
+    ok.
+
+roamer(Sender) ->
+    case persistent_term:get({?MODULE, Sender}, undefined) of
+        undefined ->
+            Pid = spawn(fun() -> roams(Sender, 1) end),
+            ok = persistent_term:put({?MODULE, Sender}, Pid),
+            Pid;
+        Pid ->
+            Pid
+    end.
+
+roams(Sender, N) ->
+    receive
+        {go, From, Node, Sizes} ->
+            Next = lists:foldl(
+                fun(Size, Number) ->
+                    Message = {Sender, 0, Number, Size, binary(Size)},
+                    ok = partisan:forward_message({sink, Node}, Message, #{channel => wide}),
+                    Number + 1
+                end,
+                N,
+                Sizes
+            ),
+            From ! {gone, self()},
+            roams(Sender, Next)
+    end.
 
 %% @doc Starts the process that checks what arrives before and after down events of the node.
 watch(Node) ->

@@ -26,6 +26,17 @@ pub(super) enum Item {
     Message(Box<Message>),
 }
 
+impl Item {
+    /// Bytes that it has in the account.
+    pub(super) fn len(&self) -> u64 {
+        match self {
+            Self::Chunk(frames) => frames.len() as u64,
+            Self::Latest { frame, .. } => frame.len() as u64,
+            Self::Message(message) => message.left,
+        }
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct Message {
     parts: VecDeque<Bytes>,

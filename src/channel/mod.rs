@@ -21,6 +21,8 @@
 //! the waiting, first come, first served in two classes. The
 //! rules stand at [`Admission`]. [`Ceiling`] bounds the sum over all queues of a node.
 //!
+//! [`Branch`] lets the connections of a channel share one while there is little to send.
+//!
 //! # Who calls what
 //!
 //! The queue of a connection lies in a mutex; senders push, one I/O thread takes.
@@ -41,6 +43,7 @@
 
 mod admission;
 mod batch;
+mod branch;
 mod ceiling;
 mod lane;
 mod queue;
@@ -49,5 +52,6 @@ mod tests;
 
 pub use admission::{Admission, Cancelled, Ticket};
 pub use batch::Batch;
+pub use branch::{Answered, Branch, SETTLED};
 pub use ceiling::Ceiling;
 pub use queue::{Closed, Config, Queue};

@@ -13,6 +13,9 @@ use crate::limits;
 /// Control frames that may wait at once.
 const MAX_URGENT: usize = 64;
 
+/// Answers to questions that may wait besides: each connection of a channel has one question under way.
+const MAX_ANSWERS: usize = limits::MAX_PARALLELISM as usize;
+
 /// Keys that an empty table keeps room for.
 const IDLE_KEYS: usize = 1024;
 
@@ -93,6 +96,8 @@ pub struct Queue<W> {
     /// and of those that were in flight when the batch was last filled.
     small_flying: u64,
     waiters: Waiters<W>,
+    /// Only control frames leave.
+    held: bool,
     spare: Spare,
     /// Pushes since [`take_pushed`](Self::take_pushed).
     pushed: u32,
@@ -129,6 +134,7 @@ impl<W> Queue<W> {
             small: 0,
             small_flying: 0,
             waiters: Waiters::new(),
+            held: false,
             spare: Spare::default(),
             pushed: 0,
             opened: 0,
@@ -185,6 +191,46 @@ impl<W> Queue<W> {
     /// Whether there is nothing to [`take`](Self::take). Bytes may still be in flight.
     pub fn is_empty(&self) -> bool {
         self.ring.is_empty() && self.urgent.is_empty()
+    }
+
+    /// Whether nothing is queued, in flight or reserved, and nobody waits.
+    pub fn is_idle(&self) -> bool {
+        self.load() == 0 && !self.has_waiters()
+    }
+
+    /// Keeps back all messages until [`release`](Self::release).
+    pub fn hold(&mut self) {
+        self.held = true;
+    }
+
+    /// Ends [`hold`](Self::hold).
+    pub fn release(&mut self) {
+        self.held = false;
+    }
+
+    /// Whether messages are kept back.
+    pub fn is_held(&self) -> bool {
+        self.held
+    }
+
+    /// Ends [`hold`](Self::hold), and moves all that was kept back into `to`, as messages of one `sender`: each sender's in
+    /// order. Nothing is in flight, because nothing was there when the hold began. Does nothing if either is closed.
+    pub fn surrender(&mut self, to: &mut Self, sender: u64) {
+        if self.closed || to.closed {
+            return;
+        }
+        self.held = false;
+        while let Some(number) = self.ring.pop_front() {
+            while let Some(item) = self.lanes.lane(number).items.pop_front() {
+                if !matches!(item, Item::Message(_)) {
+                    to.small += item.len();
+                }
+                to.queued += item.len();
+                to.push_item(sender, item);
+            }
+            self.lanes.close(number);
+        }
+        (self.queued, self.small) = (0, 0);
     }
 
     /// Whether [`close`](Self::close) was called.
@@ -311,7 +357,17 @@ impl<W> Queue<W> {
     ///
     /// False if too many wait already: the peer has not read for long, and the frame is not sent.
     pub fn push_urgent(&mut self, frame: &[u8]) -> bool {
-        if self.closed || self.urgent_frames >= MAX_URGENT {
+        self.push_control(frame, MAX_URGENT)
+    }
+
+    /// Adds an answer, a control frame that somebody waits for. False if there are more than there can be
+    /// questions: the peer breaks the rules.
+    pub fn push_answer(&mut self, frame: &[u8]) -> bool {
+        self.closed || self.push_control(frame, MAX_URGENT + MAX_ANSWERS)
+    }
+
+    fn push_control(&mut self, frame: &[u8], most: usize) -> bool {
+        if self.closed || self.urgent_frames >= most {
             return false;
         }
         self.urgent_frames += 1;
@@ -329,7 +385,9 @@ impl<W> Queue<W> {
         }
         let mut taken = 0;
         let mut items = 0;
-        while let Some(&number) = self.ring.front() {
+        while !self.held
+            && let Some(&number) = self.ring.front()
+        {
             let alone = self.ring.len() == 1 && self.parked.is_empty();
             let fragment = if alone {
                 self.config.fragment_alone

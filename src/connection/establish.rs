@@ -98,6 +98,8 @@ pub struct Local {
     pub cookies: HashMap<String, Vec<u8>>,
     /// The way to nodes that are reached over others.
     pub tunnels: Option<Arc<Tunnels>>,
+    /// Whether this node takes [bundles](Hello::bundles).
+    pub bundles: bool,
 }
 
 impl Local {
@@ -137,6 +139,7 @@ impl Local {
     fn hello(&self) -> Result<Vec<u8>, EstablishError> {
         let body = Hello {
             channels: self.channels.clone(),
+            bundles: self.bundles,
         }
         .encode()?;
         let mut out = Vec::with_capacity(body.len() + frame::HEADER);
@@ -156,6 +159,8 @@ pub struct Ready {
     pub id: SessionId,
     /// Channels and connections.
     pub plan: Plan,
+    /// Whether the peer takes [bundles](Hello::bundles).
+    pub bundles: bool,
     /// The sockets.
     pub sockets: Vec<std::net::TcpStream>,
     /// What to show of the connections.
@@ -371,7 +376,14 @@ async fn bind_dialled(
     timeout(BIND_TIMEOUT, bind)
         .await
         .map_err(|_| EstablishError::Timeout("binding"))??;
-    ready(&local, &established, id, instance, plan, streams)
+    ready(
+        &local,
+        &established,
+        id,
+        instance,
+        (plan, hello.bundles),
+        streams,
+    )
 }
 
 async fn dial_one(
@@ -514,7 +526,14 @@ async fn bind_accepted(
         .map_err(|_| EstablishError::Timeout("binding"))??;
     let mut streams: Vec<TcpStream> = streams.into_iter().flatten().collect();
     write(&mut streams[0], &frame::ready(), "ready").await?;
-    ready(&local, &established, id, instance, plan, streams)
+    ready(
+        &local,
+        &established,
+        id,
+        instance,
+        (plan, hello.bundles),
+        streams,
+    )
 }
 
 /// Resolves when the peer has ended the connection or broken the silence.
@@ -532,7 +551,7 @@ fn ready(
     established: &Established,
     id: SessionId,
     instance: u64,
-    plan: Plan,
+    (plan, bundles): (Plan, bool),
     streams: Vec<TcpStream>,
 ) -> Result<Ready, EstablishError> {
     let mut sockets = Vec::with_capacity(streams.len());
@@ -554,6 +573,7 @@ fn ready(
         instance,
         id,
         plan,
+        bundles,
         sockets,
         connections,
     })

@@ -26,6 +26,7 @@ use crate::connection::outbox::{Outbox, Shared, Starved, Wake, Waker};
 use crate::connection::receive::{ReceiveLimits, SCRATCH_BYTES};
 use crate::connection::session::{CloseReason, Session};
 use crate::limits;
+use crate::wire::hello::Plan;
 
 const WAKER: Token = Token(usize::MAX);
 
@@ -76,6 +77,9 @@ pub struct Config {
     pub queue_bytes: u64,
     /// Ceiling of queued bytes of the node.
     pub node_queue_bytes: u64,
+    /// Messages of up to so many bytes go by the first connection of their channel while that has little to do, to
+    /// peers that take [bundles](crate::wire::hello::Hello::bundles); 0: never.
+    pub bundle_bytes: u64,
     /// A sender that finds a connection idle for this long writes on its own thread; `None`: never.
     pub direct_write: Option<Duration>,
     /// Payload of one fragment while several senders share a connection. A small message waits for
@@ -110,6 +114,7 @@ impl Default for Config {
             bulk_threads: 0,
             queue_bytes: limits::QUEUE_BYTES,
             node_queue_bytes: limits::NODE_QUEUE_BYTES,
+            bundle_bytes: limits::BUNDLE_BYTES,
             direct_write: Some(limits::DIRECT_WRITE_GAP),
             fragment_bytes: limits::FRAGMENT_SHARED_BYTES,
             fragment_bytes_alone: limits::FRAGMENT_ALONE_BYTES,
@@ -296,8 +301,27 @@ impl<H: Host> Io<H> {
         &self.host
     }
 
-    /// Makes the outbox of a new connection.
-    pub fn outbox(&self, monotonic: bool) -> Arc<Outbox> {
+    /// Makes the outboxes of a new session's connections; `bundles`: the peer takes them.
+    pub fn outboxes(&self, plan: &Plan, bundles: bool) -> Vec<Arc<Outbox>> {
+        let mut all: Vec<Arc<Outbox>> = Vec::with_capacity(plan.total());
+        for channel in plan.channels() {
+            let bundles = bundles && !channel.monotonic && self.config.bundle_bytes > 0;
+            let mut trunk: Option<Arc<Outbox>> = None;
+            for _ in 0..channel.count {
+                let mut outbox = self.outbox(channel.monotonic);
+                if let (Some(trunk), true) = (&trunk, bundles) {
+                    let index = all.len() as u16;
+                    outbox = outbox.branch_of(trunk.clone(), index, self.config.bundle_bytes);
+                }
+                let outbox = Arc::new(outbox);
+                trunk.get_or_insert_with(|| outbox.clone());
+                all.push(outbox);
+            }
+        }
+        all
+    }
+
+    fn outbox(&self, monotonic: bool) -> Outbox {
         let id = self.next_connection.fetch_add(1, Ordering::Relaxed);
         let config = channel::Config {
             budget: self.config.queue_bytes,
@@ -306,7 +330,7 @@ impl<H: Host> Io<H> {
             quantum: self.config.fragment_bytes,
             ..channel::Config::default()
         };
-        Arc::new(Outbox::new(id, monotonic, config, self.shared.clone()))
+        Outbox::new(id, monotonic, config, self.shared.clone())
     }
 
     /// Gives the sockets of a new session to the threads; from here on messages flow.

@@ -193,6 +193,7 @@ impl<H: Host> Link<H> {
             self.bulk_until = Some(now + limits::BULK_LINGER);
         }
         if wrote == Wrote::All && self.session.is_draining() && self.goodbye.is_none() {
+            self.session.recall(&self.outbox);
             if self.outbox.seal(&self.session.goodbye()) {
                 self.goodbye = Some(now);
             }
@@ -211,6 +212,7 @@ impl<H: Host> Link<H> {
             && self.small >= STREAM_RUN * self.lanes
             && !self.is_bulk();
         self.outbox.set_streaming(streaming);
+        self.outbox.set_bulk(self.is_bulk());
         Ok(match (again, streaming) {
             (true, _) => Next::Again,
             (false, true) => Next::Rest,
@@ -270,6 +272,7 @@ impl<H: Host> Link<H> {
     pub(crate) fn tick(&mut self, liveness: &Liveness, now: Instant) -> Result<(), CloseReason> {
         if self.bulk_until.is_some_and(|until| now >= until) {
             self.bulk_until = None;
+            self.outbox.set_bulk(false);
         }
         if self.session.is_draining() {
             let since = *self.draining.get_or_insert(now);

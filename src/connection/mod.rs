@@ -6,10 +6,12 @@
 //! established sessions on dedicated threads, because a tokio hop costs 10–25 µs at the median on
 //! this path; [`outbox`] is where senders on any thread meet the I/O thread of a connection; [`inlet`] is where
 //! messages for the node itself wait for its control plane;
+//! `bundle` lets the connections of a channel share one;
 //! [`handover`] keeps order and bounds when another thread delivers;
 //! [`pool`] keeps memory for large binaries warm;
 //! [`host`] is what the node is embedded in, a VM or a program.
 
+mod bundle;
 #[doc(hidden)]
 pub mod door;
 pub mod drive;

@@ -11,14 +11,20 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::channel::{Admission, Batch, Ceiling, Config, Queue, Ticket};
+use crate::connection::bundle::Bundle;
 use crate::connection::handover::Tally;
-use crate::connection::sync::{AtomicBool, AtomicU64, AtomicUsize, Instant, Mutex, Ordering};
+use crate::connection::sync::{
+    AtomicBool, AtomicU64, AtomicUsize, Instant, Mutex, MutexGuard, Ordering,
+};
 use crate::connection::writer::{Writer, Writing};
 use crate::limits;
-use crate::wire::frame::{self, Dest, Head};
+use crate::wire::frame::{self, Dest, Head, Question};
 
 /// Most bytes that a sender writes on its own thread: about 30 µs on loopback.
 const DIRECT_BYTES: u64 = limits::FRAGMENT_SHARED_BYTES as u64 + 1024;
+
+/// A connection that has more than this queued has enough to do without messages of others.
+const LIGHT_BYTES: u64 = limits::FRAGMENT_SHARED_BYTES as u64;
 
 /// How long senders leave the writing to the I/O thread after it found several messages at once.
 const CROWDED: Duration = Duration::from_micros(500);
@@ -109,7 +115,7 @@ impl<'a> Outgoing<'a> {
     }
 
     /// The same if it travels as a whole frame.
-    fn frame_bytes(&self) -> Option<u64> {
+    pub(super) fn frame_bytes(&self) -> Option<u64> {
         matches!(self, Self::Small { .. }).then(|| self.bytes())
     }
 
@@ -183,6 +189,30 @@ pub(crate) struct Taken {
     pub(crate) lanes: u32,
 }
 
+/// What [`Outbox::push`] has done.
+pub(super) enum Pushed {
+    /// The message is queued, unless it is not `valid`.
+    Queued {
+        /// It could be encoded.
+        valid: bool,
+        /// Starved outboxes have to look again.
+        starved: bool,
+        /// It may be written at once.
+        directly: bool,
+        /// It is the node's own.
+        own: bool,
+    },
+    /// The sender waits, if the queue isn't closed.
+    Waits {
+        /// What to tell it.
+        sent: Sent,
+        /// The node's ceiling had room.
+        open: bool,
+    },
+    /// Nothing.
+    Not(Sent),
+}
+
 /// Sender ids from here on are the node's own.
 const OWN_SENDERS: u64 = u64::MAX - 15;
 
@@ -191,6 +221,10 @@ pub struct Outbox {
     id: u64,
     queue: Mutex<Queue<Arc<dyn Waiter>>>,
     monotonic: bool,
+    /// Where small messages go, if that is another connection.
+    bundle: Option<Bundle>,
+    /// Large messages are under way, or were a moment ago.
+    bulk: AtomicBool,
     /// A message of a user has come or gone since this was last looked at.
     used: AtomicBool,
     closed: AtomicBool,
@@ -216,6 +250,8 @@ impl Outbox {
             id,
             queue: Mutex::new(Queue::new(config)),
             monotonic,
+            bundle: None,
+            bulk: AtomicBool::new(false),
             used: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             signaled: AtomicBool::new(false),
@@ -228,6 +264,15 @@ impl Outbox {
             crowded: AtomicU64::new(0),
             born: Instant::now(),
             shared,
+        }
+    }
+
+    /// The same as a branch of `trunk`: messages of up to `most` bytes go by that while it has little to do. The branch is number
+    /// `index` in its session. Neither is of a monotonic channel.
+    pub fn branch_of(self, trunk: Arc<Outbox>, index: u16, most: u64) -> Self {
+        Self {
+            bundle: Some(Bundle::new(trunk, index, most)),
+            ..self
         }
     }
 
@@ -248,46 +293,92 @@ impl Outbox {
 
     /// Queues a message of `sender`, or does what `pressure` says.
     pub fn send(self: &Arc<Self>, sender: u64, message: Outgoing<'_>, pressure: Pressure) -> Sent {
-        let mut queue = self.queue.lock();
+        match &self.bundle {
+            Some(bundle) => bundle.send(self, sender, message, pressure),
+            None => {
+                let pushed = self.push(sender, message, pressure, |_| None);
+                self.pushed(pushed)
+            }
+        }
+    }
+
+    /// The part of [`send`](Self::send) under a lock: [`pushed`](Self::pushed) has to follow. `follow` is told whether
+    /// the queue was idle, and may have a question put behind the message.
+    pub(super) fn push(
+        &self,
+        sender: u64,
+        message: Outgoing<'_>,
+        pressure: Pressure,
+        follow: impl FnOnce(bool) -> Option<Question>,
+    ) -> Pushed {
+        self.push_into(self.queue.lock(), sender, message, pressure, follow)
+    }
+
+    fn push_into(
+        &self,
+        mut queue: MutexGuard<'_, Queue<Arc<dyn Waiter>>>,
+        sender: u64,
+        message: Outgoing<'_>,
+        pressure: Pressure,
+        follow: impl FnOnce(bool) -> Option<Question>,
+    ) -> Pushed {
         let mut reserved = 0;
         match pressure {
             Pressure::Granted(ticket) => match queue.redeem(ticket) {
                 Some(bytes) => reserved = bytes,
-                None => return Sent::Closed,
+                None => return Pushed::Not(Sent::Closed),
             },
             Pressure::Refuse | Pressure::Wait(_) => {
                 let open = self.shared.ceiling.has_room();
                 match (queue.admit(sender, message.frame_bytes(), open), pressure) {
                     (Admission::Admitted, _) => {}
-                    (Admission::Closed, _) => return Sent::Closed,
+                    (Admission::Closed, _) => return Pushed::Not(Sent::Closed),
                     (Admission::Wait, Pressure::Wait(waiter)) => {
                         let waiting = queue.wait(sender, message.bytes(), waiter);
-                        drop(queue);
-                        if !open {
-                            self.shared.starved.add(self);
-                        }
-                        // Nothing else may come by to look after a waiter of an idle queue.
-                        self.signal();
-                        return waiting.map_or(Sent::Closed, Sent::Waiting);
+                        let sent = waiting.map_or(Sent::Closed, Sent::Waiting);
+                        return Pushed::Waits { sent, open };
                     }
-                    (Admission::Wait, _) => return Sent::Full,
+                    (Admission::Wait, _) => return Pushed::Not(Sent::Full),
                 }
             }
         }
+        let question = follow(queue.is_idle());
         let before = queue.queued();
-        let invalid = match message {
+        let valid = self.append(&mut queue, sender, message);
+        if let Some(question) = question {
+            queue.push_frame(sender, |out| out.extend_from_slice(&frame::ask(question)));
+        }
+        let after = queue.queued();
+        Pushed::Queued {
+            valid,
+            // While the queue is locked: else the bytes could be written, and leave the account,
+            // before they have entered it.
+            starved: self.account(before, after, reserved),
+            directly: before == 0 && after <= DIRECT_BYTES && !queue.is_held(),
+            own: sender >= OWN_SENDERS,
+        }
+    }
+
+    /// False if the message can't be encoded.
+    fn append(
+        &self,
+        queue: &mut Queue<Arc<dyn Waiter>>,
+        sender: u64,
+        message: Outgoing<'_>,
+    ) -> bool {
+        match message {
             Outgoing::Small { dest, term } if self.monotonic => {
                 let mut frame = Vec::with_capacity(term.len() + 64);
                 let put = frame::put_message(&mut frame, dest, term);
                 if put.is_ok() {
                     queue.push_latest(sender, key_of(dest), frame);
                 }
-                put.is_err()
+                put.is_ok()
             }
             Outgoing::Small { dest, term } => {
                 let mut put = Ok(());
                 queue.push_frame(sender, |out| put = frame::put_message(out, dest, term));
-                put.is_err()
+                put.is_ok()
             }
             Outgoing::Large {
                 dest,
@@ -307,24 +398,40 @@ impl Outbox {
                     parts.extend(blobs);
                     queue.push_message(sender, parts);
                 }
-                put.is_err()
+                put.is_ok()
             }
+        }
+    }
+
+    /// The part of [`send`](Self::send) without a lock: wakes and writes.
+    pub(super) fn pushed(self: &Arc<Self>, pushed: Pushed) -> Sent {
+        let (valid, starved, directly, own) = match pushed {
+            Pushed::Queued {
+                valid,
+                starved,
+                directly,
+                own,
+            } => (valid, starved, directly, own),
+            Pushed::Waits { sent, open } => {
+                if !open {
+                    self.shared.starved.add(self);
+                }
+                // Nothing else may come by to look after a waiter of an idle queue.
+                self.signal();
+                return sent;
+            }
+            Pushed::Not(sent) => return sent,
         };
-        let after = queue.queued();
-        // While the queue is locked: else the bytes could be written, and leave the account,
-        // before they have entered it.
-        let starved = self.account(before, after, reserved);
-        drop(queue);
         if starved {
             self.shared.starved.kick();
         }
-        if invalid {
+        if !valid {
             return Sent::Invalid;
         }
-        if sender < OWN_SENDERS {
+        if !own {
             self.set_used();
         }
-        if before == 0 && after <= DIRECT_BYTES && self.is_idle() && self.write_now() {
+        if directly && self.is_idle() && self.write_now() {
             return Sent::Queued;
         }
         // The load spares a stream of messages the locked write. The I/O thread clears the flag before
@@ -353,7 +460,61 @@ impl Outbox {
 
     /// Nanoseconds since the connection was made.
     fn now(&self) -> u64 {
-        self.born.elapsed().as_nanos() as u64
+        self.age().as_nanos() as u64
+    }
+
+    /// Time since the connection was made.
+    pub(super) fn age(&self) -> Duration {
+        self.born.elapsed()
+    }
+
+    // What follows is for the bundle.
+
+    /// The queue, locked.
+    pub(super) fn queue(&self) -> MutexGuard<'_, Queue<Arc<dyn Waiter>>> {
+        self.queue.lock()
+    }
+
+    /// Like [`push`](Self::push) for a small message of a branch; [`Sent::Full`] unless the connection has little to do.
+    pub(super) fn push_light(&self, lane: u64, message: Outgoing<'_>) -> Pushed {
+        if self.bulk.load(Ordering::Relaxed) {
+            return Pushed::Not(Sent::Full);
+        }
+        let queue = self.queue.lock();
+        match queue.queued() > LIGHT_BYTES {
+            true => Pushed::Not(Sent::Full),
+            false => self.push_into(queue, lane, message, Pressure::Refuse, |_| None),
+        }
+    }
+
+    /// Queues a branch's question; false if the queue is closed. The caller signals.
+    pub(super) fn push_question(&self, lane: u64, question: Question) -> bool {
+        let mut queue = self.queue.lock();
+        let ask = frame::ask(question);
+        let pushed = queue.push_frame(lane, |out| out.extend_from_slice(&ask)) as u64;
+        self.shared.ceiling.add(pushed);
+        pushed > 0
+    }
+
+    /// The peer has delivered what was in front of question `number`.
+    pub(crate) fn answered(&self, number: u32) {
+        if let Some(bundle) = &self.bundle {
+            bundle.answered(self, number);
+        }
+    }
+
+    /// Its trunk, if it is `trunk`, is about to end.
+    pub(crate) fn recall(&self, trunk: &Arc<Self>) {
+        if let Some(bundle) = &self.bundle {
+            bundle.recall(self, trunk);
+        }
+    }
+
+    /// Answers a question of the peer. False if it asks more than it may.
+    pub(crate) fn answer(&self, question: Question) -> bool {
+        let accepted = self.queue.lock().push_answer(&frame::done(question));
+        self.signal();
+        accepted
     }
 
     /// Writes what is queued on the sender's thread. False if the I/O thread has to see to the rest.
@@ -511,6 +672,13 @@ impl Outbox {
     /// Several messages were there at once: while that lasts, one write for all is better.
     pub(crate) fn set_crowded(&self) {
         self.crowded.store(self.now(), Ordering::Relaxed);
+    }
+
+    /// Large messages are under way, or were a moment ago.
+    pub(crate) fn set_bulk(&self, bulk: bool) {
+        if self.bulk.load(Ordering::Relaxed) != bulk {
+            self.bulk.store(bulk, Ordering::Relaxed);
+        }
     }
 
     /// Whether a stream of small messages goes out, as the I/O thread sees it.

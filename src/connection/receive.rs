@@ -19,7 +19,7 @@ use crate::connection::inlet;
 use crate::connection::outbox::Outbox;
 use crate::connection::session::{CloseReason, PROBE_ID, Session};
 use crate::limits;
-use crate::wire::frame::{self, Dest, DestBuf, Head, Kind};
+use crate::wire::frame::{self, Dest, DestBuf, Head, Kind, Question};
 use crate::wire::term::{AtomGate, Facts, Form, TermLimits, scan};
 
 /// Bytes read at once while only small messages arrive.
@@ -132,6 +132,8 @@ pub(crate) struct Receiver<B> {
     open_bytes: u64,
     current: Option<Current>,
     stalled: Option<Assembled<B>>,
+    /// Questions met since the host was last told to deliver.
+    questions: Vec<Question>,
     /// Too much of what was read is still on its way through other threads.
     paused: bool,
     /// Bytes to read at once while no large binary is under way.
@@ -152,6 +154,7 @@ impl<B: Blob> Receiver<B> {
             open_bytes: 0,
             current: None,
             stalled: None,
+            questions: Vec::new(),
             paused: false,
             wish: READ_BYTES,
             bulk: false,
@@ -316,6 +319,13 @@ impl<B: Blob> Receiver<B> {
         self.undelivered += lost.undelivered;
         self.undecodable += lost.undecodable;
         self.paused = ctx.outbox.tally.must_pause();
+        for question in self.questions.drain(..) {
+            let due = ctx.outbox.tally.ask(question);
+            let answered = due.is_some_and(|due| due.into_iter().all(|q| ctx.outbox.answer(q)));
+            if !answered {
+                ctx.session.abandon(CloseReason::too_many_questions());
+            }
+        }
     }
 
     fn frames<H: Host<Blob = B>>(
@@ -398,6 +408,19 @@ impl<B: Blob> Receiver<B> {
                 if frame::parse_ping(body).map_err(protocol)? == PROBE_ID {
                     ctx.session.answered();
                 }
+                Ok(())
+            }
+            Kind::Ask => {
+                let question = frame::parse_question(kind, body).map_err(protocol)?;
+                self.questions.push(question);
+                Ok(())
+            }
+            Kind::Done => {
+                let question = frame::parse_question(kind, body).map_err(protocol)?;
+                let Some(asked) = ctx.session.outbox(usize::from(question.index)) else {
+                    return Err(protocol("answer to no question"));
+                };
+                asked.answered(question.number);
                 Ok(())
             }
             Kind::Close => {

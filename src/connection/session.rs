@@ -44,6 +44,12 @@ pub enum CloseReason {
     Replaced,
 }
 
+impl CloseReason {
+    pub(crate) fn too_many_questions() -> Self {
+        Self::Protocol("more questions than a channel has connections".into())
+    }
+}
+
 impl fmt::Display for CloseReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -306,6 +312,13 @@ impl Session {
     pub(crate) fn take_used(&self) -> bool {
         let used = |any, outbox: &Arc<Outbox>| any | outbox.take_used();
         self.outboxes.iter().fold(false, used)
+    }
+
+    /// `trunk` is about to end its queue: what its branches hold has to go by it.
+    pub(crate) fn recall(&self, trunk: &Arc<Outbox>) {
+        for outbox in &self.outboxes {
+            outbox.recall(trunk);
+        }
     }
 
     /// Asks the peer for a sign of life, which arrives as [`SessionEvent::Alive`].

@@ -7,6 +7,6 @@ pub(crate) use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering,
 
 pub(crate) use std::time::Instant;
 
-pub(crate) use parking_lot::Mutex;
+pub(crate) use parking_lot::{Mutex, MutexGuard};
 /// A lock that nobody waits for while others use it, but only tries.
 pub(crate) use parking_lot::{Mutex as TryMutex, MutexGuard as TryMutexGuard};

@@ -82,6 +82,9 @@ pub struct Config {
     pub reach_patience: Duration,
     /// How long a session is kept there that nobody uses.
     pub reach_idle: Duration,
+    /// Peers may send small messages of all keys on the first connection of a channel. Not where one full mailbox
+    /// holds up a connection: then it would hold up all keys.
+    pub bundles: bool,
     /// How broadcasts travel.
     pub broadcast: plumtree::Config,
     /// Bounds and times of acknowledged and causal messages.
@@ -103,6 +106,7 @@ impl Config {
             cookie: self.cookie.clone(),
             cookies: self.cookies.clone(),
             tunnels,
+            bundles: self.bundles,
         }
     }
 
@@ -117,6 +121,7 @@ impl Config {
             advertise: Vec::new(),
             channels: Vec::new(),
             io: io::Config::default(),
+            bundles: false,
             connection_interval: Duration::from_secs(1),
             connection_jitter: Duration::from_secs(1),
             periodic_interval: Duration::from_secs(10),

@@ -20,6 +20,8 @@ pub const HEADER: usize = 5;
 pub const FIRST_FIXED: usize = 12;
 /// Bytes of a MORE frame's body before its payload.
 pub const MORE_FIXED: usize = 4;
+/// Bytes of the body of an ASK or a DONE.
+pub const QUESTION: usize = 6;
 /// Code of a CLOSE frame that ends a session, its sender or both.
 pub const CLOSE_ENDED: u8 = 0;
 
@@ -54,6 +56,10 @@ pub enum Kind {
     Ready = 7,
     /// The sender ends the session.
     Close = 8,
+    /// Asks for a DONE when everything before has been delivered; see [`crate::channel::Branch`].
+    Ask = 9,
+    /// Answers an ASK.
+    Done = 10,
 }
 
 impl Kind {
@@ -68,6 +74,8 @@ impl Kind {
             6 => Kind::Hello,
             7 => Kind::Ready,
             8 => Kind::Close,
+            9 => Kind::Ask,
+            10 => Kind::Done,
             _ => return None,
         })
     }
@@ -82,6 +90,7 @@ impl Kind {
             Kind::Hello => (3, MAX_HELLO_BYTES),
             Kind::Ready => (0, 0),
             Kind::Close => (1, 1 + MAX_CLOSE_TEXT),
+            Kind::Ask | Kind::Done => (QUESTION, QUESTION),
         }
     }
 }
@@ -457,6 +466,33 @@ pub fn close(code: u8, text: &str) -> Vec<u8> {
     out
 }
 
+/// A question, and its answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Question {
+    /// Number of the connection in its session that asks.
+    pub index: u16,
+    /// Number of the question.
+    pub number: u32,
+}
+
+/// An ASK frame.
+pub fn ask(question: Question) -> [u8; HEADER + QUESTION] {
+    with_question(Kind::Ask, question)
+}
+
+/// A DONE frame.
+pub fn done(question: Question) -> [u8; HEADER + QUESTION] {
+    with_question(Kind::Done, question)
+}
+
+fn with_question(kind: Kind, question: Question) -> [u8; HEADER + QUESTION] {
+    let mut out = [0; HEADER + QUESTION];
+    out[..5].copy_from_slice(&header(kind, QUESTION));
+    out[5..7].copy_from_slice(&question.index.to_be_bytes());
+    out[7..].copy_from_slice(&question.number.to_be_bytes());
+    out
+}
+
 /// Stream and total size from the front of a FIRST's body.
 pub fn parse_first(body: &[u8]) -> Result<(u32, u64), FrameError> {
     let mut input = body;
@@ -473,6 +509,13 @@ pub fn parse_more(mut body: &[u8]) -> Result<u32, FrameError> {
 /// The id in the body of a PING or PONG.
 pub fn parse_ping(mut body: &[u8]) -> Result<u64, FrameError> {
     reader::u64(&mut body).ok_or(FrameError::Short(Kind::Ping))
+}
+
+/// The body of an ASK or a DONE, which is `kind`.
+pub fn parse_question(kind: Kind, mut body: &[u8]) -> Result<Question, FrameError> {
+    let index = reader::u16(&mut body).ok_or(FrameError::Short(kind))?;
+    let number = reader::u32(&mut body).ok_or(FrameError::Short(kind))?;
+    Ok(Question { index, number })
 }
 
 /// Code and text of a CLOSE. What is not UTF-8 in the text is replaced: it is only for a log.
@@ -510,9 +553,9 @@ mod tests {
             parse_header(&[0xff; 4]),
             Err(FrameError::Length(0xffff_ffff))
         );
-        assert_eq!(parse_header(&[0, 0, 0, 1, 9]), Err(FrameError::Kind(9)));
+        assert_eq!(parse_header(&[0, 0, 0, 1, 11]), Err(FrameError::Kind(11)));
         assert_eq!(parse_header(&[0, 0, 0, 1, 0]), Err(FrameError::Kind(0)));
-        for kind in 1..=8 {
+        for kind in 1..=10 {
             let kind = Kind::from_byte(kind).expect("a kind");
             let (least, most) = kind.body_bounds();
             for body in [least, most] {
@@ -593,6 +636,7 @@ mod tests {
             let _ = parse_more(&bytes);
             let _ = parse_ping(&bytes);
             let _ = parse_close(&bytes);
+            let _ = parse_question(Kind::Ask, &bytes);
         }
 
         #[test]
@@ -632,6 +676,11 @@ mod tests {
             for (kind, frame) in [(Kind::Ping, ping(total)), (Kind::Pong, pong(total))] {
                 prop_assert_eq!(parse_header(&frame), Ok(Some(Header { kind, body: 8 })));
                 prop_assert_eq!(parse_ping(&frame[HEADER..]), Ok(total));
+            }
+            let question = Question { index: payload as u16, number: stream };
+            for (kind, frame) in [(Kind::Ask, ask(question)), (Kind::Done, done(question))] {
+                prop_assert_eq!(parse_header(&frame), Ok(Some(Header { kind, body: QUESTION })));
+                prop_assert_eq!(parse_question(kind, &frame[HEADER..]), Ok(question));
             }
             let header = Header { kind: Kind::Ready, body: 0 };
             prop_assert_eq!(parse_header(&ready()), Ok(Some(header)));

@@ -8,11 +8,11 @@
 //! The body is
 //!
 //! ```text
-//! version:8 = 1   count:16   count × ( name length:8  name  parallelism:16  flags:8  compression:8 )   …
+//! version:8 = 1   count:16   count × ( name length:8  name  parallelism:16  flags:8  compression:8 )   abilities:8   …
 //! ```
 //!
-//! Bit 0 of the flags is `monotonic`; other bits and the bytes after the last channel are ignored,
-//! so that later versions may use them.
+//! Bit 0 of the flags is `monotonic`, bit 0 of the abilities is `bundles`; other bits and the bytes after the abilities are ignored,
+//! so that later versions may use them. Abilities that are missing are none.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -27,6 +27,7 @@ pub const MAX_COMPRESSION: u8 = 9;
 
 const VERSION: u8 = 1;
 const MONOTONIC: u8 = 1;
+const BUNDLES: u8 = 1;
 
 /// A channel as one end is configured with it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,6 +47,9 @@ pub struct ChannelSpec {
 pub struct Hello {
     /// Channels that the sender is configured with.
     pub channels: Vec<ChannelSpec>,
+    /// The sender takes small messages of a whole channel on its first connection, and answers ASK;
+    /// see [`crate::channel::Branch`].
+    pub bundles: bool,
 }
 
 /// Why a hello cannot be read or two lists of channels do not make a session.
@@ -99,6 +103,7 @@ impl Hello {
             out.push(if channel.monotonic { MONOTONIC } else { 0 });
             out.push(channel.compression);
         }
+        out.push(if self.bundles { BUNDLES } else { 0 });
         Ok(out)
     }
 
@@ -117,7 +122,11 @@ impl Hello {
             .map(|_| channel(&mut input))
             .collect::<Result<Vec<_>, _>>()?;
         check(&channels)?;
-        Ok(Hello { channels })
+        let abilities = reader::u8(&mut input).unwrap_or(0);
+        Ok(Hello {
+            channels,
+            bundles: abilities & BUNDLES != 0,
+        })
     }
 }
 
@@ -353,7 +362,13 @@ mod tests {
 
     #[test]
     fn bad_lists_are_refused() {
-        let encode = |channels: Vec<ChannelSpec>| Hello { channels }.encode();
+        let encode = |channels: Vec<ChannelSpec>| {
+            Hello {
+                channels,
+                bundles: true,
+            }
+            .encode()
+        };
         assert_eq!(
             encode(vec![spec("", 1)]),
             Err(HelloError::Name(String::new()))
@@ -387,13 +402,17 @@ mod tests {
         #[test]
         fn hello_round_trips_and_ignores_extensions(
             channels in specs(),
+            bundles: bool,
             extension in prop::collection::vec(any::<u8>(), 0..9),
         ) {
-            let hello = Hello { channels };
+            let hello = Hello { channels, bundles };
             let mut body = hello.encode().expect("valid");
-            for end in 0..body.len() {
+            let without = body.len() - 1;
+            for end in 0..without {
                 prop_assert_eq!(Hello::decode(&body[..end]), Err(HelloError::Short));
             }
+            let plain = Hello { bundles: false, ..hello.clone() };
+            prop_assert_eq!(Hello::decode(&body[..without]), Ok(plain));
             body.extend(extension);
             prop_assert_eq!(Hello::decode(&body), Ok(hello));
         }

@@ -221,6 +221,7 @@ impl Drop for Erl {
 
 pub(crate) fn local(name: &str, creation: u32, cookie: &str) -> Local {
     Local {
+        bundles: false,
         identity: Identity::new(name, creation),
         stock_flags: Flags::OURS,
         instance: rand::random(),

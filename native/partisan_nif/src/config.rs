@@ -175,11 +175,14 @@ impl Start {
             .ok()
             .map(|dir| PathBuf::from(String::from_utf8_lossy(dir.as_slice()).into_owned()));
         let (enabled, idle, timeout, max_attempts) = get::<(bool, u64, u64, u32)>(map, "ping")?;
+        // Mailboxes of a VM are never full.
+        node.bundles = true;
         node.io = io::Config {
             io_threads: get(map, "io_threads")?,
             bulk_threads: get(map, "bulk_threads")?,
             queue_bytes: get(map, "queue_bytes")?,
             node_queue_bytes: get(map, "node_queue_bytes")?,
+            bundle_bytes: get(map, "bundle_bytes")?,
             direct_write: get::<Option<u64>>(map, "direct_write_gap")?.map(Duration::from_micros),
             fragment_bytes: get(map, "fragment_bytes")?,
             fragment_bytes_alone: get(map, "fragment_bytes_alone")?,

@@ -269,3 +269,64 @@ fn a_budget_of_nothing_still_lets_one_message_through() {
     assert_eq!(out, [(ticket, 1)]);
     assert_eq!(queue.redeem(ticket), Some(3));
 }
+
+#[test]
+fn what_is_held_stays_or_goes_to_another_queue_in_order() {
+    let (mut branch, mut trunk) = (Queue::<()>::new(config()), Queue::new(config()));
+    let mut batch = Batch::new();
+    branch.hold();
+    for number in 0..30 {
+        let sender = number % 3;
+        if number % 5 == 4 {
+            let body = Bytes::from(body(sender, number, 3_000));
+            branch.push_message(sender, vec![body]);
+        } else {
+            let frame = frame(1, &body(sender, number, 100));
+            branch.push_frame(sender, |buffer| buffer.extend_from_slice(&frame));
+        }
+    }
+    branch.push_urgent(&frame(4, &[0; 8]));
+    branch.take(100_000, &mut batch);
+    assert_eq!(
+        contents(&batch),
+        frame(4, &[0; 8]),
+        "only control frames leave"
+    );
+    batch.advance(batch.len());
+    let first = frame(1, &body(9, 0, 100));
+    trunk.push_frame(7, |buffer| buffer.extend_from_slice(&first));
+    let held = branch.queued();
+    branch.surrender(&mut trunk, 7);
+    assert_eq!(
+        (branch.queued(), trunk.queued()),
+        (0, held + first.len() as u64)
+    );
+    assert!(branch.is_empty() && branch.is_idle() && !branch.is_held());
+    trunk.take(1_000_000, &mut batch);
+    let mut last = [None; 10];
+    let mut count = 0;
+    for received in Receiver::default().read(&contents(&batch)) {
+        let Received::Message { body, .. } = received else {
+            continue;
+        };
+        let sender = u64::from_be_bytes(body[..8].try_into().unwrap()) as usize;
+        let number = u64::from_be_bytes(body[8..16].try_into().unwrap());
+        assert!(count > 0 || sender == 9, "behind what was there");
+        assert!(last[sender].replace(number) < Some(number), "in order");
+        count += 1;
+    }
+    assert_eq!(count, 31);
+    let left = trunk.written(batch.advance(batch.len()));
+    assert_eq!(left, held + first.len() as u64);
+    assert!(trunk.is_idle());
+}
+
+#[test]
+fn answers_are_bounded_too() {
+    let mut queue = Queue::<()>::new(config());
+    let urgent = (0..).take_while(|_| queue.push_urgent(&[1])).count();
+    let answers = (0..).take_while(|_| queue.push_answer(&[2])).count();
+    assert_eq!((urgent, answers), (64, 256));
+    queue.close();
+    assert!(queue.push_answer(&[2]), "nobody waits for it");
+}

@@ -401,12 +401,7 @@ impl<H: Host> Control<H> {
             return;
         };
         let name = setup.name;
-        let mut outboxes = Vec::with_capacity(ready.sockets.len());
-        for channel in ready.plan.channels() {
-            for _ in 0..channel.count {
-                outboxes.push(self.io.outbox(channel.monotonic));
-            }
-        }
+        let outboxes = self.io.outboxes(&ready.plan, ready.bundles);
         for channel in ready.plan.foreign() {
             tracing::info!(peer = %name, %channel, "channel is configured at the peer only");
         }

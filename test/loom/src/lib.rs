@@ -25,6 +25,8 @@ pub mod wire;
 /// The product's, but for `sync`.
 #[allow(dead_code, reason = "the models use a part of it")]
 pub mod connection {
+    #[path = "../../../../src/connection/bundle.rs"]
+    mod bundle;
     #[path = "../../../../src/connection/handover.rs"]
     pub mod handover;
     #[path = "../../../../src/connection/host.rs"]
