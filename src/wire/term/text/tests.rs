@@ -306,13 +306,43 @@ fn sorted(value: &Value) -> Value {
     }
 }
 
-/// Whether its text depends on an order of pairs or on the words that a release reserves.
+/// Whether two of the shortest texts of a float are equally near: Rust rounds up then, and OTP to the even digit.
+fn is_tie(float: f64) -> bool {
+    let shortest = format!("{float:e}");
+    let digits = shortest.trim_start_matches('-').find('e').unwrap_or(0);
+    let exact = format!("{float:.800e}");
+    let exact = exact.trim_start_matches('-');
+    // Both begin with the digit before the point; without a point there is one digit.
+    let rest = exact.get(digits.max(2)..exact.find('e').unwrap_or(0));
+    rest.is_some_and(|rest| rest.trim_end_matches('0') == "5")
+}
+
+#[test]
+fn ties_are_told_from_other_floats() {
+    for tie in [-1881958694426138.2, 1125899906842624.2] {
+        assert!(is_tie(tie), "{tie}");
+    }
+    for other in [
+        0.0,
+        1.0,
+        0.1,
+        2.5,
+        -1.5e300,
+        1881958694426138.5,
+        f64::MIN_POSITIVE,
+    ] {
+        assert!(!is_tie(other), "{other}");
+    }
+}
+
+/// Whether its text depends on an order of pairs, on the words that a release reserves, or on how a float is rounded.
 fn ambiguous(value: &Value) -> bool {
     match value {
         Value::Atom(atom) => matches!(atom.as_str(), "maybe" | "else"),
         // In funs OTP leaves reserved words without quotes, which it can't read then, but puts
         // atoms with an @ into them.
         Value::Fun(fun) => fun.to_string().contains(['\'', '@']),
+        Value::Float(float) => is_tie(*float),
         Value::Tuple(elements) | Value::List(elements) => elements.iter().any(ambiguous),
         Value::ImproperList(elements, tail) => elements.iter().any(ambiguous) || ambiguous(tail),
         Value::Map(pairs) => {
